@@ -1,0 +1,7 @@
+"""`python -m LiverUNetLib`: the command line without its console script."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

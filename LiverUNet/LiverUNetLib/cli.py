@@ -1,0 +1,210 @@
+"""liver-unet: segment, models, info, doctor, demo."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .console import run_command
+from .errors import LiverUNetError
+from .model import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from .pipeline import Segmentation
+    from .volume import CTVolume
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="liver-unet", description="Segment the liver in CT. Results go to stdout, all else to stderr."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_segment(commands)
+    _add_demo(commands)
+    command = commands.add_parser("models", help="list the installed models")
+    command.set_defaults(run=_models)
+    command = commands.add_parser("info", help="what a scan is: grid, spacing, orientation, HU")
+    command.add_argument("scan", type=Path)
+    command.set_defaults(run=_info)
+    command = commands.add_parser("doctor", help="versions, devices and models, each tried; for a bug report")
+    command.set_defaults(run=_doctor)
+    return run_command(parser, arguments)
+
+
+def _add_segment(commands: Any) -> None:
+    command = commands.add_parser("segment", help="write the liver of a CT as a mask on its own grid")
+    command.add_argument("scan", type=Path, metavar="CT", help="NIfTI file in HU")
+    command.add_argument("-o", "--output", type=Path, help="mask to write (CT_liver.nii.gz beside the CT)")
+    command.add_argument("--probability", type=Path, help="also write the probability of every voxel")
+    command.add_argument("--json", type=Path, help="also write measurements, warnings and provenance")
+    command.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    _add_model_options(command)
+    command.set_defaults(run=_segment)
+
+
+def _add_demo(commands: Any) -> None:
+    command = commands.add_parser(
+        "demo", help="segment a synthetic CT whose liver is known; needs no data and no network"
+    )
+    command.add_argument(
+        "-o", "--output", type=Path, default=Path("liver-unet-demo"), help="folder to write to (%(default)s)"
+    )
+    _add_model_options(command)
+    command.set_defaults(run=_demo)
+
+
+def _add_model_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", default=DEFAULT_MODEL, help="installed model or model folder (%(default)s)")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (%(default)s)")
+
+
+def _segment(options: argparse.Namespace) -> None:
+    from .files import check_writable, write_json
+    from .volume import OUTPUT_SUFFIXES, read_volume, scan_stem, write_volume
+
+    volume = read_volume(options.scan)
+    mask_path = options.output or options.scan.with_name(scan_stem(options.scan) + "_liver.nii.gz")
+    for path in filter(None, (mask_path, options.probability)):
+        if not path.name.lower().endswith(OUTPUT_SUFFIXES):
+            raise LiverUNetError(f"{path} cannot be written: its name must end in {' or '.join(OUTPUT_SUFFIXES)}.")
+    outputs = [path for path in (mask_path, options.probability, options.json) if path]
+    if len({path.resolve() for path in [*outputs, options.scan]}) <= len(outputs):
+        raise LiverUNetError("The CT and the outputs must all be different files.")
+    for path in outputs:
+        check_writable(path, overwrite=options.overwrite)
+    result = _run(volume, options, with_probability=bool(options.probability))
+    write_volume(mask_path, result.mask_kji, volume.affine)
+    if options.probability:
+        write_volume(options.probability, result.probability_kji, volume.affine, scale=1 / 255)
+    if options.json:
+        write_json(options.json, result.report())
+    print(_summary(result))
+    print(f"Written to {', '.join(str(path) for path in outputs)}")
+
+
+def _run(volume: CTVolume, options: argparse.Namespace, *, with_probability: bool = False) -> Segmentation:
+    """Segment with a progress bar; warnings and the model's licence go to stderr."""
+    from tqdm import tqdm
+
+    from .environment import choose_device
+    from .model import find_model
+    from .pipeline import Progress, finish, segment
+
+    model = find_model(options.model)
+    device = choose_device(options.device)
+    if device.note:
+        print(device.note, file=sys.stderr)
+    print(f"Model {model.card.name} {model.card.version}, licence: {model.card.license}", file=sys.stderr)
+    with tqdm(unit="slice", leave=False, file=sys.stderr) as bar:
+
+        def show(progress: Progress) -> None:
+            bar.set_description(progress.stage, refresh=False)
+            bar.n, bar.total = progress.done, progress.total
+            bar.refresh()
+
+        result = finish(segment(volume, model, device, with_probability=with_probability), show)
+    for warning in result.warnings:
+        print(f"Warning: {warning}", file=sys.stderr)
+    return result
+
+
+def _summary(result: Segmentation) -> str:
+    measured = result.measurement
+    if measured.extent_mm is None:
+        return "Liver: none found (0 ml)"
+    height, depth, width = measured.extent_mm
+    bound = "at least " if measured.cut_off else ""
+    return (
+        f"Liver: {bound}{measured.volume_ml:.0f} ml, "
+        f"{measured.mean_hu:.0f} HU (standard deviation {measured.sd_hu:.0f}), "
+        f"{width:.0f} mm wide, {depth:.0f} mm deep, {height:.0f} mm high; "
+        f"{result.provenance['seconds']:.1f} s on {result.provenance['device']}"
+    )
+
+
+def _models(options: argparse.Namespace) -> None:
+    from .model import list_models
+    from .resources import model_folders
+
+    models = list_models()
+    for name, model in models.items():
+        if isinstance(model, LiverUNetError):
+            print(f"{name}: broken: {model}")
+            continue
+        card = model.card
+        dice = "not evaluated"
+        if card.scores:
+            summary, patients = card.scores["summary"]["dice"], len(card.scores["cases"])
+            dice = f"Dice {summary['mean']:.3f} on {patients} patients, worst {summary['worst']:.3f}"
+        print(f"{name} {card.version}: {card.description}\n    {dice}; licence: {card.license}\n    {model.folder}")
+    if not models:
+        raise LiverUNetError(f"No model is installed in {' or '.join(str(folder) for folder in model_folders())}.")
+
+
+def _info(options: argparse.Namespace) -> None:
+    import numpy as np
+    from nibabel.orientations import aff2axcodes
+
+    from .volume import read_volume
+
+    volume = read_volume(options.scan)
+    spacing = volume.spacing_kji_mm[::-1]
+    shape = volume.hu_kji.shape[::-1]
+    print(f"file         {options.scan}")
+    print(f"grid         {' x '.join(str(n) for n in shape)} (i, j, k), {volume.hu_kji.dtype}")
+    print(f"spacing      {' x '.join(f'{mm:.3f}' for mm in spacing)} mm")
+    print(f"size         {' x '.join(f'{n * mm:.0f}' for n, mm in zip(shape, spacing, strict=True))} mm")
+    print(f"orientation  {''.join(aff2axcodes(volume.affine))} (directions in which i, j, k increase)")
+    print(f"range        {np.nanmin(volume.hu_kji):g} to {np.nanmax(volume.hu_kji):g} HU")
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    import platform
+
+    from .environment import package_versions, proved_devices
+    from .model import list_models
+
+    print(f"system       {platform.platform()}")
+    for name, version in package_versions().items():
+        print(f"{name:<12} {version}")
+    for name, state in proved_devices().items():
+        print(f"device       {name}: {state}")
+    for name, model in list_models().items():
+        state = str(model)
+        if not isinstance(model, LiverUNetError):
+            try:
+                model.network()
+                state = f"{model.card.version}, weights verified, SHA-256 {model.card.checksum}"
+            except LiverUNetError as error:
+                state = str(error)
+        print(f"model        {name}: {state}")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from .phantom import abdomen, axial_affine
+    from .picture import write_montage
+    from .volume import write_volume
+
+    spacing_mm, shape = (1.5, 1.5, 2.5), (256, 200, 100)
+    volume, reference = abdomen(axial_affine(spacing_mm, shape), shape[::-1])
+    result = _run(volume, options)
+    mask = result.mask_kji
+    total = int(mask.sum()) + int(reference.sum())
+    dice = 2 * np.count_nonzero(mask & reference) / total
+    options.output.mkdir(parents=True, exist_ok=True)
+    write_volume(options.output / "phantom_ct.nii.gz", volume.hu_kji, volume.affine)
+    write_volume(options.output / "phantom_liver.nii.gz", mask, volume.affine)
+    write_montage(
+        options.output / "phantom.png", volume, {"LiverUNet": mask, "reference": reference}, title=f"Dice {dice:.3f}"
+    )
+    print(_summary(result))
+    print(f"Dice against the known liver: {dice:.3f}")
+    print(f"Written to {options.output}: phantom_ct.nii.gz, phantom_liver.nii.gz, phantom.png")

@@ -1,0 +1,128 @@
+"""What this machine can do: devices proved by computing on them, and the versions in use."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from .errors import DeviceError
+
+__all__ = ["PACKAGES", "Device", "choose_device", "liver_unet_version", "package_versions", "proved_devices"]
+
+PACKAGES = ("torch", "monai", "nibabel", "numpy", "scipy", "SimpleITK", "tqdm", "matplotlib")
+
+
+@dataclass(frozen=True)
+class Device:
+    """A processor that was seen to compute.
+
+    Attributes:
+        name: "cpu", "cuda:0", "mps", ….
+        dtype: what convolutions run in under autocast, "float32" for no autocast.
+        note: what a person should know about the choice, or nothing.
+    """
+
+    name: str
+    dtype: str = "float32"
+    note: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The torch device type: "cpu", "cuda" or "mps"."""
+        return self.name.split(":")[0]
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """The context in which the network runs."""
+        import torch
+
+        return torch.autocast(self.kind, getattr(torch, self.dtype), enabled=self.dtype != "float32")
+
+
+def choose_device(name: str = "auto") -> Device:
+    """The device called `name`; "auto" takes a working GPU, or else the CPU and says why.
+
+    Args:
+        name: "auto", "cpu", "cuda", "cuda:N" or "mps".
+
+    Raises:
+        DeviceError: the device that was asked for is absent, unknown or fails a small convolution.
+    """
+    if name == "cpu":
+        return Device("cpu", _cpu_dtype())
+    if name != "auto":
+        fault = _fault(name)
+        if fault:
+            raise DeviceError(f"The device {name} cannot be used: {fault}; try --device auto or cpu.")
+        return Device(name, _gpu_dtype(name))
+    faults = []
+    for candidate in _present_gpus():
+        fault = _fault(candidate)
+        if not fault:
+            return Device(candidate, _gpu_dtype(candidate))
+        faults.append(f"{candidate} is present but cannot be used ({fault}); the CPU is used instead.")
+    return Device("cpu", _cpu_dtype(), " ".join(faults))
+
+
+def proved_devices() -> dict[str, str]:
+    """Every device that torch sees, and "works" or what is wrong with it."""
+    return {"cpu": f"works, {_cpu_dtype()}"} | {
+        gpu: _fault(gpu) or f"works, {_gpu_dtype(gpu)}" for gpu in _present_gpus()
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """The versions of Python and of everything the libraries use."""
+    return {"liver-unet": liver_unet_version(), "python": platform.python_version()} | {
+        name: _installed_version(name) or "not installed" for name in PACKAGES
+    }
+
+
+def liver_unet_version() -> str:
+    """Our own version, as pip knows it; inside Slicer there is no such record."""
+    return _installed_version("liver-unet") or "source tree"
+
+
+def _installed_version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _present_gpus() -> list[str]:
+    import torch
+
+    gpus = [f"cuda:{n}" for n in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return gpus + (["mps"] if torch.backends.mps.is_available() else [])
+
+
+def _fault(name: str) -> str:
+    """What goes wrong in a small convolution on the device; nothing if it works.
+
+    `torch.cuda.is_available()` is no proof: a GPU too new or too old for the installed build passes it.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+        if device.type not in ("cuda", "mps"):
+            return "it is none of cpu, cuda, cuda:N, mps"
+        image = torch.ones(1, 1, 8, 8, device=device)
+        total = torch.nn.functional.conv2d(image, torch.ones(1, 1, 3, 3, device=device)).sum().item()
+    except Exception as error:  # noqa: BLE001 - torch raises AssertionError, RuntimeError, NotImplementedError, …
+        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return "" if total == 324.0 else f"a convolution gave {total} instead of 324"
+
+
+def _cpu_dtype() -> str:
+    """bfloat16 halves the time where the CPU computes in it, and takes nine times as long where it only emulates it."""
+    import torch
+
+    native = any(getattr(torch.cpu, probe, bool)() for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return "bfloat16" if native else "float32"
+
+
+def _gpu_dtype(name: str) -> str:
+    return "float16" if name.startswith("cuda") else "float32"

@@ -1,0 +1,93 @@
+"""Write files whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import LiverUNetError, OutputError
+
+__all__ = ["check_writable", "from_json", "read_json", "staged", "write_json"]
+
+T = TypeVar("T")
+
+
+def check_writable(path: Path, *, overwrite: bool = False) -> None:
+    """Raise OutputError unless a file `path` can be made now, so that no work is done in vain.
+
+    The folder is tried by making a file in it: permission bits say nothing for root or a
+    read-only mount.
+    """
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already; name another output or allow overwriting it (--overwrite).")
+    if not path.parent.is_dir():
+        raise OutputError(f"The folder {path.parent} does not exist; make it first or name another output.")
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; name a file in it.")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"Nothing can be written to {path.parent} ({error.strerror}); name another output."
+        ) from error
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` with the same ending; move it to `path` if the block succeeds.
+
+    Works for a file or a folder. Whatever ends the block early (an error, Ctrl-C), the temporary
+    one is removed and `path` stays as it was. A folder replaces an older one only when complete.
+
+    Raises:
+        OutputError: the disk is full or the folder cannot be written to.
+    """
+    temporary = path.with_name(f".{os.getpid()}-unfinished-{path.name}")
+    try:
+        yield temporary
+        if temporary.is_dir() and path.is_dir():
+            old = path.with_name(f".{os.getpid()}-replaced-{path.name}")
+            path.rename(old)
+            temporary.rename(path)
+            shutil.rmtree(old)
+        else:
+            temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} could not be written ({error.strerror or error}).") from error
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as JSON, whole or not at all."""
+    with staged(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, error: type[LiverUNetError]) -> Any:
+    """Read JSON; what is missing or malformed is raised as `error` with the file's name."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as cause:
+        raise error(f"{path} does not exist.") from cause
+    except (OSError, ValueError) as cause:
+        raise error(f"{path} is not readable JSON ({cause}).") from cause
+
+
+def from_json(cls: type[T], content: dict[str, Any]) -> T:
+    """Make a dataclass of numbers, strings, dictionaries and tuples from what JSON kept of it.
+
+    Raises:
+        TypeError: a field is unknown or missing.
+    """
+    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})

@@ -1,0 +1,68 @@
+"""Measures of a segmented liver: volume, attenuation, extent, and whether the scan cuts it off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Measurement", "bounding_box", "measure"]
+
+# The first and last index of each canonical (LPS) axis, slices first.
+FACES = (("inferior", "superior"), ("anterior", "posterior"), ("right", "left"))
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured; an empty mask has volume 0 and nothing else.
+
+    Attributes:
+        volume_ml: a lower bound if `cut_off` is not empty.
+        mean_hu, sd_hu: attenuation over the whole mask, tumours and vessels included.
+        extent_mm: cranio-caudal, antero-posterior, left-right.
+        cut_off: the ends of the scan that the liver touches.
+    """
+
+    volume_ml: float = 0.0
+    mean_hu: float | None = None
+    sd_hu: float | None = None
+    extent_mm: tuple[float, float, float] | None = None
+    cut_off: tuple[str, ...] = ()
+
+
+def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
+    """The smallest box around the non-zero voxels of a 3D mask; None if there are none."""
+    box = []
+    for axis in range(3):
+        found = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        if not found.size:
+            return None
+        box.append(slice(int(found[0]), int(found[-1]) + 1))
+    return tuple(box)
+
+
+def measure(mask: np.ndarray, hu: np.ndarray, spacing_mm: tuple[float, float, float], voxel_ml: float) -> Measurement:
+    """Measure a mask.
+
+    Args:
+        mask: bool, canonical (slices, rows, columns), that is LPS from the slices' end.
+        hu: the scan in HU, same shape.
+        spacing_mm: of the same axes.
+    """
+    box = bounding_box(mask)
+    if box is None:
+        return Measurement()
+    values = hu[box][mask[box]]
+    touched = [
+        face
+        for faces, part, length in zip(FACES, box, mask.shape, strict=True)
+        for face, touches in zip(faces, (part.start == 0, part.stop == length), strict=True)
+        if touches
+    ]
+    return Measurement(
+        volume_ml=values.size * voxel_ml,
+        mean_hu=float(values.mean(dtype=np.float64)),
+        sd_hu=float(values.std(dtype=np.float64)),
+        extent_mm=tuple((part.stop - part.start) * mm for part, mm in zip(box, spacing_mm, strict=True)),
+        cut_off=tuple(touched),
+    )

@@ -1,0 +1,279 @@
+"""A model is a folder in MONAI Bundle layout.
+
+configs/metadata.json    what it is, what it was trained on, its scores, the checksum of its weights
+configs/inference.json   how MONAI builds the network; never read here
+models/model.pt          a plain state dict, float16
+docs/README.md           the model card
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .environment import package_versions
+from .errors import ModelError
+from .files import from_json, read_json, staged, write_json
+from .geometry import PreprocessingSpec
+from .network import NetworkSpec, build_network, fold_batch_norm
+from .resources import model_folders
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "Lineage",
+    "LiverModel",
+    "ModelCard",
+    "find_model",
+    "list_models",
+    "open_model",
+    "save_model",
+]
+
+DEFAULT_MODEL = "liver-ct"
+SCHEMA_VERSION = 1
+WEIGHTS = "models/model.pt"
+METADATA = "configs/metadata.json"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What a model and its teachers have seen, and what none of them may ever train on: name -> content hash."""
+
+    training: dict[str, str] = field(default_factory=dict)
+    validation: dict[str, str] = field(default_factory=dict)
+    held_out: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What there is to know about a model.
+
+    Attributes:
+        preprocessing, threshold: how its input is made and its probability is cut.
+        training: the settings of its training, for the record.
+        scores: the command that measured it, its summary and cases; empty if not measured.
+        notes: what else a person has to know, Markdown.
+        checksum: SHA-256 of the weights.
+    """
+
+    name: str
+    version: str
+    description: str
+    license: str
+    network: NetworkSpec
+    preprocessing: PreprocessingSpec
+    threshold: float = 0.5
+    lineage: Lineage = field(default_factory=Lineage)
+    training: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
+    notes: str = ""
+    checksum: str = ""
+
+
+@dataclass(frozen=True)
+class LiverModel:
+    """A model folder whose card was read."""
+
+    folder: Path
+    card: ModelCard
+
+    def verify(self) -> None:
+        """Raise ModelError unless the weights are those that the card was written for."""
+        path = self.folder / WEIGHTS
+        try:
+            checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ModelError(f"The model {self.folder} has no readable {WEIGHTS} ({error.strerror}).") from error
+        if checksum != self.card.checksum:
+            raise ModelError(
+                f"The weights of the model {self.folder} were changed: their SHA-256 is {checksum[:12]}…, "
+                f"the card says {self.card.checksum[:12] or 'nothing'}…; install the model again."
+            )
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The weights, verified; nothing stored with them is executed.
+
+        Raises:
+            ModelError: changed, damaged, or holding anything but tensors.
+        """
+        import torch
+
+        self.verify()
+        try:
+            return torch.load(self.folder / WEIGHTS, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise ModelError(f"{self.folder / WEIGHTS} holds code, not only weights; it was not loaded.") from error
+        except (RuntimeError, EOFError, ValueError) as error:
+            raise ModelError(f"{self.folder / WEIGHTS} is damaged; install the model again.") from error
+
+    def network(self) -> nn.Module:
+        """The network for inference: weights verified, batch normalisation folded.
+
+        Raises:
+            ModelError: as `state_dict`, or the weights do not fit the network of the card.
+        """
+        network = build_network(self.card.network)
+        try:
+            network.load_state_dict(self.state_dict())
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise ModelError(
+                f"The weights of the model {self.folder} do not fit its network; install it again."
+            ) from error
+        return fold_batch_norm(network)
+
+
+def open_model(folder: Path) -> LiverModel:
+    """Read the card of a model folder; the weights are verified when they are used.
+
+    Raises:
+        ModelError: it is no model folder, or of a version this LiverUNet cannot read.
+    """
+    metadata = read_json(folder / METADATA, ModelError)
+    try:
+        ours = metadata["liver_unet"]
+        version = ours["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise ModelError(
+                f"The model {folder} has schema version {version}, this LiverUNet reads {SCHEMA_VERSION}; update it."
+            )
+        nested = {
+            "network": from_json(NetworkSpec, ours["network"]),
+            "preprocessing": from_json(PreprocessingSpec, ours["preprocessing"]),
+            "lineage": from_json(Lineage, ours["lineage"]),
+        }
+        plain = {key: metadata[key] for key in ("name", "version", "description", "license")}
+        plain |= {key: ours[key] for key in ("threshold", "training", "scores", "notes", "checksum")}
+        return LiverModel(folder, ModelCard(**plain, **nested))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{folder / METADATA} is not the card of a LiverUNet model ({error}).") from error
+
+
+def list_models() -> dict[str, LiverModel | ModelError]:
+    """All installed models by the names of their folders; a broken one as its error."""
+    models: dict[str, LiverModel | ModelError] = {}
+    for parent in model_folders():
+        for path in sorted(parent.glob(f"*/{METADATA}")):
+            folder = path.parent.parent
+            try:
+                models.setdefault(folder.name, open_model(folder))
+            except ModelError as error:
+                models.setdefault(folder.name, error)
+    return models
+
+
+def find_model(name_or_folder: str) -> LiverModel:
+    """The installed model of that name, or the one in that folder.
+
+    Raises:
+        ModelError: there is neither, or it is broken.
+    """
+    models = list_models()
+    if name_or_folder in models:
+        model = models[name_or_folder]
+        if isinstance(model, ModelError):
+            raise model
+        return model
+    if (Path(name_or_folder) / METADATA).is_file():
+        return open_model(Path(name_or_folder))
+    known = ", ".join(models) or "none"
+    raise ModelError(f"There is no model {name_or_folder!r}: neither installed (known: {known}) nor a model folder.")
+
+
+def save_model(folder: Path, card: ModelCard, state_dict: dict[str, torch.Tensor], readme: str) -> LiverModel:
+    """Write a model folder, whole or not at all; floating point weights are stored as float16.
+
+    Args:
+        card: its checksum is set here.
+        readme: the text of the model card.
+
+    Raises:
+        ModelError: the name is not one.
+        OutputError: the folder cannot be written.
+    """
+    import torch
+
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", card.name):
+        raise ModelError(f"A model cannot be called {card.name!r}; use letters, digits, dots, dashes and underscores.")
+    weights = {
+        key: tensor.detach().cpu().half() if tensor.is_floating_point() else tensor.detach().cpu()
+        for key, tensor in state_dict.items()
+    }
+    with staged(folder) as temporary:
+        for name in ("configs", "models", "docs"):
+            (temporary / name).mkdir(parents=True)
+        torch.save(weights, temporary / WEIGHTS)
+        checksum = hashlib.sha256((temporary / WEIGHTS).read_bytes()).hexdigest()
+        write_json(temporary / METADATA, _metadata(card, checksum))
+        write_json(temporary / "configs" / "inference.json", _inference(card))
+        (temporary / "docs" / "README.md").write_text(readme, encoding="utf-8")
+    return open_model(folder)
+
+
+def _metadata(card: ModelCard, checksum: str) -> dict[str, Any]:
+    """The card as MONAI's metadata, our part under `liver_unet`."""
+    versions = package_versions()
+    ours = {
+        key: value for key, value in asdict(card).items() if key not in ("name", "version", "description", "license")
+    }
+    channels = card.network.in_channels
+    return {
+        "name": card.name,
+        "version": card.version,
+        "changelog": {card.version: card.description},
+        "monai_version": versions["monai"],
+        "pytorch_version": versions["torch"],
+        "numpy_version": versions["numpy"],
+        "required_packages_version": {"nibabel": versions["nibabel"], "scipy": versions["scipy"]},
+        "task": "Segmentation of the liver in CT",
+        "description": card.description,
+        "authors": "The LiverUNet developers",
+        "copyright": "The LiverUNet developers",
+        "license": card.license,
+        "network_data_format": {
+            "inputs": {
+                "image": _format(
+                    "image",
+                    channels,
+                    {str(n): f"slice at {mm:g} mm" for n, mm in enumerate(card.preprocessing.context_mm)},
+                    (-1, 1),
+                    card,
+                )
+            },
+            "outputs": {"pred": _format("segmentation", 1, {"0": "logit of liver"}, (-100, 100), card)},
+        },
+        "liver_unet": {"schema_version": SCHEMA_VERSION} | ours | {"checksum": checksum},
+    }
+
+
+def _format(
+    kind: str, channels: int, meaning: dict[str, str], values: tuple[int, int], card: ModelCard
+) -> dict[str, Any]:
+    """A tensor in the words of MONAI's metadata schema."""
+    return {
+        "type": kind,
+        "format": "hounsfield" if kind == "image" else "logits",
+        "modality": "CT",
+        "num_channels": channels,
+        "spatial_shape": [f"{card.network.multiple}*n"] * 2,
+        "dtype": "float32",
+        "value_range": list(values),
+        "is_patch_data": False,
+        "channel_def": meaning,
+    }
+
+
+def _inference(card: ModelCard) -> dict[str, Any]:
+    """How `monai.bundle` builds the network."""
+    spec = {"_target_": "LiverUNetLib.network.NetworkSpec"} | asdict(card.network)
+    return {
+        "imports": ["$import LiverUNetLib.network"],
+        "network_def": {"_target_": "LiverUNetLib.network.build_network", "spec": spec},
+    }

@@ -1,0 +1,215 @@
+"""The whole way of one scan: model grid, network, back to the voxels, one liver, its measures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .environment import Device, package_versions
+from .geometry import BODY_HU, SLICES_AT_ONCE, ModelGrid, body_canvas, context_indices, from_model_grid, to_model_grid
+from .inference import predict
+from .measurement import Measurement, bounding_box, measure
+from .model import LiverModel
+from .postprocessing import fill_holes, largest_component, without_other_components
+from .volume import CTVolume, check_ct
+
+__all__ = ["Progress", "Segmentation", "finish", "segment"]
+
+T = TypeVar("T")
+
+# Fewer voxels than this are noise, not the tip of a liver.
+MINIMUM_LIVER_ML = 1.0
+# Below these a model lacks the context that it was trained with.
+FEWEST_SLICES = 4
+THINNEST_STACK_MM = 40.0
+# Slices farther apart leave gaps; the data sets that models are trained on have 0.5 to 5 mm.
+WIDEST_SLICE_MM = 7.5
+# Tilts beyond what augmentation by rotation shows a model.
+LARGEST_TILT_DEGREES = 20.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is; `done` of `total` model slices."""
+
+    stage: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """A segmented scan.
+
+    Attributes:
+        mask_kji: uint8, 1 is liver, exactly the voxels of the scan.
+        probability_kji: of every voxel, before one liver was chosen; uint8 in steps of 1/255, if asked for.
+        warnings: what a person has to know before using the result, in whole sentences.
+        provenance: which model, device and versions made it, and in how many seconds.
+    """
+
+    mask_kji: np.ndarray
+    probability_kji: np.ndarray | None
+    measurement: Measurement
+    warnings: tuple[str, ...]
+    provenance: dict[str, Any]
+
+    def report(self) -> dict[str, Any]:
+        """Everything but the voxels, for JSON."""
+        return {
+            "schema_version": 1,
+            "measurement": asdict(self.measurement),
+            "warnings": list(self.warnings),
+            "provenance": self.provenance,
+        }
+
+
+def segment(
+    volume: CTVolume, model: LiverModel, device: Device, *, with_probability: bool = False
+) -> Generator[Progress, None, Segmentation]:
+    """Segment the liver; yields Progress after every batch. Close the generator to cancel.
+
+    Raises:
+        ScanError: the volume is not a CT.
+        ModelError: the model is changed or damaged.
+    """
+    started = time.monotonic()
+    check_ct(volume)
+    spec = model.card.preprocessing
+    grid = ModelGrid.of(volume, spec)
+    yield Progress("Preparing", 0, grid.shape[0])
+    network = model.network()
+    image = to_model_grid(volume.hu_kji, grid, spec.window_hu)
+    canvas = body_canvas(image, spec.normalise(BODY_HU), multiple=model.card.network.multiple)
+    context = context_indices(grid.shape[0], grid.slice_mm, spec.context_mm)
+
+    steps = predict(network, canvas.crop(image, fill=-1.0), context, device)
+    cropped = yield from _stage("Segmenting", steps, grid.shape[0])
+    probability = canvas.paste(cropped, grid.shape[1:], fill=0.0)
+
+    liver = without_other_components(probability, model.card.threshold)
+    mask = yield from _restore_mask(liver, grid, model.card.threshold)
+    mask = _tidied(mask, volume.voxel_ml)
+    probability_kji = (yield from _restore_probability(probability, grid)) if with_probability else None
+
+    measurement = measure(mask, grid.canonical(volume.hu_kji), grid.canonical_spacing_mm, volume.voxel_ml)
+    return Segmentation(
+        mask_kji=np.ascontiguousarray(grid.original(mask), dtype=np.uint8),
+        probability_kji=probability_kji,
+        measurement=measurement,
+        warnings=(*_cautions(volume, grid), *_findings(measurement)),
+        provenance={
+            "scan": volume.name,
+            "model": model.card.name,
+            "model_version": model.card.version,
+            "model_checksum": model.card.checksum,
+            "model_license": model.card.license,
+            "device": device.name,
+            "dtype": device.dtype,
+            "seconds": round(time.monotonic() - started, 2),
+            "packages": package_versions(),
+        },
+    )
+
+
+def finish(steps: Generator[Any, None, T], show: Callable[[Any], None] = lambda _: None) -> T:
+    """Run a generator to its end, `show` each thing it yields, and return what it returns."""
+    while True:
+        try:
+            show(next(steps))
+        except StopIteration as end:
+            return end.value
+
+
+def _stage(name: str, steps: Generator[int, None, T], total: int) -> Generator[Progress, None, T]:
+    """Pass on the counts of `steps` as Progress."""
+    while True:
+        try:
+            yield Progress(name, next(steps), total)
+        except StopIteration as end:
+            return end.value
+
+
+def _restore(
+    model: np.ndarray, grid: ModelGrid, slices: range, cut: Callable[[np.ndarray], np.ndarray]
+) -> Generator[Progress, None, np.ndarray]:
+    """Interpolate canonical `slices` of the scan in slabs; `cut` gives what is kept of each, the rest is 0."""
+    restored = None
+    for first in range(slices.start, slices.stop, SLICES_AT_ONCE):
+        last = min(first + SLICES_AT_ONCE, slices.stop)
+        slab = cut(from_model_grid(model, grid, range(first, last)))
+        if restored is None:
+            restored = np.zeros(grid.canonical_shape, dtype=slab.dtype)
+        restored[first:last] = slab
+        yield Progress("Restoring", last - slices.start, len(slices))
+    return np.zeros(grid.canonical_shape, dtype=bool) if restored is None else restored
+
+
+def _restore_mask(liver: np.ndarray, grid: ModelGrid, threshold: float) -> Generator[Progress, None, np.ndarray]:
+    """The voxels above the threshold, as bool in canonical axes; only slices near the liver are computed."""
+    found = np.flatnonzero((liver > threshold).any(axis=(1, 2)))
+    slices = range(0)
+    if found.size:
+        slices = range(
+            max((int(found[0]) - 1) * grid.block, 0), min((int(found[-1]) + 2) * grid.block, grid.canonical_shape[0])
+        )
+    return (yield from _restore(liver, grid, slices, lambda probability: probability > threshold))
+
+
+def _restore_probability(probability: np.ndarray, grid: ModelGrid) -> Generator[Progress, None, np.ndarray]:
+    """The probability of every voxel of the scan, uint8 in steps of 1/255, with the scan's own axes."""
+    slices = range(grid.canonical_shape[0])
+    restored = yield from _restore(probability, grid, slices, lambda part: np.rint(part * 255).astype(np.uint8))
+    return np.ascontiguousarray(grid.original(restored))
+
+
+def _tidied(mask: np.ndarray, voxel_ml: float) -> np.ndarray:
+    """One component without holes; nothing if it is too small. Works in place, in the mask's box alone."""
+    box = bounding_box(mask)
+    if box is None:
+        return mask
+    liver = fill_holes(largest_component(mask[box]))
+    mask[box] = liver if liver.sum() * voxel_ml >= MINIMUM_LIVER_ML else False
+    return mask
+
+
+def _cautions(volume: CTVolume, grid: ModelGrid) -> list[str]:
+    """What about the scan itself asks for care."""
+    cautions = []
+    slices, spacing = grid.canonical_shape[0], grid.canonical_spacing_mm[0]
+    if slices < FEWEST_SLICES or slices * spacing < THINNEST_STACK_MM:
+        cautions.append(
+            f"The scan has {slices} slice{'s' if slices > 1 else ''} ({slices * spacing:.0f} mm): "
+            "with so little context the model is less reliable; check the result."
+        )
+    elif spacing > WIDEST_SLICE_MM:
+        cautions.append(
+            f"The slices are {spacing:.1f} mm apart: what lies between them is not seen; check shape and volume."
+        )
+    tilt = np.degrees(np.arccos(min(_largest_cosines(volume.affine)[2], 1.0)))
+    if tilt > LARGEST_TILT_DEGREES:
+        cautions.append(
+            f"The slices are tilted by {tilt:.0f} degrees from the patient's axial plane; "
+            "models are trained on axial scans."
+        )
+    return cautions
+
+
+def _largest_cosines(affine: np.ndarray) -> np.ndarray:
+    """For the patient's axes R, A, S: the cosine of the angle to the nearest axis of the scan."""
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return np.abs(directions).max(axis=1)
+
+
+def _findings(measurement: Measurement) -> list[str]:
+    """What about the result asks for care."""
+    if measurement.volume_ml == 0:
+        return ["No liver was found; the mask is empty."]
+    if measurement.cut_off:
+        ends = " and ".join(measurement.cut_off)
+        return [f"The liver is cut off at the {ends} end of the scan; its volume is a lower bound."]
+    return []

@@ -1,0 +1,1 @@
+"""Train, evaluate and compare liver models; needs no Slicer."""

@@ -1,0 +1,153 @@
+"""The cache: each case once, as slices on the model grid, memory-mapped.
+
+CACHE/cache.json           the preprocessing and the cases, in order
+CACHE/<name>/image.npy     int16 (slices, rows, columns): HU, clipped to the window
+CACHE/<name>/mask.npy      uint8, same shape: share of liver in each voxel, 255 is all
+CACHE/<name>/case.json     content hash, slice distance, and what the files were made from
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from LiverUNetLib.errors import ScanError, TrainingError
+from LiverUNetLib.files import from_json, read_json, staged, write_json
+from LiverUNetLib.geometry import BODY_HU, ModelGrid, PreprocessingSpec, body_canvas, to_model_grid
+
+from .dataset import Case, check_case
+
+__all__ = ["Cache", "CachedCase", "open_cache", "prepare"]
+
+logger = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class CachedCase:
+    """One case on the model grid.
+
+    Attributes:
+        image: int16 HU, memory-mapped (slices, rows, columns).
+        mask: uint8 share of liver, 0 to 255, memory-mapped.
+        slice_mm: distance of the slices.
+    """
+
+    name: str
+    content_hash: str
+    slice_mm: float
+    voxel_ml: float
+    image: np.ndarray
+    mask: np.ndarray
+
+
+@dataclass(frozen=True)
+class Cache:
+    """All cases of a cache folder."""
+
+    folder: Path
+    preprocessing: PreprocessingSpec
+    canvas_px: int
+    cases: tuple[CachedCase, ...]
+
+    def select(self, names: Sequence[str]) -> list[CachedCase]:
+        """The cases with these names, in their order here."""
+        return [case for case in self.cases if case.name in names]
+
+
+def prepare(
+    cases: Sequence[Case], folder: Path, spec: PreprocessingSpec, *, canvas_px: int = 192
+) -> Iterator[tuple[Case, str]]:
+    """Bring cases onto the model grid; yields each with a line on what happened, then the folder can be opened.
+
+    A case is made anew only if its files or the settings changed. Faulty cases and repeated scans
+    are named and left out.
+
+    Raises:
+        TrainingError: no usable case is left.
+        OutputError: the folder cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    seen: dict[str, str] = {}
+    for case in cases:
+        try:
+            entry, verdict = _prepare_case(case, folder, spec, canvas_px)
+        except ScanError as error:
+            yield case, f"left out: {error}"
+            continue
+        twin = seen.setdefault(entry["content_hash"], case.name)
+        if twin != case.name:
+            yield case, f"left out: the same scan as {twin}"
+            continue
+        yield case, verdict
+    if not seen:
+        raise TrainingError("None of the cases can be used; the lines above say why.")
+    settings = {"schema_version": SCHEMA_VERSION, "preprocessing": asdict(spec), "canvas_px": canvas_px}
+    write_json(folder / "cache.json", settings | {"cases": list(seen.values())})
+
+
+def open_cache(folder: Path) -> Cache:
+    """Open a prepared folder.
+
+    Raises:
+        TrainingError: it is no cache, was made by another version, or lost a file.
+    """
+    index = read_json(folder / "cache.json", TrainingError)
+    if index.get("schema_version") != SCHEMA_VERSION:
+        raise TrainingError(f"{folder} was prepared by another version of LiverUNet; run prepare again.")
+    spec = from_json(PreprocessingSpec, index["preprocessing"])
+    cases = tuple(_open_case(folder / name) for name in index["cases"])
+    return Cache(folder, spec, index["canvas_px"], cases)
+
+
+def _prepare_case(case: Case, folder: Path, spec: PreprocessingSpec, canvas_px: int) -> tuple[dict[str, Any], str]:
+    source = {
+        "schema_version": SCHEMA_VERSION,
+        "preprocessing": asdict(spec) | {"context_mm": None},  # chosen at training, nothing here depends on it
+        "canvas_px": canvas_px,
+        "files": [
+            [str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in (case.scan, case.mask)
+        ],
+    }
+    target = folder / case.name
+    if (target / "case.json").is_file():
+        entry = read_json(target / "case.json", TrainingError)
+        if entry["source"] == json.loads(json.dumps(source)):
+            return entry, f"{entry['liver_ml']:.0f} ml, unchanged"
+    checked = check_case(case)
+    grid = ModelGrid.of(checked.scan, spec)
+    image = to_model_grid(checked.scan.hu_kji, grid, spec.window_hu)
+    share = (to_model_grid(checked.mask.hu_kji, grid, (0, 1)) + 1) / 2
+    canvas = body_canvas(image, spec.normalise(BODY_HU), size=(canvas_px, canvas_px))
+    low, high = spec.window_hu
+    hu = (canvas.crop(image, -1.0) + 1) / 2 * (high - low) + low
+    entry = {
+        "source": source,
+        "content_hash": checked.content_hash,
+        "liver_ml": checked.liver_ml,
+        "slice_mm": grid.slice_mm,
+        "voxel_ml": grid.voxel_ml,
+    }
+    with staged(target) as temporary:
+        temporary.mkdir()
+        np.save(temporary / "image.npy", np.rint(hu).astype(np.int16))
+        np.save(temporary / "mask.npy", np.rint(canvas.crop(share, 0.0) * 255).astype(np.uint8))
+        write_json(temporary / "case.json", entry)
+    shape = " x ".join(str(n) for n in reversed(checked.scan.hu_kji.shape))
+    return entry, f"{shape}, {checked.liver_ml:.0f} ml, {len(hu)} slices of {grid.slice_mm:.2f} mm"
+
+
+def _open_case(folder: Path) -> CachedCase:
+    entry = read_json(folder / "case.json", TrainingError)
+    try:
+        image, mask = (np.load(folder / name, mmap_mode="r") for name in ("image.npy", "mask.npy"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{folder} is damaged ({error}); delete it and run prepare again.") from error
+    return CachedCase(folder.name, entry["content_hash"], entry["slice_mm"], entry["voxel_ml"], image, mask)

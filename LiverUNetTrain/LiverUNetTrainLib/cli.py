@@ -1,0 +1,231 @@
+"""liver-unet-train: prepare, train, evaluate, export."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from LiverUNetLib.console import run_command
+from LiverUNetLib.model import DEFAULT_MODEL
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="liver-unet-train", description="Train and evaluate liver models on pairs of scans and masks."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_prepare(commands)
+    _add_train(commands)
+    _add_export(commands)
+    _add_evaluate(commands)
+    return run_command(parser, arguments)
+
+
+def _add_prepare(commands: Any) -> None:
+    command = commands.add_parser("prepare", help="bring pairs *_orig.nii.gz / *_liver.nii.gz onto the model grid")
+    command.add_argument("data", nargs="+", type=Path, help="folders of pairs")
+    command.add_argument(
+        "--cache", type=Path, required=True, help="folder for the prepared slices; what is unchanged there is kept"
+    )
+    command.add_argument(
+        "--pixel-mm", type=float, default=2.0, help="in-plane pixel size of the model grid (%(default)s mm)"
+    )
+    command.add_argument(
+        "--slice-mm", type=float, default=2.0, help="thinner slices are averaged up to this (%(default)s mm)"
+    )
+    command.set_defaults(run=_prepare)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from LiverUNetLib.geometry import PreprocessingSpec
+
+    from .cache import prepare
+    from .dataset import find_pairs
+
+    spec = PreprocessingSpec(pixel_mm=options.pixel_mm, slice_mm=options.slice_mm)
+    for case, verdict in prepare(find_pairs(options.data), options.cache, spec):
+        print(f"{case.name}: {verdict}", flush=True)
+
+
+def _add_train(commands: Any) -> None:
+    from_settings = "(default: see TrainingSettings)"
+    command = commands.add_parser("train", help="train a network on a prepared cache")
+    command.add_argument("cache", type=Path, help="what prepare made")
+    command.add_argument(
+        "--run", dest="run_folder", type=Path, default=Path("run"), help="folder for checkpoints and log (%(default)s)"
+    )
+    command.add_argument("--resume", action="store_true", help="go on with the run in that folder")
+    command.add_argument(
+        "--hold-out", nargs="+", default=[], metavar="CASE", help="cases that neither train nor validate"
+    )
+    command.add_argument(
+        "--validation", type=float, default=0.2, help="share of the other patients that validates (%(default)s)"
+    )
+    command.add_argument("--epochs", type=int, help=f"passes over the data {from_settings}")
+    command.add_argument("--batch-size", type=int, help=f"slices in a batch {from_settings}")
+    command.add_argument("--learning-rate", type=float, help=f"of AdamW at its highest {from_settings}")
+    command.add_argument("--validate-every", type=int, help=f"epochs between validations {from_settings}")
+    command.add_argument("--seed", type=int, help=f"of every random number {from_settings}")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (%(default)s)")
+    command.set_defaults(run=_train)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from LiverUNetLib.environment import choose_device
+    from LiverUNetLib.network import NetworkSpec
+
+    from .cache import open_cache
+    from .dataset import split_by_patient
+    from .training import EpochLog, Trainer, TrainingSettings
+
+    cache = open_cache(options.cache)
+    given = {name.name: getattr(options, name.name, None) for name in fields(TrainingSettings)}
+    settings = replace(TrainingSettings(), **{name: value for name, value in given.items() if value is not None})
+    split = split_by_patient(
+        [case.name for case in cache.cases],
+        held_out=options.hold_out,
+        validation=options.validation,
+        seed=settings.seed,
+    )
+    device = choose_device(options.device)
+    if device.note:
+        print(device.note, file=sys.stderr)
+    network = NetworkSpec(in_channels=len(cache.preprocessing.context_mm))
+    trainer = Trainer(
+        cache, split, options.run_folder, network=network, settings=settings, device=device, resume=options.resume
+    )
+    with tqdm(unit="batch", leave=False) as bar:
+        for event in trainer.epochs():
+            if isinstance(event, EpochLog):
+                tqdm.write(_line(event), file=sys.stdout)
+                continue
+            bar.n, bar.total = event
+            bar.refresh()
+    print(f"The run is complete: {options.run_folder}")
+
+
+def _line(log: Any) -> str:
+    line = f"epoch {log.epoch}: loss {log.training_loss:.4f}, Dice {log.training_dice:.4f}, {log.seconds:.0f} s"
+    if log.validation_dice is None:
+        return line
+    worst = min(log.validation_dice, key=log.validation_dice.get)
+    return (
+        f"{line}; validation loss {log.validation_loss:.4f}, 3D Dice {log.mean_validation_dice:.4f} "
+        f"(worst {worst} {log.validation_dice[worst]:.4f})"
+    )
+
+
+def _add_export(commands: Any) -> None:
+    command = commands.add_parser("export", help="make a model folder of a run")
+    command.add_argument("run_folder", type=Path, metavar="RUN")
+    command.add_argument(
+        "-o", "--output", type=Path, required=True, help="model folder to write; its name is the model's"
+    )
+    command.add_argument(
+        "--weights",
+        choices=("best", "last"),
+        default="best",
+        help="by validation Dice, or of the last epoch (%(default)s)",
+    )
+    command.add_argument("--model-version", default="0.1.0", help="(%(default)s)")
+    command.add_argument("--description", help="one sentence")
+    command.add_argument("--license", help="what the weights may be used for; the data they learned from decide")
+    command.add_argument("--notes", type=Path, help="Markdown file that the card ends with")
+    command.add_argument("--overwrite", action="store_true", help="replace a model folder that exists")
+    command.set_defaults(run=_export)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from LiverUNetLib.errors import OutputError, TrainingError
+
+    from .export import Statement, export_run
+
+    if options.output.exists() and not options.overwrite:
+        raise OutputError(f"{options.output} exists already; name another folder or allow replacing it (--overwrite).")
+    said = {"version": options.model_version, "description": options.description, "license": options.license}
+    if options.notes:
+        try:
+            said["notes"] = options.notes.read_text(encoding="utf-8")
+        except OSError as error:
+            raise TrainingError(f"The notes {options.notes} cannot be read ({error.strerror}).") from error
+    statement = Statement(options.output.name, **{key: value for key, value in said.items() if value is not None})
+    model = export_run(options.run_folder, options.output, statement, weights=options.weights)
+    print(f"{model.folder}: {model.card.name} {model.card.version}, SHA-256 {model.card.checksum}")
+
+
+def _add_evaluate(commands: Any) -> None:
+    command = commands.add_parser("evaluate", help="segment cases that have a mask and compare, per patient in 3D")
+    command.add_argument("data", nargs="+", type=Path, help="folders of pairs")
+    command.add_argument("--model", default=DEFAULT_MODEL, help="installed model or model folder (%(default)s)")
+    command.add_argument("--held-out", action="store_true", help="only the cases that the model's lineage holds out")
+    command.add_argument("--json", type=Path, help="also write all figures")
+    command.add_argument("--record", action="store_true", help="write the scores into the model's card")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (%(default)s)")
+    command.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from LiverUNetLib.environment import choose_device
+    from LiverUNetLib.files import check_writable, write_json
+    from LiverUNetLib.model import find_model
+
+    from .dataset import find_pairs
+    from .evaluation import evaluate_model, held_out_cases, summarise
+    from .export import record_scores
+
+    if options.json:
+        check_writable(options.json, overwrite=True)
+    model, device = find_model(options.model), choose_device(options.device)
+    pairs = find_pairs(options.data)
+    if options.held_out:
+        pairs = held_out_cases(model, pairs)
+    cases = []
+    print(TABLE_HEAD)
+    for case in evaluate_model(model, pairs, device):
+        print(_row(f"{case.case} ({case.role})", case.row()), flush=True)
+        cases.append(case)
+    summary = summarise(cases)
+    for figure in ("mean", "worst"):
+        print(_row(figure, {name: values.get(figure) for name, values in summary.items()}))
+    words = ["liver-unet-train", "evaluate", *map(str, options.data), "--model", model.card.name]
+    command = " ".join(words + ["--held-out"] * options.held_out)
+    if options.json:
+        identity = {"name": model.card.name, "version": model.card.version, "checksum": model.card.checksum}
+        rows = [case.row() for case in cases]
+        write_json(
+            options.json,
+            {"schema_version": 1, "command": command, "model": identity, "summary": summary, "cases": rows},
+        )
+    if options.record:
+        record_scores(model, cases, command)
+
+
+COLUMNS = {
+    "Dice": ("dice", ".4f"),
+    "HD95 mm": ("hd95_mm", ".2f"),
+    "ASSD mm": ("assd_mm", ".2f"),
+    "SD 1 mm": ("surface_dice_1mm", ".3f"),
+    "SD 3 mm": ("surface_dice_3mm", ".3f"),
+    "ml": ("volume_ml", ".0f"),
+    "error ml": ("volume_error_ml", "+.0f"),
+    "error %": ("volume_error_percent", "+.1f"),
+    "s": ("seconds", ".1f"),
+}
+TABLE_HEAD = f"{'patient':<24}" + "".join(f"{title:>10}" for title in COLUMNS)
+
+
+def _row(title: str, figures: dict[str, Any]) -> str:
+    cells = (figures.get(name) for name, _ in COLUMNS.values())
+    texts = (
+        "" if cell is None else format(cell, form) for cell, (_, form) in zip(cells, COLUMNS.values(), strict=True)
+    )
+    return f"{title:<24}" + "".join(f"{text:>10}" for text in texts)

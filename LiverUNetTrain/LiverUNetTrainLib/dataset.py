@@ -1,0 +1,161 @@
+"""Find pairs of scan and mask, check them, and split them by patient."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from LiverUNetLib.errors import ScanError, TrainingError
+from LiverUNetLib.volume import CTVolume, check_ct, read_mask, read_volume
+
+__all__ = ["Case", "CheckedCase", "Split", "check_case", "find_pairs", "split_by_patient"]
+
+logger = logging.getLogger(__name__)
+
+SCAN_ENDING, MASK_ENDING = "_orig.nii.gz", "_liver.nii.gz"
+
+# An adult liver has 1.0 to 2.5 l; a partial scan shows less of it, metastases can double it.
+PLAUSIBLE_LIVER_ML = (5.0, 6000.0)
+# Millimetres by which the affines of scan and mask may differ: rounding in file headers.
+AFFINE_TOLERANCE_MM = 1e-2
+
+
+@dataclass(frozen=True)
+class Case:
+    """A scan with its reference mask.
+
+    Attributes:
+        name: `ircad_e01` of `ircad_e01_orig.nii.gz`; one patient has one name.
+        scan, mask: the files.
+    """
+
+    name: str
+    scan: Path
+    mask: Path
+
+    def read(self) -> tuple[CTVolume, CTVolume]:
+        """Read scan and mask; raise ScanError unless they share one grid."""
+        scan, mask = read_volume(self.scan), read_mask(self.mask)
+        if scan.hu_kji.shape != mask.hu_kji.shape:
+            raise ScanError(
+                f"{self.mask.name} has shape {mask.hu_kji.shape} (k, j, i) but its scan has {scan.hu_kji.shape}; "
+                "draw or resample the mask on the grid of the scan."
+            )
+        if not np.allclose(scan.affine, mask.affine, atol=AFFINE_TOLERANCE_MM):
+            raise ScanError(f"{self.mask.name} lies elsewhere than its scan: their affines differ; resample the mask.")
+        return scan, mask
+
+
+@dataclass(frozen=True)
+class CheckedCase:
+    """What was found in a case that can be used.
+
+    Attributes:
+        content_hash: SHA-256 of the scan's voxels and affine, whatever the file's name or compression.
+        liver_ml: volume of the reference.
+    """
+
+    case: Case
+    scan: CTVolume
+    mask: CTVolume
+    content_hash: str
+    liver_ml: float
+
+
+def find_pairs(folders: Iterable[Path]) -> list[Case]:
+    """All pairs `*_orig.nii.gz` / `*_liver.nii.gz` in the folders, by name.
+
+    Raises:
+        TrainingError: a folder is missing or holds no pair, a scan has no mask, or two cases share a name.
+    """
+    cases: dict[str, Case] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise TrainingError(f"The folder {folder} does not exist.")
+        scans = sorted(folder.glob(f"*{SCAN_ENDING}"))
+        if not scans:
+            raise TrainingError(f"{folder} holds no pair *{SCAN_ENDING} / *{MASK_ENDING}.")
+        for scan in scans:
+            name = scan.name.removesuffix(SCAN_ENDING)
+            mask = scan.with_name(name + MASK_ENDING)
+            if not mask.is_file():
+                raise TrainingError(f"{scan} has no mask {mask.name} beside it; add it or move the scan away.")
+            if name in cases:
+                raise TrainingError(f"Two cases are called {name}: {cases[name].scan} and {scan}; rename one of them.")
+            cases[name] = Case(name, scan, mask)
+    return [cases[name] for name in sorted(cases)]
+
+
+def check_case(case: Case) -> CheckedCase:
+    """Read a case and check it.
+
+    Raises:
+        ScanError: unreadable, on two grids, no CT, a mask that is empty or of an implausible size.
+    """
+    scan, mask = case.read()
+    check_ct(scan)
+    liver_ml = float(mask.hu_kji.sum(dtype=np.int64)) * mask.voxel_ml
+    if liver_ml == 0:
+        raise ScanError(f"{case.mask.name} is empty: a case to learn from needs a liver.")
+    low, high = PLAUSIBLE_LIVER_ML
+    if not low <= liver_ml <= high:
+        raise ScanError(
+            f"{case.mask.name} marks {liver_ml:.0f} ml, a liver has {low:.0f} to {high:.0f} ml; check mask and spacing."
+        )
+    return CheckedCase(case, scan, mask, content_hash(scan), liver_ml)
+
+
+def content_hash(scan: CTVolume) -> str:
+    """SHA-256 of shape, affine (to 1e-4 mm) and voxels as float32: the same scan under any name and compression."""
+    digest = hashlib.sha256(repr((scan.hu_kji.shape, np.round(scan.affine, 4).tolist())).encode())
+    for slice_ in scan.hu_kji:
+        digest.update(np.ascontiguousarray(slice_, dtype="<f4"))
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Split:
+    """Names of cases, by what they are for; no patient is in two of the lists."""
+
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+def split_by_patient(
+    names: Sequence[str], *, held_out: Iterable[str] = (), validation: float = 0.2, seed: int = 0
+) -> Split:
+    """Draw the validation patients at random from those not held out; one name is one patient.
+
+    Args:
+        validation: their share, rounded, at least one patient.
+
+    Raises:
+        TrainingError: an unknown name is held out, or fewer than two patients are left.
+    """
+    held_out = tuple(sorted(set(held_out)))
+    unknown = sorted(set(held_out) - set(names))
+    if unknown:
+        raise TrainingError(
+            f"Cannot hold out {', '.join(unknown)}: there is no such case among {', '.join(sorted(names))}."
+        )
+    rest = sorted(set(names) - set(held_out))
+    if len(rest) < 2:
+        raise TrainingError(
+            f"{len(rest)} patient is left for training and validation, 2 are needed; add cases or hold out fewer."
+        )
+    if not 0 < validation < 1:
+        raise TrainingError(f"The validation share must lie between 0 and 1, not {validation:g}.")
+    count = min(max(round(validation * len(rest)), 1), len(rest) - 1)
+    drawn = set(random.Random(seed).sample(rest, count))  # noqa: S311 - no cryptography
+    return Split(
+        training=tuple(name for name in rest if name not in drawn),
+        validation=tuple(name for name in rest if name in drawn),
+        held_out=held_out,
+    )

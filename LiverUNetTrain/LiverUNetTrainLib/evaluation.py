@@ -1,0 +1,183 @@
+"""Compare a segmentation with a reference: overlap, surface distances, volumes; one patient at a time, in 3D."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from LiverUNetLib.environment import Device
+from LiverUNetLib.errors import TrainingError
+from LiverUNetLib.measurement import bounding_box
+from LiverUNetLib.model import LiverModel
+from LiverUNetLib.pipeline import finish, segment
+
+from .dataset import Case, content_hash
+
+__all__ = ["CaseScores", "MaskScores", "compare_masks", "evaluate_model", "held_out_cases", "summarise"]
+
+SURFACE_TOLERANCES_MM = (1.0, 3.0)
+
+
+@dataclass(frozen=True)
+class MaskScores:
+    """How a mask agrees with its reference.
+
+    Attributes:
+        dice: 2 |A and B| / (|A| + |B|).
+        hd95_mm: the larger of the two directed 95th percentiles of surface distance.
+        assd_mm: mean distance over the surface voxels of both, to the other surface.
+        surface_dice_1mm, surface_dice_3mm: share of both surfaces that lies within the tolerance of the other.
+        volume_error_ml: mask minus reference; volume_error_percent is in percent of the reference.
+    """
+
+    dice: float
+    hd95_mm: float
+    assd_mm: float
+    surface_dice_1mm: float
+    surface_dice_3mm: float
+    volume_ml: float
+    reference_ml: float
+    volume_error_ml: float
+    volume_error_percent: float
+
+
+@dataclass(frozen=True)
+class CaseScores:
+    """The scores of one patient.
+
+    Attributes:
+        role: what the case was to the model: "training", "validation", "held out", or "new" if it never saw it.
+        seconds: from the scan in memory to the mask.
+    """
+
+    case: str
+    role: str
+    scores: MaskScores
+    seconds: float
+
+    def row(self) -> dict[str, Any]:
+        """All figures side by side."""
+        return {"case": self.case, "role": self.role, **asdict(self.scores), "seconds": self.seconds}
+
+
+def compare_masks(mask: np.ndarray, reference: np.ndarray, spacing_mm: tuple[float, float, float]) -> MaskScores:
+    """Compare two masks on one grid; overlap and surfaces by MONAI's metrics.
+
+    Two empty masks agree: Dice and surface Dice 1, distances and errors 0. If one alone is empty,
+    Dice and surface Dice are 0 and no distance exists: the diagonal of the scan stands in, so that
+    a mean over patients still shows the failure. The percentage of an empty reference is 0 or 100.
+
+    Args:
+        mask, reference: 3D, non-zero is liver.
+        spacing_mm: along their axes, in the same order.
+
+    Raises:
+        ValueError: the shapes differ or are not 3D.
+    """
+    if mask.shape != reference.shape or mask.ndim != 3:
+        raise ValueError(f"Masks to compare need one 3D shape, not {mask.shape} and {reference.shape}.")
+    mask, reference = mask != 0, reference != 0
+    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    volumes = _volumes(*(int(np.count_nonzero(part)) * voxel_ml for part in (mask, reference)))
+    if mask.any() != reference.any():
+        diagonal = float(np.linalg.norm(np.array(mask.shape) * spacing_mm))
+        return MaskScores(0.0, diagonal, diagonal, 0.0, 0.0, **volumes)
+    if not mask.any():
+        return MaskScores(1.0, 0.0, 0.0, 1.0, 1.0, **volumes)
+    box = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in bounding_box(mask | reference))
+    return MaskScores(*_agreement(mask[box], reference[box], spacing_mm), **volumes)
+
+
+def evaluate_model(model: LiverModel, cases: Sequence[Case], device: Device) -> Iterator[CaseScores]:
+    """Segment every case as the command line does, on its own grid, and compare with its mask.
+
+    Raises:
+        ScanError: a case cannot be read or its mask lies on another grid.
+    """
+    lineage = model.card.lineage
+    roles = {
+        hash_: role
+        for role, hashes in (
+            ("training", lineage.training),
+            ("validation", lineage.validation),
+            ("held out", lineage.held_out),
+        )
+        for hash_ in hashes.values()
+    }
+    for case in cases:
+        scan, reference = case.read()
+        result = finish(segment(scan, model, device))
+        scores = compare_masks(result.mask_kji, reference.hu_kji, scan.spacing_kji_mm)
+        yield CaseScores(case.name, roles.get(content_hash(scan), "new"), scores, result.provenance["seconds"])
+
+
+def held_out_cases(model: LiverModel, cases: Sequence[Case]) -> list[Case]:
+    """The cases whose scans the model's lineage holds out, recognised by content, not by name.
+
+    Raises:
+        TrainingError: there are none.
+    """
+    held_out = set(model.card.lineage.held_out.values())
+    chosen = [case for case in cases if content_hash(case.read()[0]) in held_out]
+    if not chosen:
+        raise TrainingError(
+            f"None of the {len(cases)} cases is among the {len(held_out)} that {model.card.name} holds out."
+        )
+    return chosen
+
+
+def summarise(cases: Sequence[CaseScores]) -> dict[str, dict[str, float]]:
+    """Mean, standard deviation, median and worst of every measure over the patients.
+
+    The worst Dice is the lowest, the worst distance the largest, the worst error the one farthest
+    from zero; of errors the mean of their sizes is given too.
+    """
+    summary = {}
+    for measure in fields(MaskScores):
+        values = np.array([getattr(case.scores, measure.name) for case in cases])
+        figures = {
+            "mean": values.mean(),
+            "sd": values.std(ddof=1) if len(values) > 1 else 0.0,
+            "median": np.median(values),
+        }
+        if "dice" in measure.name:
+            figures["worst"] = values.min()
+        elif measure.name in ("hd95_mm", "assd_mm"):
+            figures["worst"] = values.max()
+        elif "error" in measure.name:
+            figures |= {"worst": values[np.abs(values).argmax()], "mean_absolute": np.abs(values).mean()}
+        summary[measure.name] = {key: float(figure) for key, figure in figures.items()}
+    return summary
+
+
+def _volumes(volume_ml: float, reference_ml: float) -> dict[str, float]:
+    error = volume_ml - reference_ml
+    percent = 100 * error / reference_ml if reference_ml else 100.0 * (volume_ml > 0)
+    return {
+        "volume_ml": volume_ml,
+        "reference_ml": reference_ml,
+        "volume_error_ml": error,
+        "volume_error_percent": percent,
+    }
+
+
+def _agreement(mask: np.ndarray, reference: np.ndarray, spacing_mm: tuple[float, float, float]) -> list[float]:
+    """Dice, HD95, ASSD and the surface Dice of two masks that are not empty."""
+    import torch
+    from monai import metrics
+
+    pair = [torch.from_numpy(part)[None, None] for part in (mask, reference)]
+    surface = {"include_background": True, "spacing": spacing_mm}
+    with warnings.catch_warnings():  # MONAI 1.6 warns of an argument that it passes on itself
+        warnings.simplefilter("ignore", FutureWarning)
+        figures = [
+            metrics.compute_dice(*pair),
+            metrics.compute_hausdorff_distance(*pair, percentile=95, **surface),
+            metrics.compute_average_surface_distance(*pair, symmetric=True, **surface),
+            *(metrics.compute_surface_dice(*pair, [tolerance], **surface) for tolerance in SURFACE_TOLERANCES_MM),
+        ]
+    return [float(figure) for figure in figures]

@@ -1,0 +1,137 @@
+"""A finished run becomes a model folder: weights, lineage, scores and the model card."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from LiverUNetLib.errors import TrainingError
+from LiverUNetLib.files import from_json, read_json
+from LiverUNetLib.geometry import PreprocessingSpec
+from LiverUNetLib.model import Lineage, LiverModel, ModelCard, save_model
+from LiverUNetLib.network import NetworkSpec
+
+from .evaluation import CaseScores, summarise
+
+__all__ = ["Statement", "export_run", "record_scores"]
+
+LIMITS = """\
+- A research tool, not a medical device; every mask is to be checked by a person.
+- Trained on contrast-enhanced CT, mostly portal-venous, of adults. Unenhanced and arterial scans, strong
+  steatosis, ascites, resected or transplanted livers, large lesions and children are rare or absent in it.
+- The liver is segmented with its tumours and the vessels inside; the vena cava and the gallbladder are not part of it.
+- Scans are brought to {pixel_mm:g} mm pixels, so details finer than that are lost.
+- If several parts are found, only the largest is kept: a liver that the scan divides is reported in part.
+"""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a person says about a model; `notes` is Markdown, for what its failures look like."""
+
+    name: str
+    version: str = "0.1.0"
+    description: str = "Segments the liver in CT with a 2D U-Net"
+    license: str = "not stated; ask who trained it"
+    notes: str = ""
+
+
+def export_run(run: Path, folder: Path, statement: Statement, *, weights: str = "best") -> LiverModel:
+    """Write the averaged weights of a run as a model folder; it is not evaluated yet.
+
+    Args:
+        weights: "best" for those with the best validation Dice, "last" for those of the last epoch.
+
+    Raises:
+        TrainingError: the run has no such weights.
+        OutputError: the folder cannot be written.
+    """
+    settings = read_json(run / "settings.json", TrainingError)
+    card = ModelCard(
+        **asdict(statement),
+        network=from_json(NetworkSpec, settings["network"]),
+        preprocessing=from_json(PreprocessingSpec, settings["preprocessing"]),
+        lineage=from_json(Lineage, settings["split"]),
+        training=settings["training"] | {"weights": weights},
+    )
+    return save_model(folder, card, _weights(run, weights), _readme(card))
+
+
+def record_scores(model: LiverModel, cases: Sequence[CaseScores], command: str) -> LiverModel:
+    """Write the scores of an evaluation into the model's card, metadata and README; the weights stay."""
+    scores = {"command": command, "summary": summarise(cases), "cases": [case.row() for case in cases]}
+    card = replace(model.card, scores=scores)
+    return save_model(model.folder, card, model.state_dict(), _readme(card))
+
+
+def _weights(run: Path, which: str) -> dict[str, torch.Tensor]:
+    """The averaged weights of a run, without the prefix that averaging gives them."""
+    path = run / f"{which}.pt"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise TrainingError(
+            f"{path} does not exist: the run has not finished an epoch that gave these weights."
+        ) from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise TrainingError(f"{path} is damaged ({error}).") from error
+    if which == "best":
+        return state
+    return {key.removeprefix("module."): value for key, value in state["averaged"].items() if key.startswith("module.")}
+
+
+def _readme(card: ModelCard) -> str:
+    """The model card, in Markdown."""
+    spec, training, lineage = card.preprocessing, card.training, card.lineage
+    sections = [
+        f"# {card.name} {card.version}\n\n{card.description}.",
+        f"**Licence of the weights: {card.license}.**",
+        "## Network\n\n"
+        f"2D U-Net of MONAI, feature maps {', '.join(map(str, card.network.channels))}. Input: axial slices in "
+        f"{spec.pixel_mm:g} mm pixels, HU clipped to [{spec.window_hu[0]:g}, {spec.window_hu[1]:g}], channels at "
+        f"{', '.join(f'{mm:g}' for mm in spec.context_mm)} mm along the patient's axis. "
+        f"Liver is where the probability exceeds {card.threshold:g}.",
+        "## Data\n\n"
+        f"Trained on {len(lineage.training)} patients: {', '.join(lineage.training)}.\n\n"
+        f"The {training['weights']} epoch was kept by the 3D Dice of {len(lineage.validation)} others: "
+        f"{', '.join(lineage.validation)}.\n\n"
+        f"Held out of everything: {', '.join(lineage.held_out) or 'none'}. "
+        "Their content hashes are in `configs/metadata.json`.",
+        "## Training\n\n"
+        f"{training['epochs']} epochs, batches of {training['batch_size']}, AdamW at {training['learning_rate']:g} "
+        f"with warm-up and cosine, Dice and cross-entropy, averaged weights (decay {training['ema_decay']:g}), "
+        f"seed {training['seed']}. All settings are in `configs/metadata.json`.",
+        _scores_section(card.scores),
+        "## Limits\n\n" + LIMITS.format(pixel_mm=spec.pixel_mm) + (f"\n{card.notes.strip()}\n" if card.notes else ""),
+    ]
+    return "\n\n".join(section.rstrip() for section in sections) + "\n"
+
+
+def _scores_section(scores: dict[str, Any]) -> str:
+    if not scores:
+        return "## Scores\n\nNot evaluated yet."
+    head = "| patient | Dice | HD95 mm | ASSD mm | surface Dice 3 mm | volume error |\n|---|---|---|---|---|---|"
+    rows = [
+        f"| {case['case']} ({case['role']}) | {case['dice']:.4f} | {case['hd95_mm']:.2f} | {case['assd_mm']:.2f} "
+        f"| {case['surface_dice_3mm']:.3f} | {case['volume_error_percent']:+.1f} % |"
+        for case in scores["cases"]
+    ]
+    summary = scores["summary"]
+    rows.append(
+        f"| **mean** | **{summary['dice']['mean']:.4f}** | {summary['hd95_mm']['mean']:.2f} "
+        f"| {summary['assd_mm']['mean']:.2f} | {summary['surface_dice_3mm']['mean']:.3f} "
+        f"| {summary['volume_error_percent']['mean_absolute']:.1f} % (size) |"
+    )
+    return "\n".join(
+        [
+            "## Scores\n\nPer patient, in 3D, on the voxels of the scan:\n",
+            head,
+            *rows,
+            f"\nMeasured with `{scores['command']}`.",
+        ]
+    )

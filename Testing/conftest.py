@@ -1,0 +1,82 @@
+"""Fixtures that read like prose. No test needs a GPU, a network or an order."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import REPOSITORY, SHAPE_IJK, SPACING_MM, write_pair
+from LiverUNetLib.environment import Device
+from LiverUNetLib.geometry import PreprocessingSpec
+from LiverUNetLib.model import LiverModel, ModelCard, save_model
+from LiverUNetLib.network import NetworkSpec, build_network
+from LiverUNetLib.phantom import LIVER, abdomen, axial_affine
+from LiverUNetLib.volume import CTVolume, write_volume
+
+
+@pytest.fixture
+def cpu() -> Device:
+    """Plain float32, so that results do not depend on what the processor can do."""
+    return Device("cpu")
+
+
+@pytest.fixture(scope="session")
+def a_phantom() -> tuple[CTVolume, np.ndarray]:
+    """A noiseless axial scan whose liver is known, and that liver."""
+    return abdomen(axial_affine(SPACING_MM, SHAPE_IJK), SHAPE_IJK[::-1], noise_hu=0)
+
+
+@pytest.fixture
+def a_ct_file(a_phantom, tmp_path) -> Path:
+    volume, _ = a_phantom
+    path = tmp_path / "ct.nii.gz"
+    write_volume(path, volume.hu_kji, volume.affine)
+    return path
+
+
+@pytest.fixture(scope="session")
+def threshold_model(tmp_path_factory) -> LiverModel:
+    """A real model folder whose network says liver within 10 HU of the phantom's liver.
+
+    Tests of geometry and formats then never hang on trained weights. The logit falls linearly to
+    both sides of the liver's HU, by two ReLU in the first layer of an ordinary U-Net.
+    """
+    spec = PreprocessingSpec(pixel_mm=4.0, slice_mm=5.0, context_mm=(0.0,))
+    network_spec = NetworkSpec(
+        in_channels=1, channels=(2, 2), strides=(1,), features=1, residual_units=0, kernel_size=1
+    )
+    centre, width = spec.normalise(LIVER), 10 / 200
+    network = build_network(network_spec)
+    state = {key: torch.zeros_like(value) for key, value in network.state_dict().items()}
+    for key in state:
+        if key.endswith(("N.weight", "N.running_var")):
+            state[key] += 1
+    first, up, head = "0.model.0.conv", "0.model.2.conv", "1"
+    state[f"{first}.weight"][:, 0, 0, 0] = torch.tensor([1.0, -1.0])
+    state[f"{first}.bias"][:] = torch.tensor([-centre, centre])
+    state[f"{up}.weight"][:2, 0, 0, 0] = -5 / width
+    state[f"{head}.weight"][:] = 1
+    state[f"{head}.bias"][:] = 5
+    card = ModelCard("threshold", "1", "Thresholds HU", "Apache-2.0", network_spec, spec)
+    return save_model(tmp_path_factory.mktemp("models") / "threshold", card, state, "For tests.\n")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real CTs, or a skip."""
+    folder = Path(os.environ.get("LIVER_UNET_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real CTs: {folder} does not exist (LIVER_UNET_DATA can name another folder)")
+    return folder
+
+
+@pytest.fixture
+def pairs(tmp_path) -> Path:
+    """A folder of four phantom patients as pairs of scan and mask."""
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    for n in range(4):
+        write_pair(folder, f"patient{n}", seed=n)
+    return folder

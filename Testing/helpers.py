@@ -1,0 +1,31 @@
+"""What several tests need and no fixture can be."""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+from LiverUNetLib.phantom import abdomen, axial_affine
+from LiverUNetLib.volume import write_volume
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# The grid of the test phantom: the whole liver, coarse enough to be fast.
+SPACING_MM, SHAPE_IJK = (4.0, 4.0, 5.0), (96, 72, 44)
+
+
+def write_pair(folder: Path, name: str, *, seed: int) -> None:
+    """One small phantom patient, each with noise of its own."""
+    shape = (48, 36, 12)
+    volume, mask = abdomen(axial_affine((8.0, 8.0, 18.0), shape), shape[::-1], seed=seed)
+    write_volume(folder / f"{name}_orig.nii.gz", volume.hu_kji, volume.affine)
+    write_volume(folder / f"{name}_liver.nii.gz", mask, volume.affine)
+
+
+def dice(one: np.ndarray, other: np.ndarray) -> float:
+    return 2 * np.count_nonzero((one != 0) & (other != 0)) / (np.count_nonzero(one) + np.count_nonzero(other))
+
+
+def centroid_ras(mask_kji: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    ijk = np.argwhere(mask_kji).mean(axis=0)[::-1]
+    return nibabel.affines.apply_affine(affine, ijk)

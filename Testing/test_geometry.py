@@ -1,0 +1,138 @@
+"""The same liver comes out of a scan however its axes lie."""
+
+from itertools import permutations, product
+
+import nibabel
+import numpy as np
+import pytest
+
+from helpers import SHAPE_IJK, SPACING_MM, centroid_ras, dice
+from LiverUNetLib.geometry import (
+    Canvas,
+    ModelGrid,
+    PreprocessingSpec,
+    body_canvas,
+    context_indices,
+    from_model_grid,
+    to_model_grid,
+)
+from LiverUNetLib.phantom import abdomen, axial_affine
+from LiverUNetLib.pipeline import finish, segment
+from LiverUNetLib.volume import CTVolume
+
+ALL_48 = [
+    np.column_stack(axes_and_flips) for axes_and_flips in product(permutations(range(3)), product([1, -1], repeat=3))
+]
+
+
+@pytest.mark.parametrize("orientation", ALL_48, ids=str)
+def test_every_permutation_and_flip_gives_the_same_voxels(orientation, a_phantom, threshold_model, cpu):
+    volume, _ = a_phantom
+    expected = finish(segment(volume, threshold_model, cpu)).mask_kji
+    turned = nibabel.orientations.apply_orientation(volume.hu_kji.T, orientation).T
+    affine = volume.affine @ nibabel.orientations.inv_ornt_aff(orientation, volume.hu_kji.T.shape)
+    found = finish(segment(CTVolume(turned, affine), threshold_model, cpu)).mask_kji
+    assert found.shape == turned.shape
+    assert np.array_equal(found, nibabel.orientations.apply_orientation(expected.T, orientation).T)
+
+
+def test_the_known_liver_is_found(a_phantom, threshold_model, cpu):
+    volume, liver = a_phantom
+    result = finish(segment(volume, threshold_model, cpu))
+    assert dice(result.mask_kji, liver) > 0.9
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_an_oblique_scan_gives_the_liver_in_its_place(axis, a_phantom, threshold_model, cpu):
+    upright, _ = a_phantom
+    expected = finish(segment(upright, threshold_model, cpu))
+    angle = np.radians(14)
+    turn = np.eye(4)
+    a, b = sorted({0, 1, 2} - {axis})
+    turn[a, a] = turn[b, b] = np.cos(angle)
+    turn[a, b], turn[b, a] = -np.sin(angle), np.sin(angle)
+    shape = (104, 84, 60)
+    affine = turn @ axial_affine(SPACING_MM, shape)
+    oblique, _ = abdomen(affine, shape[::-1], noise_hu=0)
+    found = finish(segment(oblique, threshold_model, cpu))
+    assert found.measurement.volume_ml == pytest.approx(expected.measurement.volume_ml, rel=0.02)
+    distance = centroid_ras(found.mask_kji, affine) - centroid_ras(expected.mask_kji, upright.affine)
+    assert np.linalg.norm(distance) < 2.0
+
+
+@pytest.mark.parametrize("spacing", [(1.5, 3.0, 5.0), (4.0, 4.0, 1.25), (3.0, 3.0, 10.0)])
+def test_anisotropic_spacing_gives_the_same_volume(spacing, a_phantom, threshold_model, cpu):
+    expected = finish(segment(a_phantom[0], threshold_model, cpu)).measurement
+    shape = tuple(round(n * mm / new) for n, mm, new in zip(SHAPE_IJK, SPACING_MM, spacing, strict=True))
+    volume, _ = abdomen(axial_affine(spacing, shape), shape[::-1], noise_hu=0)
+    found = finish(segment(volume, threshold_model, cpu)).measurement
+    # A threshold loses the pixels that the border crosses, more of them on grids that do not match its own.
+    assert found.volume_ml == pytest.approx(expected.volume_ml, rel=0.08)
+    assert found.extent_mm == pytest.approx(expected.extent_mm, abs=12)
+
+
+def test_a_ct_clipped_to_the_window_gives_the_same_voxels_as_its_full_range(a_phantom, threshold_model, cpu):
+    volume, _ = a_phantom
+    clipped = CTVolume(np.clip(volume.hu_kji, -160, 240), volume.affine)
+    assert np.array_equal(
+        finish(segment(clipped, threshold_model, cpu)).mask_kji, finish(segment(volume, threshold_model, cpu)).mask_kji
+    )
+
+
+def test_a_constant_image_stays_constant_there_and_back():
+    volume = CTVolume(np.full((7, 30, 20), 40, dtype=np.int16), np.diag([0.8, 0.9, 0.7, 1]))
+    grid = ModelGrid.of(volume, PreprocessingSpec(pixel_mm=2.0, slice_mm=2.0))
+    model = to_model_grid(volume.hu_kji, grid, (-160, 240))
+    assert grid.block == 2
+    assert model.shape == (4, 14, 8)
+    assert model == pytest.approx(np.zeros_like(model), abs=1e-6)
+    back = from_model_grid(model, grid, range(7))
+    assert back.shape == (7, 30, 20)
+    assert back == pytest.approx(np.zeros_like(back), abs=1e-6)
+
+
+def test_blocks_of_thin_slices_are_averaged_and_interpolated_between_their_centres():
+    hu = np.repeat(np.array([0, 2, 4, 6], dtype=np.int16), 4).reshape(4, 2, 2)
+    grid = ModelGrid.of(CTVolume(hu, np.diag([-2.0, -2.0, 1.0, 1.0])), PreprocessingSpec(pixel_mm=2.0, slice_mm=2.0))
+    model = to_model_grid(hu, grid, (0, 8))
+    assert (model[:, 0, 0] + 1) * 4 == pytest.approx([1, 5])
+    back = from_model_grid(model, grid, range(4))
+    assert (back[:, 0, 0] + 1) * 4 == pytest.approx([1, 2, 4, 5])
+
+
+def test_context_is_taken_at_distances_in_mm_not_at_neighbours():
+    assert context_indices(9, 0.5, (-1.0, 0.0, 1.0))[4].tolist() == [2, 4, 6]
+    assert context_indices(9, 4.0, (-4.0, 0.0, 4.0))[4].tolist() == [3, 4, 5]
+
+
+def test_at_the_ends_of_the_stack_the_last_slice_is_the_context():
+    assert context_indices(3, 4.0, (-8.0, -4.0, 0.0, 4.0, 8.0))[0].tolist() == [0, 0, 0, 1, 2]
+
+
+def test_a_single_or_thick_slice_is_its_own_context():
+    assert context_indices(1, 5.0, (-8.0, 0.0, 8.0)).tolist() == [[0, 0, 0]]
+    assert context_indices(2, 30.0, (-8.0, 0.0, 8.0)).tolist() == [[0, 0, 0], [1, 1, 1]]
+
+
+def test_a_canvas_that_reaches_beyond_the_image_crops_and_pastes_back():
+    image = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
+    canvas = Canvas(row=-1, column=1, rows=6, columns=6)
+    cropped = canvas.crop(image, fill=-1)
+    assert cropped[0, 0].tolist() == [-1] * 6
+    assert cropped[0, 1].tolist() == [1, 2, 3, -1, -1, -1]
+    assert canvas.paste(cropped, (3, 4), fill=0)[0].tolist() == [[0, 1, 2, 3], [0, 5, 6, 7], [0, 9, 10, 11]]
+
+
+@pytest.mark.parametrize("air", [-1000, -160], ids=["full range", "clipped"])
+def test_the_body_is_found_with_and_without_air_at_minus_1000(air):
+    spec = PreprocessingSpec()
+    hu = np.full((4, 60, 80), air, dtype=np.int16)
+    hu[:, 20:40, 10:50] = 40
+    grid = ModelGrid.of(CTVolume(hu, np.diag([-2.0, -2.0, 2.0, 1.0])), spec)
+    image = to_model_grid(hu, grid, spec.window_hu)
+    canvas = body_canvas(image, spec.normalise(-130), multiple=32)
+    assert (canvas.rows, canvas.columns) == (32, 64)
+    assert canvas.row <= 20
+    assert canvas.row + canvas.rows >= 40
+    assert canvas.column <= 10
+    assert canvas.column + canvas.columns >= 50

@@ -81,25 +81,27 @@ def check_ct(volume: CTVolume) -> None:
     lowest, highest = volume.hu_kji.min(), volume.hu_kji.max()
     if lowest == highest:
         raise ScanError(f"{volume.name} is constant: every voxel is {lowest:g}; this is not a CT.")
-    # The step is odd, so that it does not follow rows or columns of even length.
-    step = (volume.hu_kji.size // CHECKED_VOXELS) | 1
-    hu = np.rint(np.clip(volume.hu_kji.ravel()[::step], *SOFT_TISSUE_HU)).astype(np.int64)
-    counts = np.bincount(hu - SOFT_TISSUE_HU[0])
-    if np.sort(counts)[-2:].sum() >= MAXIMUM_SHARE_OF_TWO_VALUES * hu.size:
-        raise ScanError(
-            f"{volume.name} is not a CT: nearly all of its voxels hold one of two values "
-            f"(range {lowest:g} to {highest:g}); is it a mask?"
-        )
+    found = f"(range {lowest:g} to {highest:g})"
     if lowest >= 0:
         raise ScanError(
-            f"{volume.name} is not in HU: it holds no value below 0 (range {lowest:g} to {highest:g}), "
-            "but fat and air are below; is it a mask, an MR, or a CT whose rescale was not applied?"
+            f"{volume.name} is not in HU: it holds no value below 0 {found}, but fat and air are below; "
+            "is it a mask, an MR, or a CT whose rescale was not applied?"
         )
-    inside = np.count_nonzero((hu > SOFT_TISSUE_HU[0]) & (hu < SOFT_TISSUE_HU[1])) / hu.size
+    # The step is odd, so that it does not follow rows or columns of even length.
+    low, high = SOFT_TISSUE_HU
+    hu = np.rint(np.clip(volume.hu_kji.ravel()[:: (volume.hu_kji.size // CHECKED_VOXELS) | 1], low, high)).astype(
+        np.int64
+    )
+    counts = np.bincount(hu - low, minlength=high - low + 1)
+    inside = counts[1:-1].sum() / hu.size
     if inside < MINIMUM_SOFT_TISSUE:
         raise ScanError(
-            f"{volume.name} does not look like HU: {inside:.1%} of its voxels lie between {SOFT_TISSUE_HU[0]} "
-            f"and {SOFT_TISSUE_HU[1]} HU (range {lowest:g} to {highest:g}), at least {MINIMUM_SOFT_TISSUE:.0%} should."
+            f"{volume.name} does not look like HU: {inside:.1%} of its voxels lie between {low} and {high} HU {found}, "
+            f"at least {MINIMUM_SOFT_TISSUE:.0%} should."
+        )
+    if np.sort(counts)[-2:].sum() >= MAXIMUM_SHARE_OF_TWO_VALUES * hu.size:
+        raise ScanError(
+            f"{volume.name} is not a CT: nearly all of its voxels hold one of two values {found}; is it a mask?"
         )
 
 

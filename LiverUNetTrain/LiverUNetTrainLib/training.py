@@ -301,7 +301,7 @@ class Trainer:
             "threads": str(torch.get_num_threads()),
             "dtype": self._device.dtype,
             "device": self._device.kind,
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
             "processor": platform.machine(),
         }
 

@@ -1,0 +1,245 @@
+"""The command line: what it writes, and what it says of bad input. A traceback is a bug."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from helpers import dice
+from LiverUNetLib.cli import main
+from LiverUNetLib.volume import write_volume
+
+
+@pytest.fixture
+def segment_with(threshold_model):
+    """Run `liver-unet segment` with the threshold model; returns the exit code."""
+    return lambda *arguments: main(
+        ["segment", "--model", str(threshold_model.folder), "--device", "cpu", *map(str, arguments)]
+    )
+
+
+def test_segment_writes_mask_probability_and_report(a_phantom, a_ct_file, segment_with, tmp_path, capsys):
+    volume, liver = a_phantom
+    mask_file, probability_file, report_file = (tmp_path / name for name in ("m.nii.gz", "p.nii.gz", "r.json"))
+    code = segment_with(a_ct_file, "-o", mask_file, "--probability", probability_file, "--json", report_file)
+    assert code == 0
+    mask = nibabel.load(mask_file)
+    assert mask.get_data_dtype() == np.uint8
+    assert np.array_equal(mask.affine, nibabel.load(a_ct_file).affine)
+    assert dice(np.asarray(mask.dataobj).T, liver) > 0.9
+    probability = nibabel.load(probability_file).get_fdata()
+    assert probability.shape == mask.shape
+    assert 0.95 < probability.max() <= 1
+    report = json.loads(report_file.read_text())
+    assert report["measurement"]["volume_ml"] == pytest.approx(np.asarray(mask.dataobj).sum() * volume.voxel_ml)
+    assert report["provenance"]["device"] == "cpu"
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"Liver: {report['measurement']['volume_ml']:.0f} ml")
+    assert "licence: Apache-2.0" in printed.err
+
+
+def test_without_output_the_mask_lies_beside_the_ct(a_ct_file, segment_with):
+    assert segment_with(a_ct_file) == 0
+    assert a_ct_file.with_name("ct_liver.nii.gz").is_file()
+
+
+def test_names_with_spaces_and_accents_work(a_ct_file, segment_with, tmp_path):
+    folder = tmp_path / "Übung für Anaïs"
+    folder.mkdir()
+    moved = a_ct_file.rename(folder / "ein CT.nii.gz")
+    assert segment_with(moved) == 0
+    assert (folder / "ein CT_liver.nii.gz").is_file()
+
+
+def write(path: Path, array_kji: np.ndarray, affine: np.ndarray | None = None) -> Path:
+    nibabel.save(nibabel.Nifti1Image(array_kji.T, np.diag([-2, -2, 2, 1.0]) if affine is None else affine), path)
+    return path
+
+
+def soft_tissue(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(-150, 230, shape).astype(np.int16)
+
+
+def rgb(path: Path) -> Path:
+    return write(path, np.zeros((4, 5, 6), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")]))
+
+
+def with_singular_affine(path: Path) -> Path:
+    image = nibabel.Nifti1Image(soft_tissue(4, 5, 6).T, np.eye(4))
+    image.set_sform(np.diag([1.0, 1.0, 0.0, 1.0]), code=1)
+    nibabel.save(image, path)
+    return path
+
+
+def truncated(path: Path) -> Path:
+    write(path, soft_tissue(20, 30, 40))
+    path.write_bytes(path.read_bytes()[:5000])
+    return path
+
+
+def with_value(value: float) -> np.ndarray:
+    array = soft_tissue(4, 20, 20).astype(np.float32)
+    array[1, 2, 3] = value
+    return array
+
+
+BAD_SCANS = {
+    "a text file": (lambda path: path.write_text("not a scan") and path, "not a readable NIfTI file"),
+    "truncated": (truncated, "not a readable NIfTI file"),
+    "2D": (lambda path: write(path, soft_tissue(20, 20)), "2 dimensions"),
+    "4D": (lambda path: write(path, soft_tissue(3, 4, 20, 20)), "4 dimensions"),
+    "RGB": (rgb, "colours"),
+    "a mask": (lambda path: write(path, (soft_tissue(9, 20, 20) > 0).astype(np.uint8)), "is it a mask"),
+    "two values": (
+        lambda path: write(path, np.where(soft_tissue(9, 20, 20) > 0, 50, -1000).astype(np.int16)),
+        "one of two values",
+    ),
+    "labels": (lambda path: write(path, soft_tissue(9, 20, 20).clip(0, 90).astype(np.uint8)), "no value below 0"),
+    "constant": (lambda path: write(path, np.full((4, 20, 20), 7, np.int16)), "every voxel is 7"),
+    "NaN": (lambda path: write(path, with_value(np.nan)), "not finite"),
+    "infinity": (lambda path: write(path, with_value(np.inf)), "not finite"),
+    "no HU": (lambda path: write(path, (soft_tissue(9, 20, 20).astype(np.float32)) * 1e4), "does not look like HU"),
+    "stored without its intercept": (lambda path: write(path, soft_tissue(9, 20, 20) + 1024), "rescale"),
+    "singular affine": (with_singular_affine, "singular"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_SCANS)
+def test_a_bad_scan_gets_one_sentence_and_leaves_nothing(kind, segment_with, tmp_path, capsys):
+    make, expected = BAD_SCANS[kind]
+    scan = make(tmp_path / "scan.nii.gz")
+    assert segment_with(scan) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    sentence = printed.err.strip().splitlines()[-1]
+    assert expected in sentence
+    assert "scan.nii.gz" in sentence
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("none.nii.gz", "does not exist"), (".", "is a folder"), ("x.jpg", "not a NIfTI")]
+)
+def test_what_is_no_scan_file_is_named(name, expected, segment_with, tmp_path, capsys):
+    (tmp_path / "x.jpg").touch()
+    assert segment_with(tmp_path / name) == 1
+    assert expected in capsys.readouterr().err
+
+
+def test_a_missing_output_folder_is_named_before_any_work(a_ct_file, segment_with, tmp_path, capsys):
+    assert segment_with(a_ct_file, "-o", tmp_path / "nowhere" / "m.nii.gz") == 1
+    assert "nowhere does not exist" in capsys.readouterr().err
+
+
+def test_an_output_without_nifti_ending_is_refused(a_ct_file, segment_with, tmp_path, capsys):
+    assert segment_with(a_ct_file, "-o", tmp_path / "m.png") == 1
+    assert "must end in .nii.gz or .nii" in capsys.readouterr().err
+
+
+def test_an_existing_output_stays_unless_overwriting_is_allowed(a_ct_file, segment_with, tmp_path, capsys):
+    output = tmp_path / "m.nii.gz"
+    output.write_text("precious")
+    assert segment_with(a_ct_file, "-o", output) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert output.read_text() == "precious"
+    assert segment_with(a_ct_file, "-o", output, "--overwrite") == 0
+    assert nibabel.load(output).shape == nibabel.load(a_ct_file).shape
+
+
+def test_the_ct_is_never_overwritten(a_ct_file, segment_with, capsys):
+    before = a_ct_file.read_bytes()
+    assert segment_with(a_ct_file, "-o", a_ct_file, "--overwrite") == 1
+    assert "different files" in capsys.readouterr().err
+    assert a_ct_file.read_bytes() == before
+
+
+def test_a_read_only_folder_is_named(a_ct_file, segment_with, tmp_path, capsys):
+    """As root chmod proves nothing, so a read-only file system is mounted."""
+    folder = tmp_path / "read only"
+    folder.mkdir()
+    try:
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", folder], capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("no mount command here")
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a read-only file system here: {mounted.stderr.strip()}")
+    try:
+        assert segment_with(a_ct_file, "-o", folder / "m.nii.gz") == 1
+    finally:
+        subprocess.run(["umount", folder], check=True)
+    assert "Nothing can be written" in capsys.readouterr().err
+
+
+def test_unknown_models_and_devices_are_named(a_ct_file, segment_with, capsys):
+    assert main(["segment", str(a_ct_file), "--model", "no-such-model"]) == 1
+    assert "no model 'no-such-model'" in capsys.readouterr().err
+    assert segment_with(a_ct_file, "--device", "cuda:7") == 1
+    assert "cuda:7 cannot be used" in capsys.readouterr().err
+    assert segment_with(a_ct_file, "--device", "toaster") == 1
+    assert "toaster cannot be used" in capsys.readouterr().err
+
+
+def test_wrong_usage_exits_with_2(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["segment"])
+    assert exit_.value.code == 2
+    assert "the following arguments are required: CT" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is sent as a POSIX signal")
+def test_ctrl_c_leaves_nothing(a_phantom, threshold_model, tmp_path):
+    volume, _ = a_phantom
+    scan = tmp_path / "ct.nii"
+    write_volume(scan, np.tile(volume.hu_kji, (12, 4, 4)), volume.affine)  # seconds of work
+    command = [sys.executable, "-m", "LiverUNetLib", "segment", scan, "--model", threshold_model.folder]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    seen = ""
+    while "Segmenting" not in seen:
+        seen += run.stderr.read(1)
+    run.send_signal(signal.SIGINT)
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert "Traceback" not in err
+    assert "Cancelled; nothing was written." in err
+    assert out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["ct.nii"]
+
+
+def test_info_tells_what_a_scan_is(a_ct_file, capsys):
+    assert main(["info", str(a_ct_file)]) == 0
+    told = capsys.readouterr().out
+    assert "96 x 72 x 44 (i, j, k), int16" in told
+    assert "4.000 x 4.000 x 5.000 mm" in told
+    assert "LPS" in told
+
+
+def test_doctor_proves_the_cpu_and_the_models(capsys):
+    assert main(["doctor"]) == 0
+    told = capsys.readouterr().out
+    assert "cpu: works" in told
+    assert "liver-ct: " in told
+    assert "weights verified" in told
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys; from LiverUNetLib import cli, pipeline; sys.exit('torch' in sys.modules or 'monai' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_demo_finds_the_known_liver_with_the_bundled_model(tmp_path, capsys):
+    assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Dice"))
+    assert float(line.split()[-1]) >= 0.85
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == {
+        "phantom_ct.nii.gz",
+        "phantom_liver.nii.gz",
+        "phantom.png",
+    }

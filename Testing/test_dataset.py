@@ -1,0 +1,141 @@
+"""Pairs are checked before anything learns from them, and no patient is in two parts of a split."""
+
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+
+from helpers import write_pair
+from LiverUNetLib.errors import ScanError, TrainingError
+from LiverUNetLib.geometry import PreprocessingSpec
+from LiverUNetTrainLib.cache import open_cache, prepare
+from LiverUNetTrainLib.cli import main
+from LiverUNetTrainLib.dataset import check_case, content_hash, find_pairs, split_by_patient
+
+SPEC = PreprocessingSpec(pixel_mm=8.0, slice_mm=18.0)
+
+
+def change_mask(folder, name, change) -> None:
+    path = folder / f"{name}_liver.nii.gz"
+    image = nibabel.load(path)
+    changed = change(np.array(image.dataobj), image.affine.copy())
+    nibabel.save(nibabel.Nifti1Image(*changed), path)
+
+
+def test_pairs_are_found_by_name(pairs):
+    assert [case.name for case in find_pairs([pairs])] == ["patient0", "patient1", "patient2", "patient3"]
+
+
+def test_a_scan_without_mask_is_named(pairs):
+    (pairs / "patient1_liver.nii.gz").unlink()
+    with pytest.raises(TrainingError, match=r"patient1_orig.nii.gz has no mask patient1_liver.nii.gz"):
+        find_pairs([pairs])
+
+
+def test_a_folder_without_pairs_and_a_missing_one_are_named(tmp_path):
+    with pytest.raises(TrainingError, match="holds no pair"):
+        find_pairs([tmp_path])
+    with pytest.raises(TrainingError, match="does not exist"):
+        find_pairs([tmp_path / "none"])
+
+
+def test_two_cases_of_one_name_are_refused(pairs, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    write_pair(other, "patient2", seed=9)
+    with pytest.raises(TrainingError, match="Two cases are called patient2"):
+        find_pairs([pairs, other])
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda mask, affine: (mask[1:], affine), "has shape"),
+        (lambda mask, affine: (mask, affine + np.diag([0, 0, 0.5, 0])), "lies elsewhere"),
+        (lambda mask, affine: (mask * 0, affine), "is empty"),
+        (lambda mask, affine: (np.ones_like(mask), affine), "a liver has"),
+    ],
+    ids=["another grid", "another place", "empty", "implausible"],
+)
+def test_a_faulty_mask_is_named(change, expected, pairs):
+    change_mask(pairs, "patient0", change)
+    with pytest.raises(ScanError, match=expected):
+        check_case(find_pairs([pairs])[0])
+
+
+def test_the_content_hash_knows_a_scan_under_another_name_and_compression(pairs, tmp_path):
+    first, second = (case.read()[0] for case in find_pairs([pairs])[:2])
+    plain = tmp_path / "other.nii"
+    nibabel.save(nibabel.load(pairs / "patient0_orig.nii.gz"), plain)
+    shutil.copy(pairs / "patient0_liver.nii.gz", pairs / "same_liver.nii.gz")
+    from LiverUNetLib.volume import read_volume
+
+    assert content_hash(read_volume(plain)) == content_hash(first)
+    assert content_hash(second) != content_hash(first)
+
+
+def test_a_split_never_shares_a_patient_and_is_drawn_by_its_seed():
+    names = [f"p{n}" for n in range(20)]
+    for seed in range(50):
+        split = split_by_patient(names, held_out=["p3", "p7"], validation=0.2, seed=seed)
+        parts = [set(split.training), set(split.validation), set(split.held_out)]
+        assert set.union(*parts) == set(names)
+        assert sum(map(len, parts)) == len(names)
+        assert (len(split.validation), len(split.held_out)) == (4, 2)
+        assert split == split_by_patient(names[::-1], held_out=["p7", "p3"], validation=0.2, seed=seed)
+    assert len({split_by_patient(names, seed=seed).validation for seed in range(50)}) > 20
+
+
+def test_a_split_that_cannot_be_made_says_why():
+    with pytest.raises(TrainingError, match="Cannot hold out typo"):
+        split_by_patient(["a", "b", "c"], held_out=["typo"])
+    with pytest.raises(TrainingError, match="1 patient is left"):
+        split_by_patient(["a", "b"], held_out=["a"])
+    with pytest.raises(TrainingError, match="between 0 and 1"):
+        split_by_patient(["a", "b"], validation=1.5)
+
+
+def cached(pairs, folder, **settings) -> list[str]:
+    return [verdict for _, verdict in prepare(find_pairs([pairs]), folder, SPEC, canvas_px=48, **settings)]
+
+
+def test_the_cache_holds_each_case_on_the_model_grid(pairs, tmp_path):
+    cached(pairs, tmp_path / "cache")
+    cache = open_cache(tmp_path / "cache")
+    assert [case.name for case in cache.cases] == ["patient0", "patient1", "patient2", "patient3"]
+    case = cache.cases[0]
+    assert case.image.shape == case.mask.shape == (12, 48, 48)
+    assert (case.image.min(), case.image.max()) == (-160, 240)
+    scan, mask = find_pairs([pairs])[0].read()
+    assert case.mask.sum() / 255 * case.voxel_ml == pytest.approx(mask.hu_kji.sum() * scan.voxel_ml, rel=0.01)
+    liver = case.image[case.mask == 255]
+    assert liver.mean() == pytest.approx(scan.hu_kji[mask.hu_kji == 1].mean(), abs=5)
+
+
+def test_only_what_changed_is_prepared_again(pairs, tmp_path):
+    folder = tmp_path / "cache"
+    assert not any("unchanged" in verdict for verdict in cached(pairs, folder))
+    assert all("unchanged" in verdict for verdict in cached(pairs, folder))
+    write_pair(pairs, "patient1", seed=77)
+    assert ["unchanged" in verdict for verdict in cached(pairs, folder)] == [True, False, True, True]
+    other = [
+        verdict for _, verdict in prepare(find_pairs([pairs]), folder, PreprocessingSpec(pixel_mm=4.0), canvas_px=48)
+    ]
+    assert not any("unchanged" in verdict for verdict in other)
+
+
+def test_faulty_and_repeated_cases_are_named_and_left_out(pairs, tmp_path, capsys):
+    change_mask(pairs, "patient0", lambda mask, affine: (mask * 0, affine))
+    for ending in ("orig", "liver"):
+        shutil.copy(pairs / f"patient1_{ending}.nii.gz", pairs / f"twin_{ending}.nii.gz")
+    assert main(["prepare", str(pairs), "--cache", str(tmp_path / "cache")]) == 0
+    told = capsys.readouterr().out
+    assert "patient0: left out: patient0_liver.nii.gz is empty" in told
+    assert "twin: left out: the same scan as patient1" in told
+    assert [case.name for case in open_cache(tmp_path / "cache").cases] == ["patient1", "patient2", "patient3"]
+
+
+def test_a_folder_that_is_no_cache_is_named(tmp_path, capsys):
+    assert main(["train", str(tmp_path)]) == 1
+    assert "cache.json does not exist" in capsys.readouterr().err

@@ -1,0 +1,190 @@
+"""A training learns, is deterministic, and ends with the same weights when it was killed and resumed."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from LiverUNetLib.errors import TrainingError
+from LiverUNetLib.geometry import PreprocessingSpec
+from LiverUNetLib.model import open_model
+from LiverUNetLib.network import NetworkSpec
+from LiverUNetTrainLib.cache import Cache, open_cache, prepare
+from LiverUNetTrainLib.cli import main
+from LiverUNetTrainLib.dataset import find_pairs, split_by_patient
+from LiverUNetTrainLib.training import EpochLog, Trainer, TrainingSettings
+
+NETWORK = NetworkSpec(in_channels=3, channels=(8, 16, 16), strides=(2, 2), features=4)
+SETTINGS = TrainingSettings(epochs=3, batch_size=4, validate_every=2)
+
+
+@pytest.fixture
+def a_cache(pairs, tmp_path) -> Cache:
+    spec = PreprocessingSpec(pixel_mm=8.0, slice_mm=18.0, context_mm=(-18.0, 0.0, 18.0))
+    list(prepare(find_pairs([pairs]), tmp_path / "cache", spec, canvas_px=48))
+    return open_cache(tmp_path / "cache")
+
+
+@pytest.fixture
+def a_trainer(a_cache, tmp_path, cpu):
+    """Make a trainer for a run folder of that name; patient3 is held out."""
+
+    def make(run: str, *, settings: TrainingSettings = SETTINGS, resume: bool = False) -> Trainer:
+        names = [case.name for case in a_cache.cases]
+        split = split_by_patient(names, held_out=["patient3"], validation=0.3)
+        return Trainer(a_cache, split, tmp_path / run, network=NETWORK, settings=settings, device=cpu, resume=resume)
+
+    return make
+
+
+def weights_of(path) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(path / "last.pt", weights_only=True)
+    return checkpoint["network"] | checkpoint["averaged"]
+
+
+def assert_same_weights(one, other) -> None:
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_training_learns_the_phantom(a_trainer):
+    trainer = a_trainer("run", settings=replace(SETTINGS, epochs=25, batch_size=6, learning_rate=5e-3, ema_decay=0.95))
+    for _ in trainer.epochs():
+        pass
+    first, last = trainer.history[0], trainer.history[-1]
+    assert last.training_loss < first.training_loss / 2
+    assert last.mean_validation_dice > 0.85
+
+
+def test_every_epoch_is_logged_and_validated_when_due(a_trainer, tmp_path):
+    trainer = a_trainer("run")
+    events = list(trainer.epochs())
+    logs = [event for event in events if isinstance(event, EpochLog)]
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert [log.epoch for log in logs] == [line["epoch"] for line in lines] == [1, 2, 3]
+    assert [log.mean_validation_dice is not None for log in logs] == [False, True, True]
+    assert list(logs[-1].validation_dice) == list(
+        json.loads((tmp_path / "run/settings.json").read_text())["split"]["validation"]
+    )
+    batches, total = events[-2]
+    assert batches == total
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero(a_trainer):
+    trainer = a_trainer("run", settings=replace(SETTINGS, epochs=10, warmup_epochs=2))
+    rates = [trainer._learning_rate(epoch) for epoch in (0, 1, 2, 6, 10)]
+    assert rates == pytest.approx([2e-5, 1e-3, 2e-3, 1e-3, 0])
+
+
+def test_two_trainings_with_one_seed_are_equal_and_with_another_differ(a_trainer, tmp_path):
+    for run, seed in (("one", 0), ("same", 0), ("other", 1)):
+        list(a_trainer(run, settings=replace(SETTINGS, epochs=1, seed=seed)).epochs())
+    one, same, other = (weights_of(tmp_path / run) for run in ("one", "same", "other"))
+    assert_same_weights(one, same)
+    assert not torch.equal(one["1.weight"], other["1.weight"])
+
+
+def test_stopped_in_mid_epoch_and_resumed_it_ends_with_the_same_weights(a_trainer, tmp_path):
+    list(a_trainer("whole").epochs())
+    steps = a_trainer("broken").epochs()
+    while not isinstance(next(steps), EpochLog):
+        pass
+    next(steps)
+    steps.close()
+    resumed = a_trainer("broken", resume=True)
+    assert len(resumed.history) == 1
+    list(resumed.epochs())
+    assert_same_weights(weights_of(tmp_path / "whole"), weights_of(tmp_path / "broken"))
+    whole, broken = (
+        [json.loads(line) for line in (tmp_path / run / "log.jsonl").open()] for run in ("whole", "broken")
+    )
+    assert [line["training_loss"] for line in whole] == [line["training_loss"] for line in broken]
+
+
+def test_killed_with_sigkill_and_resumed_it_ends_with_the_same_weights(a_cache, tmp_path):
+    """The command line, as a user would see it; SIGKILL leaves no time to tidy up."""
+
+    def train(run: str, *more: str) -> subprocess.Popen:
+        command = [
+            "train",
+            a_cache.folder,
+            "--run",
+            tmp_path / run,
+            "--epochs",
+            "3",
+            "--batch-size",
+            "3",
+            "--device",
+            "cpu",
+        ]
+        return subprocess.Popen([sys.executable, "-m", "LiverUNetTrainLib", *command, *more], stdout=subprocess.DEVNULL)
+
+    assert train("whole").wait() == 0
+    victim = train("killed")
+    while not (tmp_path / "killed/log.jsonl").exists():
+        time.sleep(0.02)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    epochs = len((tmp_path / "killed/log.jsonl").read_text().splitlines())
+    assert epochs < 3, "the kill came too late to prove anything"
+    assert train("killed", "--resume").wait() == 0
+    assert_same_weights(weights_of(tmp_path / "whole"), weights_of(tmp_path / "killed"))
+
+
+def test_a_run_folder_is_neither_overwritten_nor_resumed_under_other_settings(a_trainer):
+    list(a_trainer("run").epochs())
+    with pytest.raises(TrainingError, match="holds a run already"):
+        a_trainer("run")
+    with pytest.raises(TrainingError, match="its training differ"):
+        a_trainer("run", settings=replace(SETTINGS, learning_rate=1e-4), resume=True)
+
+
+def test_resuming_says_when_it_cannot_be_exact(a_trainer, tmp_path, caplog):
+    list(a_trainer("run", settings=replace(SETTINGS, epochs=1)).epochs())
+    checkpoint = torch.load(tmp_path / "run/last.pt", weights_only=True)
+    checkpoint["terms"]["threads"] = "77"
+    torch.save(checkpoint, tmp_path / "run/last.pt")
+    a_trainer("run", settings=replace(SETTINGS, epochs=1), resume=True)
+    assert "started with 77" in caplog.text
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_and_keeps_the_checkpoint(a_trainer, tmp_path, monkeypatch):
+    trainer = a_trainer("run")
+    steps = trainer.epochs()
+    while not isinstance(next(steps), EpochLog):
+        pass
+    before = weights_of(tmp_path / "run")
+    monkeypatch.setattr(trainer, "_loss", lambda logits, _: logits.mean() * float("nan"))
+    with pytest.raises(TrainingError, match="The loss of epoch 2 is nan"):
+        list(steps)
+    assert_same_weights(before, weights_of(tmp_path / "run"))
+
+
+def test_prepare_train_export_evaluate_make_a_model_that_knows_its_lineage(pairs, tmp_path, capsys):
+    cache, run, model = (str(tmp_path / name) for name in ("cache", "run", "phantom-model"))
+    assert main(["prepare", str(pairs), "--cache", cache, "--pixel-mm", "8"]) == 0
+    train = ["train", cache, "--run", run, "--hold-out", "patient2", "--epochs", "1", "--device", "cpu"]
+    assert main(train) == 0
+    assert main(["export", run, "-o", model, "--license", "CC0-1.0"]) == 0
+    assert main(["export", run, "-o", model]) == 1
+    assert "exists already" in capsys.readouterr().err
+    checksum = open_model(tmp_path / "phantom-model").card.checksum
+    assert main(["evaluate", str(pairs), "--model", model, "--held-out", "--record", "--device", "cpu"]) == 0
+    card = open_model(tmp_path / "phantom-model").card
+    assert card.checksum == checksum
+    assert list(card.lineage.held_out) == ["patient2"]
+    assert [case["role"] for case in card.scores["cases"]] == ["held out"]
+    readme = (tmp_path / "phantom-model/docs/README.md").read_text()
+    assert "Held out of everything: patient2." in readme
+    assert f"| patient2 (held out) | {card.scores['cases'][0]['dice']:.4f} |" in readme
+    assert "CC0-1.0" in readme
+
+
+def test_exporting_what_is_no_run_says_so(tmp_path, capsys):
+    assert main(["export", str(tmp_path), "-o", str(tmp_path / "model")]) == 1
+    assert "settings.json does not exist" in capsys.readouterr().err

@@ -17,7 +17,8 @@ from LiverUNetLib.network import NetworkSpec
 from LiverUNetTrainLib.cache import Cache, open_cache, prepare
 from LiverUNetTrainLib.cli import main
 from LiverUNetTrainLib.dataset import find_pairs, split_by_patient
-from LiverUNetTrainLib.training import EpochLog, Trainer, TrainingSettings
+from LiverUNetTrainLib.run_folder import EpochLog
+from LiverUNetTrainLib.training import Trainer, TrainingSettings
 
 NETWORK = NetworkSpec(in_channels=3, channels=(8, 16, 16), strides=(2, 2), features=4)
 SETTINGS = TrainingSettings(epochs=3, batch_size=4, validate_every=2)
@@ -26,7 +27,7 @@ SETTINGS = TrainingSettings(epochs=3, batch_size=4, validate_every=2)
 @pytest.fixture
 def a_cache(pairs, tmp_path) -> Cache:
     spec = PreprocessingSpec(pixel_mm=8.0, slice_mm=18.0, context_mm=(-18.0, 0.0, 18.0))
-    list(prepare(find_pairs([pairs]), tmp_path / "cache", spec, canvas_px=48))
+    list(prepare(find_pairs([pairs]), tmp_path / "cache", spec, canvas_px=64))
     return open_cache(tmp_path / "cache")
 
 
@@ -71,8 +72,7 @@ def test_every_epoch_is_logged_and_validated_when_due(a_trainer, tmp_path):
     assert list(logs[-1].validation_dice) == list(
         json.loads((tmp_path / "run/settings.json").read_text())["split"]["validation"]
     )
-    batches, total = events[-2]
-    assert batches == total
+    assert events[-2].done == events[-2].total
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero(a_trainer):
@@ -183,6 +183,13 @@ def test_prepare_train_export_evaluate_make_a_model_that_knows_its_lineage(pairs
     assert "Held out of everything: patient2." in readme
     assert f"| patient2 (held out) | {card.scores['cases'][0]['dice']:.4f} |" in readme
     assert "CC0-1.0" in readme
+
+
+def test_slices_that_the_network_cannot_take_are_refused(a_cache, tmp_path, cpu):
+    split = split_by_patient([case.name for case in a_cache.cases])
+    deep = replace(NETWORK, channels=(4,) * 8, strides=(2,) * 7)
+    with pytest.raises(TrainingError, match="a multiple of 128"):
+        Trainer(a_cache, split, tmp_path / "run", network=deep, settings=SETTINGS, device=cpu)
 
 
 def test_exporting_what_is_no_run_says_so(tmp_path, capsys):

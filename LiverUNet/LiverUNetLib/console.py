@@ -32,7 +32,7 @@ def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
         print(error, file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        print("Cancelled; nothing was written.", file=sys.stderr)
+        print("Cancelled.", file=sys.stderr)
         return FAILED
     except BrokenPipeError:  # the reader of stdout, `head` say, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -81,11 +81,13 @@ def _train(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from LiverUNetLib.environment import choose_device
+    from LiverUNetLib.errors import TrainingError
     from LiverUNetLib.network import NetworkSpec
 
     from .cache import open_cache
     from .dataset import split_by_patient
-    from .training import EpochLog, Trainer, TrainingSettings
+    from .run_folder import EpochLog
+    from .training import Trainer, TrainingSettings
 
     cache = open_cache(options.cache)
     given = {name.name: getattr(options, name.name, None) for name in fields(TrainingSettings)}
@@ -103,13 +105,16 @@ def _train(options: argparse.Namespace) -> None:
     trainer = Trainer(
         cache, split, options.run_folder, network=network, settings=settings, device=device, resume=options.resume
     )
-    with tqdm(unit="batch", leave=False) as bar:
-        for event in trainer.epochs():
-            if isinstance(event, EpochLog):
-                tqdm.write(_line(event), file=sys.stdout)
-                continue
-            bar.n, bar.total = event
-            bar.refresh()
+    try:
+        with tqdm(unit="batch", leave=False) as bar:
+            for event in trainer.epochs():
+                if isinstance(event, EpochLog):
+                    tqdm.write(_line(event), file=sys.stdout)
+                else:
+                    bar.n, bar.total = event.done, event.total
+                    bar.refresh()
+    except KeyboardInterrupt:
+        raise TrainingError(f"Stopped after {len(trainer.history)} whole epochs; go on with --resume.") from None
     print(f"The run is complete: {options.run_folder}")
 
 

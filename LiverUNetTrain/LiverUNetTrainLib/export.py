@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.files import from_json, read_json
+from LiverUNetLib.files import from_json
 from LiverUNetLib.geometry import PreprocessingSpec
 from LiverUNetLib.model import Lineage, LiverModel, ModelCard, save_model
 from LiverUNetLib.network import NetworkSpec
 
 from .evaluation import CaseScores, summarise
+from .run_folder import RunFolder
 
 __all__ = ["Statement", "export_run", "record_scores"]
 
@@ -51,7 +48,7 @@ def export_run(run: Path, folder: Path, statement: Statement, *, weights: str = 
         TrainingError: the run has no such weights.
         OutputError: the folder cannot be written.
     """
-    settings = read_json(run / "settings.json", TrainingError)
+    settings = RunFolder(run).settings()
     card = ModelCard(
         **asdict(statement),
         network=from_json(NetworkSpec, settings["network"]),
@@ -59,7 +56,7 @@ def export_run(run: Path, folder: Path, statement: Statement, *, weights: str = 
         lineage=from_json(Lineage, settings["split"]),
         training=settings["training"] | {"weights": weights},
     )
-    return save_model(folder, card, _weights(run, weights), _readme(card))
+    return save_model(folder, card, RunFolder(run).weights(weights), _readme(card))
 
 
 def record_scores(model: LiverModel, cases: Sequence[CaseScores], command: str) -> LiverModel:
@@ -67,22 +64,6 @@ def record_scores(model: LiverModel, cases: Sequence[CaseScores], command: str) 
     scores = {"command": command, "summary": summarise(cases), "cases": [case.row() for case in cases]}
     card = replace(model.card, scores=scores)
     return save_model(model.folder, card, model.state_dict(), _readme(card))
-
-
-def _weights(run: Path, which: str) -> dict[str, torch.Tensor]:
-    """The averaged weights of a run, without the prefix that averaging gives them."""
-    path = run / f"{which}.pt"
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise TrainingError(
-            f"{path} does not exist: the run has not finished an epoch that gave these weights."
-        ) from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise TrainingError(f"{path} is damaged ({error}).") from error
-    if which == "best":
-        return state
-    return {key.removeprefix("module."): value for key, value in state["averaged"].items() if key.startswith("module.")}
 
 
 def _readme(card: ModelCard) -> str:

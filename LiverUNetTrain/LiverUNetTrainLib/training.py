@@ -1,17 +1,11 @@
 """The training loop: Dice + cross-entropy, AdamW, averaged weights, 3D validation, exact resume.
 
-    RUN/settings.json   what was asked for, the split and the content hashes
-    RUN/log.jsonl       one line an epoch
-    RUN/last.pt         everything that resuming needs
-    RUN/best.pt         the averaged weights with the best validation Dice
-
 Every random number depends on the seed, the epoch and the batch alone. A run that was killed and
 resumed therefore ends with the same weights, given the same threads, dtype and torch version.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import platform
@@ -28,21 +22,20 @@ from torch.optim.swa_utils import AveragedModel
 
 from LiverUNetLib.environment import Device
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.files import read_json, staged, write_json
-from LiverUNetLib.geometry import context_indices
 from LiverUNetLib.inference import predict
 from LiverUNetLib.network import NetworkSpec, build_network
-from LiverUNetLib.pipeline import finish
+from LiverUNetLib.pipeline import Progress, finish
 
 from .augmentation import AugmentationSettings, augment
-from .cache import Cache, CachedCase
+from .cache import Cache
 from .dataset import Split
+from .run_folder import EpochLog, RunFolder
+from .sampling import Slice, SliceSampler
 
-__all__ = ["EpochLog", "Trainer", "TrainingSettings"]
+__all__ = ["Trainer", "TrainingSettings"]
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
 THRESHOLD = 0.5
 
 
@@ -70,26 +63,6 @@ class TrainingSettings:
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
 
 
-@dataclass(frozen=True)
-class EpochLog:
-    """One epoch: means over its batches; validation on the model grid by the averaged weights, per patient in 3D."""
-
-    epoch: int
-    learning_rate: float
-    training_loss: float
-    training_dice: float
-    training_accuracy: float
-    seconds: float
-    validation_loss: float | None = None
-    validation_accuracy: float | None = None
-    validation_dice: dict[str, float] | None = None
-
-    @property
-    def mean_validation_dice(self) -> float | None:
-        """Mean over the validation patients."""
-        return float(np.mean(list(self.validation_dice.values()))) if self.validation_dice else None
-
-
 class Trainer:
     """Train one network on the cases of a cache.
 
@@ -113,12 +86,19 @@ class Trainer:
         device: Device,
         resume: bool = False,
     ) -> None:
-        self._cache, self._split, self._run = cache, split, run
-        self._settings, self._device = settings, device
-        self._training = cache.select(split.training)
-        self._validation = cache.select(split.validation)
-        torch.manual_seed(settings.seed)
-        self._network = build_network(network).to(device.name, memory_format=torch.channels_last)
+        if cache.canvas_px % network.multiple:
+            raise TrainingError(
+                f"The slices of {cache.folder} have {cache.canvas_px} x {cache.canvas_px} pixels, which this network "
+                f"cannot take; prepare them with a multiple of {network.multiple}."
+            )
+        self._settings, self._device, self._run = settings, device, RunFolder(run)
+        self._training = SliceSampler(cache, cache.select(split.training))
+        self._validation_cases = cache.select(split.validation)
+        self._validation = SliceSampler(cache, self._validation_cases)
+        with torch.random.fork_rng():  # leaves the generator of whoever runs us as it was
+            torch.manual_seed(settings.seed)
+            self._network = build_network(network)
+        self._network.to(device.name, memory_format=torch.channels_last)
         self._averaged = AveragedModel(self._network, avg_fn=_moving_average(settings.ema_decay), use_buffers=True)
         self._loss = DiceCELoss(sigmoid=True, batch=True)
         self._optimizer = torch.optim.AdamW(
@@ -126,26 +106,31 @@ class Trainer:
         )
         self._scaler = torch.amp.GradScaler(device.kind, enabled=device.dtype == "float16")
         self._history: list[EpochLog] = []
-        self._begin(network, resume=resume)
+        asked = _asked(cache, split, network, settings)
+        if resume:
+            self._run.check_resumable(asked)
+            self._restore()
+        else:
+            self._run.begin(asked)
 
     @property
     def history(self) -> list[EpochLog]:
         """The epochs so far, those before a resume included."""
         return list(self._history)
 
-    def epochs(self) -> Iterator[EpochLog | tuple[int, int]]:
-        """Train; yields (batches done, batches of the epoch) after every batch and an EpochLog after every epoch."""
+    def epochs(self) -> Iterator[EpochLog | Progress]:
+        """Train; yields Progress in batches of the epoch after every batch, and an EpochLog after every epoch."""
         for epoch in range(len(self._history), self._settings.epochs):
             started = time.monotonic()
             sums = np.zeros(3)
-            slices = self._order(epoch)
+            slices = self._training.epoch(self._settings.seed, epoch, empty_slices=self._settings.empty_slices)
             batches = math.ceil(len(slices) / self._settings.batch_size)
             self._network.train()
             for batch in range(batches):
                 chosen = slices[batch * self._settings.batch_size : (batch + 1) * self._settings.batch_size]
                 rate = self._learning_rate(epoch + batch / batches)
                 sums += self._step(chosen, rate, _seed(self._settings.seed, epoch, batch))
-                yield batch + 1, batches
+                yield Progress("Training", batch + 1, batches)
             loss, dice, accuracy = (float(value) for value in sums / batches)
             if not math.isfinite(loss):
                 raise TrainingError(
@@ -159,19 +144,9 @@ class Trainer:
             self._keep(log)
             yield log
 
-    def _order(self, epoch: int) -> list[tuple[CachedCase, int]]:
-        """The slices of an epoch in random order: all with liver, and a share of those without."""
-        random = np.random.default_rng([self._settings.seed, epoch])
-        slices = []
-        for case, has_liver in zip(self._training, self._liver_slices, strict=True):
-            chosen = has_liver | (random.random(len(has_liver)) < self._settings.empty_slices)
-            slices += [(case, int(index)) for index in np.flatnonzero(chosen)]
-        random.shuffle(slices)
-        return slices
-
-    def _step(self, slices: list[tuple[CachedCase, int]], rate: float, seed: int) -> np.ndarray:
+    def _step(self, slices: list[Slice], rate: float, seed: int) -> np.ndarray:
         """One step of the optimizer; returns loss, Dice and accuracy of the batch."""
-        image, mask = (part.to(self._device.name) for part in self._batch(slices))
+        image, mask = (part.to(self._device.name) for part in self._training.batch(slices))
         image, mask = augment(image, mask, self._settings.augmentation, torch.Generator().manual_seed(seed))
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -188,20 +163,12 @@ class Trainer:
         self._averaged.update_parameters(self._network)
         return np.array([loss.item(), *_agreement(logits.detach() > 0, mask > THRESHOLD)])
 
-    def _batch(self, slices: list[tuple[CachedCase, int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        hu = np.stack([case.image[self._context[case.name][index]] for case, index in slices])
-        mask = np.stack([case.mask[index][None] for case, index in slices])
-        image = self._cache.preprocessing.normalise(torch.from_numpy(hu).float())
-        return image, torch.from_numpy(mask).float() / 255
-
     def _validate(self) -> dict[str, Any]:
         """Loss, accuracy and 3D Dice of the averaged weights on every validation patient."""
         losses, accuracies, dices = [], [], {}
-        for case in self._validation:
-            image = self._cache.preprocessing.normalise(case.image.astype(np.float32))
-            steps = predict(self._averaged.module, image, self._context[case.name], self._device)
-            probability = torch.from_numpy(finish(steps))
-            mask = torch.from_numpy(case.mask.astype(np.float32) / 255)
+        for case in self._validation_cases:
+            image, context, mask = self._validation.whole(case)
+            probability = torch.from_numpy(finish(predict(self._averaged.module, image, context, self._device)))
             dices[case.name], accuracy = _agreement(probability > THRESHOLD, mask > THRESHOLD)
             accuracies.append(accuracy)
             losses.append(self._loss(torch.logit(probability, 1e-6)[:, None], mask[:, None]).item())
@@ -220,80 +187,36 @@ class Trainer:
         return self._settings.learning_rate * 0.5 * (1 + math.cos(math.pi * course))
 
     def _keep(self, log: EpochLog) -> None:
-        """Best weights, checkpoint, log: in this order, so that a kill between them loses nothing."""
         earlier = [entry.mean_validation_dice for entry in self._history if entry.validation_dice]
         self._history.append(log)
-        if log.validation_dice and log.mean_validation_dice > max(earlier, default=-1.0):
-            with staged(self._run / "best.pt") as temporary:
-                torch.save(self._averaged.module.state_dict(), temporary)
-        checkpoint = {
-            "network": self._network.state_dict(),
-            "averaged": self._averaged.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "scaler": self._scaler.state_dict(),
-            "history": [asdict(entry) for entry in self._history],
-            "terms": self._terms(),
-        }
-        with staged(self._run / "last.pt") as temporary:
-            torch.save(checkpoint, temporary)
-        self._write_log()
+        improved = log.validation_dice and log.mean_validation_dice > max(earlier, default=-1.0)
+        checkpoint = {name: part.state_dict() for name, part in self._parts().items()} | {"terms": self._terms()}
+        self._run.keep(checkpoint, self._history, self._averaged.module.state_dict() if improved else None)
 
-    def _write_log(self) -> None:
-        with staged(self._run / "log.jsonl") as temporary:
-            temporary.write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in self._history))
-
-    def _begin(self, network: NetworkSpec, *, resume: bool) -> None:
-        """Start a new run folder, or take up the one that is there."""
-        self._context = {
-            case.name: context_indices(len(case.image), case.slice_mm, self._cache.preprocessing.context_mm)
-            for case in self._training + self._validation
-        }
-        self._liver_slices = [(case.mask > 255 * THRESHOLD).any(axis=(1, 2)) for case in self._training]
-        hashes = {case.name: case.content_hash for case in self._cache.cases}
-        asked = {
-            "schema_version": SCHEMA_VERSION,
-            "preprocessing": asdict(self._cache.preprocessing),
-            "network": asdict(network),
-            "training": asdict(self._settings),
-            "split": {part: {name: hashes[name] for name in names} for part, names in asdict(self._split).items()},
-        }
-        asked = json.loads(json.dumps(asked))
-        checkpoint = self._run / "last.pt"
-        if not resume:
-            if (self._run / "settings.json").exists():
-                raise TrainingError(
-                    f"{self._run} holds a run already; go on with it by --resume or name another folder."
-                )
-            self._run.mkdir(parents=True, exist_ok=True)
-            write_json(self._run / "settings.json", asked)
+    def _restore(self) -> None:
+        found = self._run.checkpoint(self._device.name)
+        if found is None:
             return
-        found = _read_settings(self._run)
-        changed = [key for key in asked if asked[key] != found.get(key)]
-        if changed:
-            raise TrainingError(
-                f"{self._run} cannot be resumed: its {', '.join(changed)} differ from what is asked for now; "
-                "ask for the same or start a new run."
-            )
-        if checkpoint.exists():
-            self._restore(checkpoint)
-
-    def _restore(self, path: Path) -> None:
-        checkpoint = torch.load(path, map_location=self._device.name, weights_only=True)
+        checkpoint, self._history = found
         for term, value in self._terms().items():
-            if checkpoint["terms"][term] != value:
+            before = checkpoint["terms"][term]
+            if before != value:
                 logger.warning(
-                    "Resumed with %s %s, started with %s: the weights will differ a little from those of an "
-                    "undisturbed run.",
-                    term,
-                    value,
-                    checkpoint["terms"][term],
+                    "Resumed with %s %s, started with %s: the weights will differ a little from an undisturbed run's.",
+                    *(term, value, before),
                 )
-        self._network.load_state_dict(checkpoint["network"])
-        self._averaged.load_state_dict(checkpoint["averaged"])
-        self._optimizer.load_state_dict(checkpoint["optimizer"])
-        self._scaler.load_state_dict(checkpoint["scaler"])
-        self._history = [EpochLog(**entry) for entry in checkpoint["history"]]
-        self._write_log()
+        for name, part in self._parts().items():
+            part.load_state_dict(checkpoint[name])
+        self._run.write_log(self._history)
+
+    def _parts(self) -> dict[str, Any]:
+        """What changes from step to step."""
+        return {
+            "network": self._network,
+            "averaged": self._averaged,
+            "optimizer": self._optimizer,
+            "scaler": self._scaler,
+        }
 
     def _terms(self) -> dict[str, str]:
         """Under which a resumed run equals an undisturbed one bit for bit."""
@@ -306,8 +229,15 @@ class Trainer:
         }
 
 
-def _read_settings(run: Path) -> dict[str, Any]:
-    return read_json(run / "settings.json", TrainingError)
+def _asked(cache: Cache, split: Split, network: NetworkSpec, settings: TrainingSettings) -> dict[str, Any]:
+    """What a run folder keeps of what was asked for."""
+    hashes = {case.name: case.content_hash for case in cache.cases}
+    return {
+        "preprocessing": asdict(cache.preprocessing),
+        "network": asdict(network),
+        "training": asdict(settings),
+        "split": {part: {name: hashes[name] for name in names} for part, names in asdict(split).items()},
+    }
 
 
 def _moving_average(decay: float) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:

@@ -1,0 +1,125 @@
+"""A run folder: everything that a training says and keeps, readable while it goes on.
+
+settings.json   what was asked for, the split and the content hashes
+log.jsonl       one line an epoch
+last.pt         everything that resuming needs
+best.pt         the averaged weights with the best validation Dice
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from LiverUNetLib.errors import TrainingError
+from LiverUNetLib.files import read_json, staged, write_json
+
+__all__ = ["EpochLog", "RunFolder"]
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class EpochLog:
+    """One epoch: means over its batches; validation on the model grid by the averaged weights, per patient in 3D."""
+
+    epoch: int
+    learning_rate: float
+    training_loss: float
+    training_dice: float
+    training_accuracy: float
+    seconds: float
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    validation_dice: dict[str, float] | None = None
+
+    @property
+    def mean_validation_dice(self) -> float | None:
+        """Mean over the validation patients."""
+        return float(np.mean(list(self.validation_dice.values()))) if self.validation_dice else None
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one training; every one is written whole or not at all."""
+
+    path: Path
+
+    def begin(self, settings: dict[str, Any]) -> None:
+        """Start a new run.
+
+        Raises:
+            TrainingError: there is a run already.
+        """
+        if (self.path / "settings.json").exists():
+            raise TrainingError(f"{self.path} holds a run already; go on with it by --resume or name another folder.")
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / "settings.json", {"schema_version": SCHEMA_VERSION, **settings})
+
+    def check_resumable(self, settings: dict[str, Any]) -> None:
+        """Raise TrainingError unless the run that is here was asked for in the same way."""
+        found = self.settings()
+        asked = json.loads(json.dumps(settings))
+        changed = [key for key in asked if asked[key] != found.get(key)]
+        if changed:
+            raise TrainingError(
+                f"{self.path} cannot be resumed: its {', '.join(changed)} differ from what is asked for now; "
+                "ask for the same or start a new run."
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """What was asked for, and the content hashes of the split."""
+        return read_json(self.path / "settings.json", TrainingError)
+
+    def keep(self, checkpoint: dict[str, Any], history: Sequence[EpochLog], best: dict[str, Any] | None) -> None:
+        """Keep the best weights if they are new, the checkpoint, the log: a kill between them loses nothing."""
+        if best is not None:
+            self._save("best.pt", best)
+        self._save("last.pt", checkpoint | {"history": [asdict(entry) for entry in history]})
+        self.write_log(history)
+
+    def write_log(self, history: Sequence[EpochLog]) -> None:
+        """Write `log.jsonl` anew."""
+        with staged(self.path / "log.jsonl") as temporary:
+            temporary.write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in history))
+
+    def checkpoint(self, device: str) -> tuple[dict[str, Any], list[EpochLog]] | None:
+        """The last checkpoint and the epochs up to it; None if no epoch was finished."""
+        if not (self.path / "last.pt").exists():
+            return None
+        checkpoint = self._load("last.pt", device)
+        return checkpoint, [EpochLog(**entry) for entry in checkpoint["history"]]
+
+    def weights(self, which: str) -> dict[str, torch.Tensor]:
+        """The averaged weights: "best" by validation Dice, or "last".
+
+        Raises:
+            TrainingError: there are none, or they are damaged.
+        """
+        state = self._load(f"{which}.pt", "cpu")
+        if which == "best":
+            return state
+        prefix = "module."  # what averaging puts before every name
+        return {key.removeprefix(prefix): value for key, value in state["averaged"].items() if key.startswith(prefix)}
+
+    def _save(self, name: str, content: dict[str, Any]) -> None:
+        with staged(self.path / name) as temporary:
+            torch.save(content, temporary)
+
+    def _load(self, name: str, device: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            return torch.load(path, map_location=device, weights_only=True)
+        except FileNotFoundError as error:
+            raise TrainingError(
+                f"{path} does not exist: the run has not finished the epoch that would give it."
+            ) from error
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise TrainingError(f"{path} is damaged; start a new run.") from error

@@ -44,6 +44,17 @@ def test_saving_the_same_weights_twice_gives_the_same_checksum(threshold_model, 
     assert again.card.checksum == threshold_model.card.checksum
 
 
+def test_statistics_beyond_float16_are_kept_and_kernels_beyond_it_refused(threshold_model, tmp_path):
+    state = threshold_model.state_dict()
+    state["0.model.0.adn.N.running_var"][0] = 3e5
+    saved = save_model(tmp_path / "large", threshold_model.card, state, "").state_dict()
+    assert saved["0.model.0.adn.N.running_var"][0] == 3e5
+    state["1.weight"] = torch.full((1, 1, 1, 1), 1e6)
+    with pytest.raises(ModelError, match=r"1.weight are not finite"):
+        save_model(tmp_path / "kernel", threshold_model.card, state, "")
+    assert not (tmp_path / "kernel").exists()
+
+
 def test_changed_weights_are_refused(a_copy):
     weights = a_copy.folder / "models/model.pt"
     weights.write_bytes(weights.read_bytes() + b"x")

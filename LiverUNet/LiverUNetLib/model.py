@@ -2,7 +2,7 @@
 
 configs/metadata.json    what it is, what it was trained on, its scores, the checksum of its weights
 configs/inference.json   how MONAI builds the network; never read here
-models/model.pt          a plain state dict, float16
+models/model.pt          a plain state dict, kernels in float16
 docs/README.md           the model card
 """
 
@@ -188,7 +188,10 @@ def find_model(name_or_folder: str) -> LiverModel:
 
 
 def save_model(folder: Path, card: ModelCard, state_dict: dict[str, torch.Tensor], readme: str) -> LiverModel:
-    """Write a model folder, whole or not at all; floating point weights are stored as float16.
+    """Write a model folder, whole or not at all.
+
+    Kernels are stored as float16. All else stays float32: the variances that batch normalisation
+    keeps exceed float16's range (3e5 seen), and take no room.
 
     Args:
         card: its checksum is set here.
@@ -202,10 +205,11 @@ def save_model(folder: Path, card: ModelCard, state_dict: dict[str, torch.Tensor
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", card.name):
         raise ModelError(f"A model cannot be called {card.name!r}; use letters, digits, dots, dashes and underscores.")
-    weights = {
-        key: tensor.detach().cpu().half() if tensor.is_floating_point() else tensor.detach().cpu()
-        for key, tensor in state_dict.items()
-    }
+    weights = {key: tensor.detach().cpu() for key, tensor in state_dict.items()}
+    weights |= {key: tensor.half() for key, tensor in weights.items() if tensor.ndim > 1}
+    faulty = [key for key, tensor in weights.items() if not tensor.isfinite().all()]
+    if faulty:
+        raise ModelError(f"The weights {', '.join(faulty)} are not finite or beyond float16; train the model again.")
     with staged(folder) as temporary:
         for name in ("configs", "models", "docs"):
             (temporary / name).mkdir(parents=True)

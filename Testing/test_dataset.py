@@ -19,7 +19,7 @@ SPEC = PreprocessingSpec(pixel_mm=8.0, slice_mm=18.0)
 def change_mask(folder, name, change) -> None:
     path = folder / f"{name}_liver.nii.gz"
     image = nibabel.load(path)
-    changed = change(np.array(image.dataobj), image.affine.copy())
+    changed = change(np.asarray(image.dataobj).copy(), image.affine.copy())
     nibabel.save(nibabel.Nifti1Image(*changed), path)
 
 

@@ -76,7 +76,7 @@ def test_weights_that_hold_code_are_refused_and_not_run(a_copy, tmp_path):
     )
     with pytest.raises(ModelError, match="holds code"):
         open_model(a_copy.folder).network()
-    weights.write_bytes(pickle.dumps(Evil()))
+    weights.write_bytes(pickle.dumps(Evil(), protocol=2))
     rewrite(
         a_copy, lambda content: content["liver_unet"].update(checksum=hashlib.sha256(weights.read_bytes()).hexdigest())
     )

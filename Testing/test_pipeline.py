@@ -71,7 +71,7 @@ def test_a_liver_cut_off_by_the_scan_has_a_lower_bound_and_says_where(threshold_
     assert result.measurement.cut_off == ("inferior", "superior")
     assert result.measurement.volume_ml > 500
     assert (
-        "The liver is cut off at the inferior and superior end of the scan; its volume is a lower bound."
+        "The liver reaches the inferior and superior edge of the scan and may be cut off; its volume is a lower bound."
         in result.warnings
     )
 

@@ -210,6 +210,6 @@ def _findings(measurement: Measurement) -> list[str]:
     if measurement.volume_ml == 0:
         return ["No liver was found; the mask is empty."]
     if measurement.cut_off:
-        ends = " and ".join(measurement.cut_off)
-        return [f"The liver is cut off at the {ends} end of the scan; its volume is a lower bound."]
+        edges = " and ".join(measurement.cut_off)
+        return [f"The liver reaches the {edges} edge of the scan and may be cut off; its volume is a lower bound."]
     return []

@@ -176,7 +176,8 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
         nibabel.spatialimages.HeaderDataError,
         nibabel.filebasedimages.ImageFileError,
     ) as error:
-        raise ScanError(f"{path} is not a readable NIfTI file ({error or 'it is truncated'}).") from error
+        reason = " ".join(str(error).split()) or "it is truncated"
+        raise ScanError(f"{path} is not a readable NIfTI file ({reason}).") from error
 
 
 def _voxels(image: nibabel.Nifti1Image) -> np.ndarray:

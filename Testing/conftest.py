@@ -9,11 +9,12 @@ import torch
 
 from helpers import REPOSITORY, SHAPE_IJK, SPACING_MM, write_pair
 from LiverUNetLib.environment import Device
+from LiverUNetLib.formats import write_volume
 from LiverUNetLib.geometry import PreprocessingSpec
 from LiverUNetLib.model import LiverModel, ModelCard, save_model
 from LiverUNetLib.network import NetworkSpec, build_network
 from LiverUNetLib.phantom import LIVER, abdomen, axial_affine
-from LiverUNetLib.volume import CTVolume, write_volume
+from LiverUNetLib.volume import CTVolume
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
+from LiverUNetLib.formats import write_volume
 from LiverUNetLib.phantom import abdomen, axial_affine
-from LiverUNetLib.volume import write_volume
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -13,7 +13,7 @@ import pytest
 
 from helpers import dice
 from LiverUNetLib.cli import main
-from LiverUNetLib.volume import write_volume
+from LiverUNetLib.formats import write_volume
 
 
 @pytest.fixture
@@ -125,10 +125,12 @@ def test_a_bad_scan_gets_one_sentence_and_leaves_nothing(kind, segment_with, tmp
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("none.nii.gz", "does not exist"), (".", "is a folder"), ("x.jpg", "not a NIfTI")]
+    ("name", "expected"),
+    [("none.nii.gz", "does not exist"), ("folder", "holds no CT series"), ("x.jpg", "of no known format")],
 )
 def test_what_is_no_scan_file_is_named(name, expected, segment_with, tmp_path, capsys):
     (tmp_path / "x.jpg").touch()
+    (tmp_path / "folder").mkdir()
     assert segment_with(tmp_path / name) == 1
     assert expected in capsys.readouterr().err
 
@@ -140,7 +142,7 @@ def test_a_missing_output_folder_is_named_before_any_work(a_ct_file, segment_wit
 
 def test_an_output_without_nifti_ending_is_refused(a_ct_file, segment_with, tmp_path, capsys):
     assert segment_with(a_ct_file, "-o", tmp_path / "m.png") == 1
-    assert "must end in .nii.gz or .nii" in capsys.readouterr().err
+    assert "must end in .nii.gz, .nii, .seg.nrrd, .nrrd" in capsys.readouterr().err
 
 
 def test_an_existing_output_stays_unless_overwriting_is_allowed(a_ct_file, segment_with, tmp_path, capsys):

@@ -8,6 +8,7 @@ import pytest
 
 from helpers import write_pair
 from LiverUNetLib.errors import ScanError, TrainingError
+from LiverUNetLib.formats import read_volume
 from LiverUNetLib.geometry import PreprocessingSpec
 from LiverUNetTrainLib.cache import open_cache, prepare
 from LiverUNetTrainLib.cli import main
@@ -69,8 +70,6 @@ def test_the_content_hash_knows_a_scan_under_another_name_and_compression(pairs,
     plain = tmp_path / "other.nii"
     nibabel.save(nibabel.load(pairs / "patient0_orig.nii.gz"), plain)
     shutil.copy(pairs / "patient0_liver.nii.gz", pairs / "same_liver.nii.gz")
-    from LiverUNetLib.volume import read_volume
-
     assert content_hash(read_volume(plain)) == content_hash(first)
     assert content_hash(second) != content_hash(first)
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+SERIES_HELP = "number, description or UID of a DICOM series, where there are several"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
@@ -31,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.set_defaults(run=_models)
     command = commands.add_parser("info", help="what a scan is: grid, spacing, orientation, HU")
     command.add_argument("scan", type=Path)
+    command.add_argument("--series", help=SERIES_HELP)
     command.set_defaults(run=_info)
     command = commands.add_parser("doctor", help="versions, devices and models, each tried; for a bug report")
     command.set_defaults(run=_doctor)
@@ -39,8 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _add_segment(commands: Any) -> None:
     command = commands.add_parser("segment", help="write the liver of a CT as a mask on its own grid")
-    command.add_argument("scan", type=Path, metavar="CT", help="NIfTI file in HU")
-    command.add_argument("-o", "--output", type=Path, help="mask to write (CT_liver.nii.gz beside the CT)")
+    command.add_argument(
+        "scan", type=Path, metavar="CT", help="NIfTI, NRRD or MetaImage in HU; DICOM file, folder or zip"
+    )
+    command.add_argument("--series", help=SERIES_HELP)
+    command.add_argument(
+        "-o", "--output", type=Path, help="mask to write: .nii.gz, .nrrd or .seg.nrrd (CT_liver.nii.gz beside the CT)"
+    )
     command.add_argument("--probability", type=Path, help="also write the probability of every voxel")
     command.add_argument("--json", type=Path, help="also write measurements, warnings and provenance")
     command.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
@@ -66,13 +74,12 @@ def _add_model_options(command: argparse.ArgumentParser) -> None:
 
 def _segment(options: argparse.Namespace) -> None:
     from .files import check_writable, write_json
-    from .volume import OUTPUT_SUFFIXES, read_volume, scan_stem, write_volume
+    from .formats import check_output_name, read_volume, scan_stem, write_probability, write_volume
 
-    volume = read_volume(options.scan)
+    volume = read_volume(options.scan, series=options.series)
     mask_path = options.output or options.scan.with_name(scan_stem(options.scan) + "_liver.nii.gz")
     for path in filter(None, (mask_path, options.probability)):
-        if not path.name.lower().endswith(OUTPUT_SUFFIXES):
-            raise LiverUNetError(f"{path} cannot be written: its name must end in {' or '.join(OUTPUT_SUFFIXES)}.")
+        check_output_name(path)
     outputs = [path for path in (mask_path, options.probability, options.json) if path]
     if len({path.resolve() for path in [*outputs, options.scan]}) <= len(outputs):
         raise LiverUNetError("The CT and the outputs must all be different files.")
@@ -81,7 +88,7 @@ def _segment(options: argparse.Namespace) -> None:
     result = _run(volume, options, with_probability=bool(options.probability))
     write_volume(mask_path, result.mask_kji, volume.affine)
     if options.probability:
-        write_volume(options.probability, result.probability_kji, volume.affine, scale=1 / 255)
+        write_probability(options.probability, result.probability_kji, volume.affine)
     if options.json:
         write_json(options.json, result.report())
     print(_summary(result))
@@ -151,9 +158,9 @@ def _info(options: argparse.Namespace) -> None:
     import numpy as np
     from nibabel.orientations import aff2axcodes
 
-    from .volume import read_volume
+    from .formats import read_volume
 
-    volume = read_volume(options.scan)
+    volume = read_volume(options.scan, series=options.series)
     spacing = volume.spacing_kji_mm[::-1]
     shape = volume.hu_kji.shape[::-1]
     print(f"file         {options.scan}")
@@ -161,6 +168,8 @@ def _info(options: argparse.Namespace) -> None:
     print(f"spacing      {' x '.join(f'{mm:.3f}' for mm in spacing)} mm")
     print(f"size         {' x '.join(f'{n * mm:.0f}' for n, mm in zip(shape, spacing, strict=True))} mm")
     print(f"orientation  {''.join(aff2axcodes(volume.affine))} (directions in which i, j, k increase)")
+    for note in volume.notes:
+        print(f"note         {note}")
     print(f"range        {np.nanmin(volume.hu_kji):g} to {np.nanmax(volume.hu_kji):g} HU")
 
 
@@ -189,9 +198,9 @@ def _doctor(options: argparse.Namespace) -> None:
 def _demo(options: argparse.Namespace) -> None:
     import numpy as np
 
+    from .formats import write_volume
     from .phantom import abdomen, axial_affine
     from .picture import write_montage
-    from .volume import write_volume
 
     spacing_mm, shape = (1.5, 1.5, 2.5), (256, 200, 100)
     volume, reference = abdomen(axial_affine(spacing_mm, shape), shape[::-1])

@@ -21,7 +21,7 @@ __all__ = ["Progress", "Segmentation", "finish", "segment"]
 
 T = TypeVar("T")
 
-# Fewer voxels than this are noise, not the tip of a liver.
+# Less than this is noise, not the tip of a liver.
 MINIMUM_LIVER_ML = 1.0
 # Below these a model lacks the context that it was trained with.
 FEWEST_SLICES = 4
@@ -179,7 +179,7 @@ def _tidied(mask: np.ndarray, voxel_ml: float) -> np.ndarray:
 
 def _cautions(volume: CTVolume, grid: ModelGrid) -> list[str]:
     """What about the scan itself asks for care."""
-    cautions = []
+    cautions = list(volume.notes)
     slices, spacing = grid.canonical_shape[0], grid.canonical_spacing_mm[0]
     if slices < FEWEST_SLICES or slices * spacing < THINNEST_STACK_MM:
         cautions.append(

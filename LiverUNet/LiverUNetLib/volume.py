@@ -1,23 +1,14 @@
-"""CTVolume: a CT scan as an array of HU with its place in the patient; read from and written to NIfTI."""
+"""CTVolume: a CT scan as an array of HU with its place in the patient, and what makes it a CT."""
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .errors import ScanError
-from .files import staged
 
-if TYPE_CHECKING:
-    import nibabel
-
-__all__ = ["CTVolume", "check_ct", "read_mask", "read_volume", "scan_stem", "write_volume"]
-
-OUTPUT_SUFFIXES = SUFFIXES = (".nii.gz", ".nii")
+__all__ = ["CTVolume", "check_ct"]
 
 # Soft tissue, fat and contrast-enhanced organs; what a scan must show to be worth segmenting.
 SOFT_TISSUE_HU = (-160, 240)
@@ -25,6 +16,8 @@ MINIMUM_SOFT_TISSUE = 0.05
 # A mask or a thresholded image holds two values; a CT clipped to a narrow window still holds many.
 MAXIMUM_SHARE_OF_TWO_VALUES = 0.995
 CHECKED_VOXELS = 4_000_000
+# A cube of 0.01 mm; less means that two axes of the affine coincide.
+SMALLEST_VOXEL_ML = 1e-9
 
 
 @dataclass(frozen=True)
@@ -35,11 +28,13 @@ class CTVolume:
         hu_kji: HU, shape (slices, rows, columns) as stored; k need not be axial.
         affine: 4x4, maps (i, j, k, 1) to patient RAS in mm, as `GetIJKToRASMatrix` of Slicer does.
         name: how messages call it.
+        notes: what its reader had to change, in whole sentences.
     """
 
     hu_kji: np.ndarray
     affine: np.ndarray
     name: str = "The scan"
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.hu_kji.ndim != 3:
@@ -49,7 +44,7 @@ class CTVolume:
             )
         if not self.hu_kji.size:
             raise ScanError(f"{self.name} is empty: its shape is {self.hu_kji.shape}.")
-        if not np.isfinite(self.affine).all() or not self.voxel_ml > 0:
+        if not np.isfinite(self.affine).all() or self.voxel_ml < SMALLEST_VOXEL_ML:
             raise ScanError(
                 f"{self.name} has no usable geometry: its affine is singular or not finite; convert the scan again."
             )
@@ -103,90 +98,3 @@ def check_ct(volume: CTVolume) -> None:
         raise ScanError(
             f"{volume.name} is not a CT: nearly all of its voxels hold one of two values {found}; is it a mask?"
         )
-
-
-def read_volume(path: Path) -> CTVolume:
-    """Read a CT from NIfTI (.nii, .nii.gz). Integers stay integers; nothing becomes float64.
-
-    Raises:
-        ScanError: missing, not NIfTI, truncated, 2D, 4D, RGB, or without a usable affine.
-    """
-    array_kji, affine = _read_nifti(path)
-    return CTVolume(array_kji, affine, name=path.name)
-
-
-def read_mask(path: Path) -> CTVolume:
-    """Read a mask: non-zero voxels are 1 in the uint8 array of the volume that is returned.
-
-    Raises:
-        ScanError: as `read_volume`.
-    """
-    volume = read_volume(path)
-    return CTVolume((volume.hu_kji != 0).astype(np.uint8), volume.affine, volume.name)
-
-
-def write_volume(path: Path, array_kji: np.ndarray, affine: np.ndarray, *, scale: float = 1.0) -> None:
-    """Write an array (slices, rows, columns) as NIfTI, whole or not at all.
-
-    Args:
-        scale: what a stored value is multiplied with by readers (`scl_slope`), for fractions as uint8.
-    """
-    import nibabel
-
-    image = nibabel.Nifti1Image(array_kji.T, affine)
-    image.set_sform(affine, code="scanner")
-    image.set_qform(affine, code="scanner", strip_shears=True)
-    image.header.set_xyzt_units("mm")
-    if scale != 1.0:
-        image.header.set_slope_inter(scale, 0.0)
-    with staged(path) as temporary:
-        nibabel.save(image, temporary)
-
-
-def scan_stem(path: Path) -> str:
-    """The file's name without the ending of its format."""
-    for suffix in SUFFIXES:
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)]
-    return path.stem
-
-
-def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    import nibabel
-
-    if not path.is_file():
-        raise ScanError(f"{path} does not exist." if not path.exists() else f"{path} is a folder, not a NIfTI file.")
-    if not path.name.lower().endswith(SUFFIXES):
-        raise ScanError(f"{path} is not a NIfTI file ({', '.join(SUFFIXES)}); convert the scan first.")
-    try:
-        image = nibabel.load(path)
-        if image.header.get_data_dtype().fields or image.header.get_data_dtype().kind == "c":
-            raise ScanError(f"{path} holds colours or complex numbers; a CT has one real value a voxel.")
-        shape = image.shape
-        while len(shape) > 3 and shape[-1] == 1:
-            shape = shape[:-1]
-        if len(shape) != 3:
-            raise ScanError(f"{path} has {len(shape)} dimensions {shape}; one CT scan has 3 (columns, rows, slices).")
-        return _voxels(image).reshape(shape, order="F").T, np.asarray(image.affine, dtype=np.float64)
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        zlib.error,
-        nibabel.spatialimages.HeaderDataError,
-        nibabel.filebasedimages.ImageFileError,
-    ) as error:
-        reason = " ".join(str(error).split()) or "it is truncated"
-        raise ScanError(f"{path} is not a readable NIfTI file ({reason}).") from error
-
-
-def _voxels(image: nibabel.Nifti1Image) -> np.ndarray:
-    """The scaled values in int16 or float32: nibabel alone would make float64 of any rescaled CT."""
-    stored = image.dataobj.get_unscaled()
-    slope, inter = image.dataobj.slope, image.dataobj.inter
-    if (slope, inter) == (1, 0):
-        return np.asarray(stored, dtype=np.float32) if stored.dtype == np.float64 else np.asarray(stored)
-    scaled = stored.astype(np.float32)
-    scaled *= np.float32(slope)
-    scaled += np.float32(inter)
-    return scaled

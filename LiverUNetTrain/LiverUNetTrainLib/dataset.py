@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from LiverUNetLib.errors import ScanError, TrainingError
-from LiverUNetLib.volume import CTVolume, check_ct, read_mask, read_volume
+from LiverUNetLib.formats import read_mask, read_volume
+from LiverUNetLib.volume import CTVolume, check_ct
 
 __all__ = ["Case", "CheckedCase", "Split", "check_case", "find_pairs", "split_by_patient"]
 

@@ -14,8 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from LiverUNetLib.formats import write_volume
 from LiverUNetLib.phantom import abdomen, axial_affine
-from LiverUNetLib.volume import write_volume
 
 
 def write_scan(path: Path, spacing: tuple[float, float, float], shape: tuple[int, int, int]) -> None:

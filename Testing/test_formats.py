@@ -1,0 +1,196 @@
+"""Each format, written from the phantom, gives the same liver in the same place."""
+
+import zipfile
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from dicom_files import write_enhanced, write_series
+from helpers import centroid_ras, dice
+from LiverUNetLib.cli import main
+from LiverUNetLib.errors import OutputError, ScanError
+from LiverUNetLib.formats import read_mask, read_volume, scan_stem, write_probability, write_volume
+from LiverUNetLib.itk import LIVER_TERMINOLOGY
+from LiverUNetLib.phantom import abdomen
+from LiverUNetLib.pipeline import finish, segment
+from LiverUNetLib.volume import CTVolume
+
+
+def oblique(affine: np.ndarray) -> np.ndarray:
+    angle = np.radians(10)
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    return turn @ affine
+
+
+def same(found: CTVolume, expected: CTVolume) -> None:
+    assert np.array_equal(found.hu_kji, expected.hu_kji)
+    assert found.affine == pytest.approx(expected.affine, abs=1e-3)
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize("name", ["ct.nii", "ct.nii.gz", "ct.nrrd", "ct.mha", "ct.mhd", "ct.nhdr"])
+def test_files_are_read_as_they_were_written(name, a_phantom, tmp_path):
+    volume = CTVolume(a_phantom[0].hu_kji, oblique(a_phantom[0].affine))
+    path = tmp_path / name
+    if name.endswith(("mha", "mhd", "nhdr")):
+        write_volume(tmp_path / "ct.nrrd", volume.hu_kji, volume.affine)
+        sitk.WriteImage(sitk.ReadImage(tmp_path / "ct.nrrd"), path)
+    else:
+        write_volume(path, volume.hu_kji, volume.affine)
+    same(read_volume(path), volume)
+
+
+@pytest.mark.parametrize("compressed", [False, True], ids=["plain", "RLE"])
+def test_a_dicom_series_is_sorted_by_position_and_rescaled(compressed, a_phantom, tmp_path):
+    volume = CTVolume(a_phantom[0].hu_kji, oblique(a_phantom[0].affine))
+    same(read_volume(write_series(tmp_path / "series", volume, compressed=compressed)), volume)
+
+
+def test_a_series_stored_from_head_to_foot_is_the_same_scan(a_phantom, tmp_path):
+    volume, _ = a_phantom
+    flip = np.diag([1.0, 1.0, -1.0, 1.0])
+    flip[2, 3] = len(volume.hu_kji) - 1
+    same(read_volume(write_series(tmp_path / "series", CTVolume(volume.hu_kji[::-1], volume.affine @ flip))), volume)
+
+
+def test_a_multi_frame_file_is_read_like_a_series(a_phantom, tmp_path):
+    same(read_volume(write_enhanced(tmp_path / "enhanced.dcm", a_phantom[0])), a_phantom[0])
+
+
+def test_a_zip_of_dicom_is_read_like_its_folder(a_phantom, tmp_path):
+    folder = write_series(tmp_path / "series", a_phantom[0])
+    archive = tmp_path / "scan.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in folder.iterdir():
+            file.write(path, f"deep/down/{path.name}")
+        file.writestr("DICOMDIR.txt", "something else")
+    same(read_volume(archive), a_phantom[0])
+    assert scan_stem(archive) == "scan"
+
+
+def test_of_several_series_one_is_chosen_and_localizers_are_ignored(a_phantom, tmp_path):
+    volume, _ = a_phantom
+    folder = tmp_path / "study"
+    write_series(folder / "a", volume)
+    write_series(folder / "b", CTVolume(volume.hu_kji[:9], volume.affine), SeriesNumber=7, SeriesDescription="Native")
+    scout = CTVolume(volume.hu_kji[:1], volume.affine)
+    write_series(folder / "c", scout, SeriesNumber=1, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    write_series(folder / "d", scout, SeriesNumber=9, Modality="SR")
+    with pytest.raises(ScanError, match=r"2 CT series: 2 \(Portal, 44 slices\), 7 \(Native, 9 slices\); choose one"):
+        read_volume(folder)
+    for series in ("7", "native"):
+        assert len(read_volume(folder, series=series).hu_kji) == 9
+    with pytest.raises(ScanError, match="no CT series '8'"):
+        read_volume(folder, series="8")
+
+
+def test_a_tilted_gantry_is_moved_upright_in_words(a_phantom, threshold_model, tmp_path, cpu):
+    upright, liver = a_phantom
+    sheared = upright.affine.copy()
+    sheared[1, 2] += np.tan(np.radians(15)) * sheared[2, 2]
+    sheared[1, 3] -= (sheared @ [0, 0, 22, 0])[1]
+    tilted, _ = abdomen(sheared, upright.hu_kji.shape, noise_hu=0)
+    found = read_volume(write_series(tmp_path / "series", tilted))
+    assert "tilted by 15.0 degrees" in found.notes[0]
+    result = finish(segment(found, threshold_model, cpu))
+    expected = finish(segment(upright, threshold_model, cpu))
+    assert result.measurement.volume_ml == pytest.approx(expected.measurement.volume_ml, rel=0.05)
+    distance = centroid_ras(result.mask_kji, found.affine) - centroid_ras(liver, upright.affine)
+    assert np.linalg.norm(distance) < 2.0
+    assert found.notes[0] in result.warnings
+
+
+def test_one_missing_slice_is_interpolated_in_words(a_phantom, threshold_model, tmp_path, cpu):
+    volume, liver = a_phantom
+    folder = write_series(tmp_path / "series", volume)
+    (sorted(folder.iterdir())[20]).unlink()
+    found = read_volume(folder)
+    assert "5.00 to 10.00 mm apart" in found.notes[0]
+    assert found.hu_kji.shape == volume.hu_kji.shape
+    assert dice(finish(segment(found, threshold_model, cpu)).mask_kji, liver) > 0.9
+
+
+def test_several_missing_slices_are_refused(a_phantom, tmp_path):
+    volume, _ = a_phantom
+    folder = write_series(tmp_path / "low", CTVolume(volume.hu_kji[:10], volume.affine), SeriesInstanceUID="1.2.3")
+    high = volume.affine.copy()
+    high[:3, 3] = (volume.affine @ [0, 0, 14, 1])[:3]
+    write_series(tmp_path / "low" / "high", CTVolume(volume.hu_kji[14:], high), SeriesInstanceUID="1.2.3")
+    with pytest.raises(ScanError, match=r"lacks slices: between -62.5 and -37.5 mm"):
+        read_volume(folder)
+
+
+def test_two_phases_in_one_series_are_refused(a_phantom, tmp_path):
+    for phase in ("one", "two"):
+        write_series(tmp_path / "series" / phase, a_phantom[0], SeriesInstanceUID="1.2.3")
+    with pytest.raises(ScanError, match="several slices at one place"):
+        read_volume(tmp_path / "series")
+
+
+def test_a_single_dicom_slice_takes_its_thickness(a_phantom, tmp_path):
+    folder = write_series(tmp_path / "series", CTVolume(a_phantom[0].hu_kji[20:21], a_phantom[0].affine))
+    assert read_volume(next(folder.iterdir())).spacing_kji_mm == pytest.approx((5, 4, 4))
+
+
+@pytest.mark.parametrize("name", ["broken.nrrd", "broken.mha", "broken.zip", "broken.dcm"])
+def test_what_only_looks_like_a_scan_is_named(name, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(b"\0" * 128 + b"DICM" + b"\1" * 99 if name.endswith("dcm") else b"NRRD0004\nnonsense")
+    with pytest.raises(ScanError, match=name):
+        read_volume(path)
+
+
+def test_a_colour_nrrd_and_a_2d_one_are_refused(tmp_path):
+    sitk.WriteImage(sitk.Image([4, 5, 6], sitk.sitkVectorUInt8, 3), tmp_path / "rgb.nrrd")
+    with pytest.raises(ScanError, match="3 values a voxel"):
+        read_volume(tmp_path / "rgb.nrrd")
+    sitk.WriteImage(sitk.Image([4, 5], sitk.sitkInt16), tmp_path / "flat.nrrd")
+    with pytest.raises(ScanError, match="2 dimensions"):
+        read_volume(tmp_path / "flat.nrrd")
+
+
+def test_a_sheared_grid_goes_into_nifti_but_not_into_nrrd(a_phantom, tmp_path):
+    _, mask = a_phantom
+    sheared = a_phantom[0].affine.copy()
+    sheared[1, 2] += 1.0
+    write_volume(tmp_path / "mask.nii.gz", mask, sheared)
+    assert read_mask(tmp_path / "mask.nii.gz").affine == pytest.approx(sheared, abs=1e-3)
+    with pytest.raises(OutputError, match="not perpendicular"):
+        write_volume(tmp_path / "mask.nrrd", mask, sheared)
+
+
+@pytest.mark.parametrize("name", ["p.nii.gz", "p.nrrd"])
+def test_a_probability_is_read_as_fractions_of_one(name, a_phantom, tmp_path):
+    probability = (a_phantom[1] * 204).astype(np.uint8)
+    write_probability(tmp_path / name, probability, a_phantom[0].affine)
+    assert read_volume(tmp_path / name).hu_kji.max() == pytest.approx(0.8)
+
+
+def test_3d_slicer_opens_the_segmentation_with_name_colour_and_terminology(
+    a_phantom, a_ct_file, threshold_model, tmp_path
+):
+    vtk_mrml = pytest.importorskip("slicer", reason="slicer-core, Slicer's MRML without Qt, is not installed")
+    output = tmp_path / "liver.seg.nrrd"
+    assert main(["segment", str(a_ct_file), "-o", str(output), "--model", str(threshold_model.folder)]) == 0
+    scene = vtk_mrml.vtkMRMLScene()
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    storage = scene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
+    storage.SetFileName(str(output))
+    assert storage.ReadData(node)
+    segmentation = node.GetSegmentation()
+    assert [segmentation.GetNthSegmentID(n) for n in range(segmentation.GetNumberOfSegments())] == ["liver"]
+    part = segmentation.GetSegment("liver")
+    assert part.GetName() == "liver"
+    assert np.asarray(part.GetColor()) * 255 == pytest.approx([221, 130, 101], abs=0.5)
+    import vtk
+
+    terminology = vtk.reference("")
+    assert part.GetTag("TerminologyEntry", terminology)
+    assert str(terminology) == LIVER_TERMINOLOGY
+    bounds = np.zeros(6)
+    node.GetRASBounds(bounds)
+    ras = (a_phantom[0].affine @ np.append(np.argwhere(read_mask(output).hu_kji)[:, ::-1].mean(axis=0), 1))[:3]
+    assert (bounds[::2] < ras).all()
+    assert (bounds[1::2] > ras).all()

@@ -12,7 +12,8 @@ from LiverUNetLib.formats import read_volume
 from LiverUNetLib.geometry import PreprocessingSpec
 from LiverUNetTrainLib.cache import open_cache, prepare
 from LiverUNetTrainLib.cli import main
-from LiverUNetTrainLib.dataset import check_case, content_hash, find_pairs, split_by_patient
+from LiverUNetTrainLib.dataset import check_case, content_hash, split_by_patient
+from LiverUNetTrainLib.layouts import find_cases
 
 SPEC = PreprocessingSpec(pixel_mm=8.0, slice_mm=18.0)
 
@@ -25,20 +26,27 @@ def change_mask(folder, name, change) -> None:
 
 
 def test_pairs_are_found_by_name(pairs):
-    assert [case.name for case in find_pairs([pairs])] == ["patient0", "patient1", "patient2", "patient3"]
+    assert [case.name for case in find_cases([pairs])] == ["patient0", "patient1", "patient2", "patient3"]
 
 
-def test_a_scan_without_mask_is_named(pairs):
+def test_a_scan_without_mask_is_named_and_left_out(pairs, tmp_path, capsys):
     (pairs / "patient1_liver.nii.gz").unlink()
-    with pytest.raises(TrainingError, match=r"patient1_orig.nii.gz has no mask patient1_liver.nii.gz"):
-        find_pairs([pairs])
+    assert main(["prepare", str(pairs), "--cache", str(tmp_path / "cache")]) == 0
+    assert f"patient1: left out: {pairs / 'patient1_liver.nii.gz'} does not exist." in capsys.readouterr().out
+
+
+def test_a_strict_run_stops_at_the_first_fault(pairs, tmp_path, capsys):
+    (pairs / "patient1_liver.nii.gz").unlink()
+    assert main(["prepare", str(pairs), "--cache", str(tmp_path / "cache"), "--strict"]) == 1
+    assert "patient1_liver.nii.gz does not exist" in capsys.readouterr().err
+    assert not (tmp_path / "cache/cache.json").exists()
 
 
 def test_a_folder_without_pairs_and_a_missing_one_are_named(tmp_path):
-    with pytest.raises(TrainingError, match="holds no pair"):
-        find_pairs([tmp_path])
+    with pytest.raises(TrainingError, match="holds no case"):
+        find_cases([tmp_path])
     with pytest.raises(TrainingError, match="does not exist"):
-        find_pairs([tmp_path / "none"])
+        find_cases([tmp_path / "none"])
 
 
 def test_two_cases_of_one_name_are_refused(pairs, tmp_path):
@@ -46,7 +54,7 @@ def test_two_cases_of_one_name_are_refused(pairs, tmp_path):
     other.mkdir()
     write_pair(other, "patient2", seed=9)
     with pytest.raises(TrainingError, match="Two cases are called patient2"):
-        find_pairs([pairs, other])
+        find_cases([pairs, other])
 
 
 @pytest.mark.parametrize(
@@ -62,11 +70,11 @@ def test_two_cases_of_one_name_are_refused(pairs, tmp_path):
 def test_a_faulty_mask_is_named(change, expected, pairs):
     change_mask(pairs, "patient0", change)
     with pytest.raises(ScanError, match=expected):
-        check_case(find_pairs([pairs])[0])
+        check_case(find_cases([pairs])[0])
 
 
 def test_the_content_hash_knows_a_scan_under_another_name_and_compression(pairs, tmp_path):
-    first, second = (case.read()[0] for case in find_pairs([pairs])[:2])
+    first, second = (case.read()[0] for case in find_cases([pairs])[:2])
     plain = tmp_path / "other.nii"
     nibabel.save(nibabel.load(pairs / "patient0_orig.nii.gz"), plain)
     shutil.copy(pairs / "patient0_liver.nii.gz", pairs / "same_liver.nii.gz")
@@ -96,7 +104,7 @@ def test_a_split_that_cannot_be_made_says_why():
 
 
 def cached(pairs, folder, **settings) -> list[str]:
-    return [verdict for _, verdict in prepare(find_pairs([pairs]), folder, SPEC, canvas_px=48, **settings)]
+    return [verdict for _, verdict in prepare(find_cases([pairs]), folder, SPEC, canvas_px=48, **settings)]
 
 
 def test_the_cache_holds_each_case_on_the_model_grid(pairs, tmp_path):
@@ -106,7 +114,7 @@ def test_the_cache_holds_each_case_on_the_model_grid(pairs, tmp_path):
     case = cache.cases[0]
     assert case.image.shape == case.mask.shape == (12, 48, 48)
     assert (case.image.min(), case.image.max()) == (-160, 240)
-    scan, mask = find_pairs([pairs])[0].read()
+    scan, mask = find_cases([pairs])[0].read()
     assert case.mask.sum() / 255 * case.voxel_ml == pytest.approx(mask.hu_kji.sum() * scan.voxel_ml, rel=0.01)
     liver = case.image[case.mask == 255]
     assert liver.mean() == pytest.approx(scan.hu_kji[mask.hu_kji == 1].mean(), abs=5)
@@ -119,7 +127,7 @@ def test_only_what_changed_is_prepared_again(pairs, tmp_path):
     write_pair(pairs, "patient1", seed=77)
     assert ["unchanged" in verdict for verdict in cached(pairs, folder)] == [True, False, True, True]
     other = [
-        verdict for _, verdict in prepare(find_pairs([pairs]), folder, PreprocessingSpec(pixel_mm=4.0), canvas_px=48)
+        verdict for _, verdict in prepare(find_cases([pairs]), folder, PreprocessingSpec(pixel_mm=4.0), canvas_px=48)
     ]
     assert not any("unchanged" in verdict for verdict in other)
 
@@ -131,7 +139,7 @@ def test_faulty_and_repeated_cases_are_named_and_left_out(pairs, tmp_path, capsy
     assert main(["prepare", str(pairs), "--cache", str(tmp_path / "cache")]) == 0
     told = capsys.readouterr().out
     assert "patient0: left out: patient0_liver.nii.gz is empty" in told
-    assert "twin: left out: the same scan as patient1" in told
+    assert "twin: left out: twin is the same scan as patient1" in told
     assert [case.name for case in open_cache(tmp_path / "cache").cases] == ["patient1", "patient2", "patient3"]
 
 

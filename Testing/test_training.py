@@ -16,7 +16,8 @@ from LiverUNetLib.model import open_model
 from LiverUNetLib.network import NetworkSpec
 from LiverUNetTrainLib.cache import Cache, open_cache, prepare
 from LiverUNetTrainLib.cli import main
-from LiverUNetTrainLib.dataset import find_pairs, split_by_patient
+from LiverUNetTrainLib.dataset import split_by_patient
+from LiverUNetTrainLib.layouts import find_cases
 from LiverUNetTrainLib.run_folder import EpochLog
 from LiverUNetTrainLib.training import Trainer, TrainingSettings
 
@@ -27,7 +28,7 @@ SETTINGS = TrainingSettings(epochs=3, batch_size=4, validate_every=2)
 @pytest.fixture
 def a_cache(pairs, tmp_path) -> Cache:
     spec = PreprocessingSpec(pixel_mm=8.0, slice_mm=18.0, context_mm=(-18.0, 0.0, 18.0))
-    list(prepare(find_pairs([pairs]), tmp_path / "cache", spec, canvas_px=64))
+    list(prepare(find_cases([pairs]), tmp_path / "cache", spec, canvas_px=64))
     return open_cache(tmp_path / "cache")
 
 

@@ -77,26 +77,34 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def read_dicom(path: Path, *, series: str | None = None) -> CTVolume:
+def read_dicom(path: Path, *, series: str | None = None, folder: str | None = None) -> CTVolume:
     """Read the one CT series in a folder, a zip or a file, or the one that is chosen.
 
     Args:
         series: its number, description or UID.
+        folder: read only what lies in folders of that name, of any modality.
 
     Raises:
         ScanError: no CT series, several and none chosen, or slices that form no volume.
     """
-    with _unpacked(path) as folder:
-        chosen = _choose(find_series(folder), series, path)
-        return _read_series(chosen, path.name)
+    if not path.exists():
+        raise ScanError(f"{path} does not exist.")
+    with _unpacked(path) as unpacked:
+        if folder is None:
+            found = find_series(unpacked)
+        else:
+            found = [one for part in unpacked.rglob(folder) for one in find_series(part, modality=None)]
+        return _read_series(_choose(found, series, path), path.name)
 
 
-def find_series(path: Path) -> list[Series]:
-    """All CT series below a folder, or in a file, by number; localizers and other modalities are ignored."""
+def find_series(path: Path, *, modality: str | None = "CT") -> list[Series]:
+    """All series of a modality below a folder, or in a file, by number; localizers are ignored."""
     groups: dict[tuple, list[tuple[pydicom.Dataset, Frame]]] = defaultdict(list)
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         header = _header(file)
-        if header is None or header.get("Modality") != "CT" or "LOCALIZER" in header.get("ImageType", []):
+        if header is None or "LOCALIZER" in header.get("ImageType", []):
+            continue
+        if modality not in (None, header.get("Modality")):
             continue
         for frame, orientation, pixel_mm in _frames(header, file):
             matrix = (header.Rows, header.Columns, pixel_mm)

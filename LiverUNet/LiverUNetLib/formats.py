@@ -50,14 +50,19 @@ def read_volume(path: Path, *, series: str | None = None) -> CTVolume:
     raise ScanError(f"{path} is of no known format: neither DICOM nor {', '.join(READERS)}.")
 
 
-def read_mask(path: Path) -> CTVolume:
-    """Read a mask: non-zero voxels are 1 in the uint8 array of the volume that is returned.
+def read_mask(path: Path, *, labels: tuple[int, ...] | None = None, folder: str | None = None) -> CTVolume:
+    """Read a mask: 1 in the uint8 array of the volume that is returned.
+
+    Args:
+        labels: the values that count; None for all but 0.
+        folder: read DICOM in the folder of that name below `path`, of any modality.
 
     Raises:
         ScanError: as `read_volume`.
     """
-    volume = read_volume(path)
-    return CTVolume((volume.hu_kji != 0).astype(np.uint8), volume.affine, volume.name)
+    volume = read_dicom(path, folder=folder) if folder else read_volume(path)
+    inside = volume.hu_kji != 0 if labels is None else np.isin(volume.hu_kji, labels)
+    return CTVolume(inside.astype(np.uint8), volume.affine, volume.name)
 
 
 def check_output_name(path: Path) -> None:

@@ -63,15 +63,16 @@ class Cache:
 
 
 def prepare(
-    cases: Sequence[Case], folder: Path, spec: PreprocessingSpec, *, canvas_px: int = 192
+    cases: Sequence[Case], folder: Path, spec: PreprocessingSpec, *, canvas_px: int = 192, strict: bool = False
 ) -> Iterator[tuple[Case, str]]:
     """Bring cases onto the model grid; yields each with a line on what happened, then the folder can be opened.
 
     A case is made anew only if its files or the settings changed. Faulty cases and repeated scans
-    are named and left out.
+    are named and left out, or the first one is raised under `strict`.
 
     Raises:
         TrainingError: no usable case is left.
+        ScanError: under `strict`.
         OutputError: the folder cannot be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,12 +80,11 @@ def prepare(
     for case in cases:
         try:
             entry, verdict = _prepare_case(case, folder, spec, canvas_px)
+            _check_unique(case.name, seen.setdefault(entry["content_hash"], case.name))
         except ScanError as error:
+            if strict:
+                raise
             yield case, f"left out: {error}"
-            continue
-        twin = seen.setdefault(entry["content_hash"], case.name)
-        if twin != case.name:
-            yield case, f"left out: the same scan as {twin}"
             continue
         yield case, verdict
     if not seen:
@@ -112,15 +112,14 @@ def _prepare_case(case: Case, folder: Path, spec: PreprocessingSpec, canvas_px: 
         "schema_version": SCHEMA_VERSION,
         "preprocessing": asdict(spec) | {"context_mm": None},  # chosen at training, nothing here depends on it
         "canvas_px": canvas_px,
-        "files": [
-            [str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in (case.scan, case.mask)
-        ],
+        "labels": case.labels,
+        "files": [_stamp(path) for path in (case.scan, case.mask)],
     }
     target = folder / case.name
     if (target / "case.json").is_file():
         entry = read_json(target / "case.json", TrainingError)
         if entry["source"] == json.loads(json.dumps(source)):
-            return entry, f"{entry['liver_ml']:.0f} ml, unchanged"
+            return entry, f"unchanged, liver {entry['liver_ml']:.0f} ml"
     checked = check_case(case)
     grid = ModelGrid.of(checked.scan, spec)
     image = to_model_grid(checked.scan.hu_kji, grid, spec.window_hu)
@@ -140,8 +139,21 @@ def _prepare_case(case: Case, folder: Path, spec: PreprocessingSpec, canvas_px: 
         np.save(temporary / "image.npy", np.rint(hu).astype(np.int16))
         np.save(temporary / "mask.npy", np.rint(canvas.crop(share, 0.0) * 255).astype(np.uint8))
         write_json(temporary / "case.json", entry)
-    shape = " x ".join(str(n) for n in reversed(checked.scan.hu_kji.shape))
-    return entry, f"{shape}, {checked.liver_ml:.0f} ml, {len(hu)} slices of {grid.slice_mm:.2f} mm"
+    return entry, f"{checked.description}, {len(hu)} slices of {grid.slice_mm:.2f} mm"
+
+
+def _check_unique(name: str, first: str) -> None:
+    if name != first:
+        raise ScanError(f"{name} is the same scan as {first}; remove one of them.")
+
+
+def _stamp(path: Path) -> list[Any]:
+    """What changes when a file, or one in a folder, does."""
+    files = sorted(part for part in path.rglob("*") if part.is_file()) if path.is_dir() else [path]
+    if not path.exists():
+        raise ScanError(f"{path} does not exist.")
+    newest = max((file.stat().st_mtime_ns for file in files), default=0)
+    return [str(path.resolve()), len(files), sum(file.stat().st_size for file in files), newest]
 
 
 def _open_case(folder: Path) -> CachedCase:

@@ -14,6 +14,8 @@ from LiverUNetLib.model import DEFAULT_MODEL
 
 __all__ = ["main"]
 
+DATA_HELP = "folders: pairs *_orig.nii.gz / *_liver.nii.gz, 3D-IRCADb-01 as downloaded, nnU-Net or Decathlon"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
@@ -22,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_prepare(commands)
+    _add_export_nnunet(commands)
     _add_train(commands)
     _add_export(commands)
     _add_evaluate(commands)
@@ -29,8 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _add_prepare(commands: Any) -> None:
-    command = commands.add_parser("prepare", help="bring pairs *_orig.nii.gz / *_liver.nii.gz onto the model grid")
-    command.add_argument("data", nargs="+", type=Path, help="folders of pairs")
+    command = commands.add_parser("prepare", help="check cases and bring them onto the model grid")
+    command.add_argument("data", nargs="+", type=Path, help=DATA_HELP)
+    command.add_argument(
+        "--strict", action="store_true", help="stop at the first faulty case instead of leaving it out"
+    )
     command.add_argument(
         "--cache", type=Path, required=True, help="folder for the prepared slices; what is unchanged there is kept"
     )
@@ -47,10 +53,31 @@ def _prepare(options: argparse.Namespace) -> None:
     from LiverUNetLib.geometry import PreprocessingSpec
 
     from .cache import prepare
-    from .dataset import find_pairs
+    from .layouts import find_data_sets
 
     spec = PreprocessingSpec(pixel_mm=options.pixel_mm, slice_mm=options.slice_mm)
-    for case, verdict in prepare(find_pairs(options.data), options.cache, spec):
+    data_sets = find_data_sets(options.data)
+    for data in data_sets:
+        print(f"{data.folder}: {data.layout}, {len(data.cases)} cases")
+    cases = [case for data in data_sets for case in data.cases]
+    for case, verdict in prepare(cases, options.cache, spec, strict=options.strict):
+        print(f"{case.name}: {verdict}", flush=True)
+
+
+def _add_export_nnunet(commands: Any) -> None:
+    command = commands.add_parser("export-nnunet", help="write cases in the layout of nnU-Net")
+    command.add_argument("data", nargs="+", type=Path, help=DATA_HELP)
+    command.add_argument(
+        "-o", "--output", type=Path, required=True, help="new folder, DatasetNNN_Name for nnU-Net itself"
+    )
+    command.set_defaults(run=_export_nnunet)
+
+
+def _export_nnunet(options: argparse.Namespace) -> None:
+    from .layouts import find_cases
+    from .nnunet import export_nnunet
+
+    for case, verdict in export_nnunet(find_cases(options.data), options.output):
         print(f"{case.name}: {verdict}", flush=True)
 
 
@@ -169,7 +196,7 @@ def _export(options: argparse.Namespace) -> None:
 
 def _add_evaluate(commands: Any) -> None:
     command = commands.add_parser("evaluate", help="segment cases that have a mask and compare, per patient in 3D")
-    command.add_argument("data", nargs="+", type=Path, help="folders of pairs")
+    command.add_argument("data", nargs="+", type=Path, help=DATA_HELP)
     command.add_argument("--model", default=DEFAULT_MODEL, help="installed model or model folder (%(default)s)")
     command.add_argument("--held-out", action="store_true", help="only the cases that the model's lineage holds out")
     command.add_argument("--json", type=Path, help="also write all figures")
@@ -183,19 +210,19 @@ def _evaluate(options: argparse.Namespace) -> None:
     from LiverUNetLib.files import check_writable, write_json
     from LiverUNetLib.model import find_model
 
-    from .dataset import find_pairs
     from .evaluation import evaluate_model, held_out_cases, summarise
     from .export import record_scores
+    from .layouts import find_cases
 
     if options.json:
         check_writable(options.json, overwrite=True)
     model, device = find_model(options.model), choose_device(options.device)
-    pairs = find_pairs(options.data)
+    references = find_cases(options.data)
     if options.held_out:
-        pairs = held_out_cases(model, pairs)
+        references = held_out_cases(model, references)
     cases = []
     print(TABLE_HEAD)
-    for case in evaluate_model(model, pairs, device):
+    for case in evaluate_model(model, references, device):
         print(_row(f"{case.case} ({case.role})", case.row()), flush=True)
         cases.append(case)
     summary = summarise(cases)

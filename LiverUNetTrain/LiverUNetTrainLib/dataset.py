@@ -1,9 +1,8 @@
-"""Find pairs of scan and mask, check them, and split them by patient."""
+"""A case is a scan with its mask: read it, check it, and split cases by patient."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,7 @@ from LiverUNetLib.errors import ScanError, TrainingError
 from LiverUNetLib.formats import read_mask, read_volume
 from LiverUNetLib.volume import CTVolume, check_ct
 
-__all__ = ["Case", "CheckedCase", "Split", "check_case", "find_pairs", "split_by_patient"]
-
-logger = logging.getLogger(__name__)
-
-SCAN_ENDING, MASK_ENDING = "_orig.nii.gz", "_liver.nii.gz"
+__all__ = ["Case", "CheckedCase", "Split", "check_case", "content_hash", "split_by_patient"]
 
 # An adult liver has 1.0 to 2.5 l; a partial scan shows less of it, metastases can double it.
 PLAUSIBLE_LIVER_ML = (5.0, 6000.0)
@@ -32,17 +27,21 @@ class Case:
     """A scan with its reference mask.
 
     Attributes:
-        name: `ircad_e01` of `ircad_e01_orig.nii.gz`; one patient has one name.
-        scan, mask: the files.
+        name: one patient has one name.
+        scan, mask: the files or folders.
+        labels: the values in the mask that are liver; None for all but 0.
+        mask_folder: the folder of that name, below `mask`, holds the mask.
     """
 
     name: str
     scan: Path
     mask: Path
+    labels: tuple[int, ...] | None = None
+    mask_folder: str | None = None
 
     def read(self) -> tuple[CTVolume, CTVolume]:
-        """Read scan and mask; raise ScanError unless they share one grid."""
-        scan, mask = read_volume(self.scan), read_mask(self.mask)
+        """Read scan and mask, 1 where liver is; raise ScanError unless they share one grid."""
+        scan, mask = read_volume(self.scan), read_mask(self.mask, labels=self.labels, folder=self.mask_folder)
         if scan.hu_kji.shape != mask.hu_kji.shape:
             raise ScanError(
                 f"{self.mask.name} has shape {mask.hu_kji.shape} (k, j, i) but its scan has {scan.hu_kji.shape}; "
@@ -68,29 +67,13 @@ class CheckedCase:
     content_hash: str
     liver_ml: float
 
-
-def find_pairs(folders: Iterable[Path]) -> list[Case]:
-    """All pairs `*_orig.nii.gz` / `*_liver.nii.gz` in the folders, by name.
-
-    Raises:
-        TrainingError: a folder is missing or holds no pair, a scan has no mask, or two cases share a name.
-    """
-    cases: dict[str, Case] = {}
-    for folder in folders:
-        if not folder.is_dir():
-            raise TrainingError(f"The folder {folder} does not exist.")
-        scans = sorted(folder.glob(f"*{SCAN_ENDING}"))
-        if not scans:
-            raise TrainingError(f"{folder} holds no pair *{SCAN_ENDING} / *{MASK_ENDING}.")
-        for scan in scans:
-            name = scan.name.removesuffix(SCAN_ENDING)
-            mask = scan.with_name(name + MASK_ENDING)
-            if not mask.is_file():
-                raise TrainingError(f"{scan} has no mask {mask.name} beside it; add it or move the scan away.")
-            if name in cases:
-                raise TrainingError(f"Two cases are called {name}: {cases[name].scan} and {scan}; rename one of them.")
-            cases[name] = Case(name, scan, mask)
-    return [cases[name] for name in sorted(cases)]
+    @property
+    def description(self) -> str:
+        """Grid, spacing, HU range and liver volume in a line."""
+        hu = self.scan.hu_kji
+        grid = " x ".join(str(n) for n in reversed(hu.shape))
+        spacing = " x ".join(f"{mm:.2f}" for mm in reversed(self.scan.spacing_kji_mm))
+        return f"{grid} of {spacing} mm, {hu.min():.0f} to {hu.max():.0f} HU, liver {self.liver_ml:.0f} ml"
 
 
 def check_case(case: Case) -> CheckedCase:

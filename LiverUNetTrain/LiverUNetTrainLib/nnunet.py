@@ -1,0 +1,47 @@
+"""Write cases in the layout of nnU-Net (https://github.com/MIC-DKFZ/nnUNet, dataset_format.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from LiverUNetLib.errors import ScanError, TrainingError
+from LiverUNetLib.files import write_json
+from LiverUNetLib.formats import write_volume
+
+from .dataset import Case, check_case
+
+__all__ = ["export_nnunet"]
+
+
+def export_nnunet(cases: Sequence[Case], folder: Path) -> Iterator[tuple[Case, str]]:
+    """Write every usable case; yields each with what happened. `dataset.json` comes last, and makes it complete.
+
+    Raises:
+        TrainingError: the folder holds something already, or no case can be used.
+        OutputError: the folder cannot be written to.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise TrainingError(f"{folder} is not empty; name a new folder.")
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    written = 0
+    for case in cases:
+        try:
+            checked = check_case(case)
+        except ScanError as error:
+            yield case, f"left out: {error}"
+            continue
+        write_volume(folder / "imagesTr" / f"{case.name}_0000.nii.gz", checked.scan.hu_kji, checked.scan.affine)
+        write_volume(folder / "labelsTr" / f"{case.name}.nii.gz", checked.mask.hu_kji, checked.mask.affine)
+        written += 1
+        yield case, checked.description
+    if not written:
+        raise TrainingError("None of the cases can be used; the lines above say why.")
+    description = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "liver": 1},
+        "numTraining": written,
+        "file_ending": ".nii.gz",
+    }
+    write_json(folder / "dataset.json", description)

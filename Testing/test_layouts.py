@@ -1,0 +1,102 @@
+"""Every layout of a data set gives the same cases."""
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from dicom_files import write_series
+from LiverUNetLib.errors import TrainingError
+from LiverUNetLib.volume import CTVolume
+from LiverUNetTrainLib.cli import main
+from LiverUNetTrainLib.dataset import check_case
+from LiverUNetTrainLib.layouts import find_cases, find_data_sets
+
+
+@pytest.fixture
+def ircad(a_phantom, tmp_path) -> Path:
+    """Patients 1 and 12 as IRCAD distributes them; the second one zipped."""
+    volume, liver = a_phantom
+    root = tmp_path / "3Dircadb1"
+    for number in (1, 12):
+        patient = root / f"3Dircadb1.{number}"
+        scan = CTVolume(volume.hu_kji + np.int16(number), volume.affine)
+        write_series(patient / "PATIENT_DICOM", scan)
+        for organ, mask in (("liver", liver), ("bone", 1 - liver)):
+            masks = CTVolume(mask.astype(np.int16) * 255, volume.affine)
+            write_series(patient / "MASKS_DICOM" / organ, masks, Modality="OT")
+    zipped = root / "3Dircadb1.12"
+    for name in ("PATIENT_DICOM", "MASKS_DICOM"):
+        with zipfile.ZipFile(zipped / f"{name}.zip", "w") as archive:
+            for path in (zipped / name).rglob("*"):
+                archive.write(path, path.relative_to(zipped))
+        shutil.rmtree(zipped / name)
+    return root
+
+
+@pytest.fixture
+def decathlon(a_phantom, tmp_path) -> Path:
+    """One case whose liver holds a tumour, label 2."""
+    volume, liver = a_phantom
+    labels = liver.copy()
+    labels[20:24, 30:40][labels[20:24, 30:40] == 1] = 2
+    root = tmp_path / "Task03_Liver"
+    for part, array in (("imagesTr", volume.hu_kji), ("labelsTr", labels)):
+        (root / part).mkdir(parents=True)
+        nibabel.save(nibabel.Nifti1Image(array.T, volume.affine), root / part / "liver_7.nii.gz")
+    (root / "imagesTr/._liver_7.nii.gz").touch()  # what macOS leaves in the Decathlon's archives
+    (root / "dataset.json").write_text(json.dumps({"labels": {"0": "background", "1": "liver", "2": "cancer"}}))
+    return root
+
+
+def test_ircad_is_recognised_in_folders_and_zips(ircad, a_phantom):
+    (data,) = find_data_sets([ircad])
+    assert data.layout == "3D-IRCADb-01 as downloaded"
+    assert [case.name for case in data.cases] == ["ircad_e01", "ircad_e12"]
+    for case, offset in zip(data.cases, (1, 12), strict=True):
+        checked = check_case(case)
+        assert np.array_equal(checked.scan.hu_kji, a_phantom[0].hu_kji + offset)
+        assert np.array_equal(checked.mask.hu_kji, a_phantom[1])
+
+
+def test_tumours_of_the_decathlon_are_liver(decathlon, a_phantom):
+    (data,) = find_data_sets([decathlon])
+    assert data.layout == "nnU-Net or Decathlon"
+    (case,) = data.cases
+    assert case.name == "liver_7"
+    assert np.array_equal(check_case(case).mask.hu_kji, a_phantom[1])
+
+
+def test_what_is_exported_for_nnunet_is_read_back_as_it_was(ircad, tmp_path, capsys):
+    output = tmp_path / "Dataset001_Liver"
+    assert main(["export-nnunet", str(ircad), "-o", str(output)]) == 0
+    assert "ircad_e12: 96 x 72 x 44 of 4.00 x 4.00 x 5.00 mm" in capsys.readouterr().out
+    assert json.loads((output / "dataset.json").read_text())["numTraining"] == 2
+    assert sorted(path.name for path in (output / "imagesTr").iterdir()) == [
+        "ircad_e01_0000.nii.gz",
+        "ircad_e12_0000.nii.gz",
+    ]
+    for before, after in zip(find_cases([ircad]), find_cases([output]), strict=True):
+        assert before.name == after.name
+        assert check_case(before).content_hash == check_case(after).content_hash
+        assert np.array_equal(check_case(before).mask.hu_kji, check_case(after).mask.hu_kji)
+    assert main(["export-nnunet", str(ircad), "-o", str(output)]) == 1
+    assert "is not empty" in capsys.readouterr().err
+
+
+def test_prepare_names_each_layout(ircad, decathlon, tmp_path, capsys):
+    assert main(["prepare", str(ircad), str(decathlon), "--cache", str(tmp_path / "cache")]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == f"{ircad}: 3D-IRCADb-01 as downloaded, 2 cases"
+    assert told[1] == f"{decathlon}: nnU-Net or Decathlon, 1 cases"
+    assert told[2].startswith("ircad_e01: 96 x 72 x 44 of 4.00 x 4.00 x 5.00 mm, ")
+
+
+def test_a_dataset_without_liver_is_refused(decathlon):
+    (decathlon / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "spleen": 1}}))
+    with pytest.raises(TrainingError, match="names no label of the liver among background, spleen"):
+        find_cases([decathlon])

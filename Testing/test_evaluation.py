@@ -1,11 +1,13 @@
 """Metrics against values worked out on paper, and against SimpleITK."""
 
+import csv
 import json
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from LiverUNetLib.formats import read_mask, write_volume
 from LiverUNetTrainLib.cli import main
 from LiverUNetTrainLib.evaluation import CaseScores, compare_masks, summarise
 
@@ -37,6 +39,14 @@ def test_overlap_and_volumes_of_two_bars():
     assert scores.dice == pytest.approx(2 * 4 / 16)
     assert (scores.volume_ml, scores.reference_ml) == (6, 10)
     assert (scores.volume_error_ml, scores.volume_error_percent) == (-4, -40)
+
+
+def test_precision_recall_and_jaccard_of_two_bars():
+    mask, reference = np.zeros((3, 3, 12), np.uint8), np.zeros((3, 3, 12), np.uint8)
+    mask[1, 1, 0:6] = 1
+    reference[1, 1, 2:12] = 1
+    scores = compare_masks(mask, reference, (1.0, 1.0, 1.0))
+    assert (scores.precision, scores.recall, scores.jaccard) == (4 / 6, 4 / 10, 4 / 12)
 
 
 def test_identical_masks_agree_fully():
@@ -129,7 +139,14 @@ def test_evaluate_prints_and_writes_every_patient(pairs, threshold_model, tmp_pa
     command = ["evaluate", str(pairs), "--model", str(threshold_model.folder), "--device", "cpu", "--json", str(output)]
     assert main(command) == 0
     told = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in told] == ["patient", *(f"patient{n}" for n in range(4)), "mean", "worst"]
+    assert [line.split()[0] for line in told] == [
+        "patient",
+        *(f"patient{n}" for n in range(4)),
+        "mean",
+        "sd",
+        "median",
+        "worst",
+    ]
     written = json.loads(output.read_text())
     assert [case["role"] for case in written["cases"]] == ["new"] * 4
     assert written["summary"]["dice"]["mean"] == pytest.approx(np.mean([case["dice"] for case in written["cases"]]))
@@ -139,3 +156,75 @@ def test_evaluate_prints_and_writes_every_patient(pairs, threshold_model, tmp_pa
 def test_evaluating_the_held_out_cases_of_a_model_without_any_says_so(pairs, threshold_model, capsys):
     assert main(["evaluate", str(pairs), "--model", str(threshold_model.folder), "--held-out"]) == 1
     assert "None of the 4 cases is among the 0 that threshold holds out" in capsys.readouterr().err
+
+
+@pytest.fixture
+def predictions(pairs, tmp_path):
+    """Masks made elsewhere, in other formats and under other names: the references, one of them moved."""
+    folder = tmp_path / "predictions"
+    folder.mkdir()
+    for n, ending in enumerate(("_seg.nrrd", ".nii.gz", "_pred.nii", ".seg.nrrd")):
+        mask = read_mask(pairs / f"patient{n}_liver.nii.gz")
+        array = np.roll(mask.hu_kji, 1, axis=2) if n == 3 else mask.hu_kji
+        write_volume(folder / f"patient{n}{ending}", array, mask.affine)
+    return folder
+
+
+def test_predictions_from_elsewhere_are_compared_with_their_references(predictions, pairs, tmp_path, capsys):
+    table = tmp_path / "scores.csv"
+    command = ["evaluate", "--predictions", str(predictions), "--reference", str(pairs), "--csv", str(table)]
+    assert main(command) == 0
+    rows = list(csv.DictReader(table.open()))
+    assert [row["case"] for row in rows] == [f"patient{n}" for n in range(4)]
+    assert [float(row["dice"]) for row in rows[:3]] == [1, 1, 1]
+    assert 0.8 < float(rows[3]["dice"]) < 1
+    assert "patient3" in capsys.readouterr().out
+
+
+def test_a_reference_without_prediction_is_named(predictions, pairs, capsys):
+    (predictions / "patient1.nii.gz").unlink()
+    assert main(["evaluate", "--predictions", str(predictions), "--reference", str(pairs)]) == 1
+    assert "patient1_liver.nii.gz has no prediction" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--predictions", "x"], "go together"),
+        ([], "Name either data"),
+        (["data", "--predictions", "x", "--reference", "y"], "Name either data"),
+        (["--predictions", "x", "--reference", "y", "--record"], "need a model"),
+    ],
+)
+def test_sources_that_exclude_each_other_are_refused(arguments, expected, capsys):
+    assert main(["evaluate", *arguments]) == 1
+    assert expected in capsys.readouterr().err
+
+
+def evaluation(path, dices) -> str:
+    cases = [
+        {
+            "case": f"p{n}",
+            "dice": dice,
+            "hd95_mm": 5,
+            "assd_mm": 1,
+            "surface_dice_3mm": 0.9,
+            "volume_error_percent": -dice,
+        }
+        for n, dice in enumerate(dices)
+    ]
+    path.write_text(json.dumps({"cases": cases}))
+    return str(path)
+
+
+def test_two_evaluations_are_compared_case_by_case(tmp_path, capsys):
+    dices = np.linspace(0.9, 0.96, 8)
+    first = evaluation(tmp_path / "first.json", dices)
+    second = evaluation(tmp_path / "second.json", [*(dices + 0.01), 0.5])
+    assert main(["compare", first, second]) == 0
+    told = capsys.readouterr().out
+    assert "8 cases in both" in told
+    assert "mean difference +0.0100, Wilcoxon p = 0.0078" in told
+    assert "0 cases differ: too few for a test" in told
+    assert main(["compare", first, evaluation(tmp_path / "none.json", [])]) == 1
+    assert "share no case" in capsys.readouterr().err

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from LiverUNetLib.console import run_command
 from LiverUNetLib.model import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from LiverUNetLib.model import LiverModel
+
+    from .evaluation import CaseScores
 
 __all__ = ["main"]
 
@@ -28,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_train(commands)
     _add_export(commands)
     _add_evaluate(commands)
+    _add_compare(commands)
     return run_command(parser, arguments)
 
 
@@ -195,69 +201,95 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _add_evaluate(commands: Any) -> None:
-    command = commands.add_parser("evaluate", help="segment cases that have a mask and compare, per patient in 3D")
-    command.add_argument("data", nargs="+", type=Path, help=DATA_HELP)
+    command = commands.add_parser("evaluate", help="compare masks with references, per patient in 3D")
+    command.add_argument("data", nargs="*", type=Path, help=f"cases for a model to segment; {DATA_HELP}")
     command.add_argument("--model", default=DEFAULT_MODEL, help="installed model or model folder (%(default)s)")
     command.add_argument("--held-out", action="store_true", help="only the cases that the model's lineage holds out")
+    command.add_argument("--predictions", type=Path, help="instead of a model: a folder of masks made elsewhere")
+    command.add_argument("--reference", type=Path, help="their references: a folder of masks, or of cases")
     command.add_argument("--json", type=Path, help="also write all figures")
+    command.add_argument("--csv", type=Path, help="also write a table")
     command.add_argument("--record", action="store_true", help="write the scores into the model's card")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (%(default)s)")
     command.set_defaults(run=_evaluate)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from LiverUNetLib.environment import choose_device
     from LiverUNetLib.files import check_writable, write_json
     from LiverUNetLib.model import find_model
 
-    from .evaluation import evaluate_model, held_out_cases, summarise
+    from .evaluation import evaluate_predictions, summarise
     from .export import record_scores
-    from .layouts import find_cases
+    from .tables import TABLE_HEAD, table_row, write_csv
 
-    if options.json:
-        check_writable(options.json, overwrite=True)
-    model, device = find_model(options.model), choose_device(options.device)
-    references = find_cases(options.data)
-    if options.held_out:
-        references = held_out_cases(model, references)
+    _check_sources(options)
+    for path in filter(None, (options.json, options.csv)):
+        check_writable(path, overwrite=True)
+    if options.predictions:
+        model, evaluated = None, evaluate_predictions(options.predictions, options.reference)
+    else:
+        model = find_model(options.model)
+        evaluated = _evaluated_by_model(model, options)
     cases = []
-    print(TABLE_HEAD)
-    for case in evaluate_model(model, references, device):
-        print(_row(f"{case.case} ({case.role})", case.row()), flush=True)
+    for case in evaluated:
+        if not cases:
+            print(TABLE_HEAD)
+        print(table_row(f"{case.case} ({case.role})" if model else case.case, case.row()), flush=True)
         cases.append(case)
     summary = summarise(cases)
-    for figure in ("mean", "worst"):
-        print(_row(figure, {name: values.get(figure) for name, values in summary.items()}))
-    words = ["liver-unet-train", "evaluate", *map(str, options.data), "--model", model.card.name]
-    command = " ".join(words + ["--held-out"] * options.held_out)
+    for figure in ("mean", "sd", "median", "worst"):
+        print(table_row(figure, {name: values.get(figure) for name, values in summary.items()}))
+    command = _command_line(options)
     if options.json:
-        identity = {"name": model.card.name, "version": model.card.version, "checksum": model.card.checksum}
+        identity = model and {"name": model.card.name, "version": model.card.version, "checksum": model.card.checksum}
         rows = [case.row() for case in cases]
-        write_json(
-            options.json,
-            {"schema_version": 1, "command": command, "model": identity, "summary": summary, "cases": rows},
-        )
+        content = {"schema_version": 1, "command": command, "model": identity, "summary": summary, "cases": rows}
+        write_json(options.json, content)
+    if options.csv:
+        write_csv(options.csv, cases)
     if options.record:
         record_scores(model, cases, command)
 
 
-COLUMNS = {
-    "Dice": ("dice", ".4f"),
-    "HD95 mm": ("hd95_mm", ".2f"),
-    "ASSD mm": ("assd_mm", ".2f"),
-    "SD 1 mm": ("surface_dice_1mm", ".3f"),
-    "SD 3 mm": ("surface_dice_3mm", ".3f"),
-    "ml": ("volume_ml", ".0f"),
-    "error ml": ("volume_error_ml", "+.0f"),
-    "error %": ("volume_error_percent", "+.1f"),
-    "s": ("seconds", ".1f"),
-}
-TABLE_HEAD = f"{'patient':<24}" + "".join(f"{title:>10}" for title in COLUMNS)
+def _check_sources(options: argparse.Namespace) -> None:
+    from LiverUNetLib.errors import TrainingError
+
+    if bool(options.predictions) != bool(options.reference):
+        raise TrainingError("--predictions and --reference go together.")
+    if bool(options.data) == bool(options.predictions):
+        raise TrainingError("Name either data for a model to segment, or --predictions and --reference.")
+    if options.predictions and (options.record or options.held_out):
+        raise TrainingError("--record and --held-out need a model, not --predictions.")
 
 
-def _row(title: str, figures: dict[str, Any]) -> str:
-    cells = (figures.get(name) for name, _ in COLUMNS.values())
-    texts = (
-        "" if cell is None else format(cell, form) for cell, (_, form) in zip(cells, COLUMNS.values(), strict=True)
-    )
-    return f"{title:<24}" + "".join(f"{text:>10}" for text in texts)
+def _evaluated_by_model(model: LiverModel, options: argparse.Namespace) -> Iterator[CaseScores]:
+    from LiverUNetLib.environment import choose_device
+
+    from .evaluation import evaluate_model, held_out_cases
+    from .layouts import find_cases
+
+    references = find_cases(options.data)
+    if options.held_out:
+        references = held_out_cases(model, references)
+    return evaluate_model(model, references, choose_device(options.device))
+
+
+def _command_line(options: argparse.Namespace) -> str:
+    """The command that measures the same figures again."""
+    words = ["liver-unet-train", "evaluate", *map(str, options.data)]
+    if options.predictions:
+        return " ".join([*words, "--predictions", str(options.predictions), "--reference", str(options.reference)])
+    return " ".join([*words, "--model", Path(options.model).name] + ["--held-out"] * options.held_out)
+
+
+def _add_compare(commands: Any) -> None:
+    command = commands.add_parser("compare", help="two evaluations case by case: differences and Wilcoxon's test")
+    command.add_argument("first", type=Path, help="what evaluate --json wrote")
+    command.add_argument("second", type=Path, help="another")
+    command.set_defaults(run=_compare)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from .tables import comparison
+
+    print("\n".join(comparison(options.first, options.second)))

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from LiverUNetLib.environment import Device
 from LiverUNetLib.errors import TrainingError
+from LiverUNetLib.formats import READERS, scan_stem
 from LiverUNetLib.measurement import bounding_box
 from LiverUNetLib.model import LiverModel
 from LiverUNetLib.pipeline import finish, segment
 
 from .dataset import Case, content_hash
+from .layouts import find_cases
 
-__all__ = ["CaseScores", "MaskScores", "compare_masks", "evaluate_model", "held_out_cases", "summarise"]
+__all__ = [
+    "CaseScores",
+    "MaskScores",
+    "compare_masks",
+    "evaluate_model",
+    "evaluate_predictions",
+    "held_out_cases",
+    "summarise",
+]
 
 SURFACE_TOLERANCES_MM = (1.0, 3.0)
 
@@ -27,7 +39,8 @@ class MaskScores:
     """How a mask agrees with its reference.
 
     Attributes:
-        dice: 2 |A and B| / (|A| + |B|).
+        dice: 2 |A and B| / (|A| + |B|); jaccard is |A and B| / |A or B|.
+        precision, recall: shares of the mask, and of the reference, that are in both.
         hd95_mm: the larger of the two directed 95th percentiles of surface distance.
         assd_mm: mean distance over the surface voxels of both, to the other surface.
         surface_dice_1mm, surface_dice_3mm: share of both surfaces that lies within the tolerance of the other.
@@ -35,6 +48,9 @@ class MaskScores:
     """
 
     dice: float
+    jaccard: float
+    precision: float
+    recall: float
     hd95_mm: float
     assd_mm: float
     surface_dice_1mm: float
@@ -67,9 +83,9 @@ class CaseScores:
 def compare_masks(mask: np.ndarray, reference: np.ndarray, spacing_mm: tuple[float, float, float]) -> MaskScores:
     """Compare two masks on one grid; overlap and surfaces by MONAI's metrics.
 
-    Two empty masks agree: Dice and surface Dice 1, distances and errors 0. If one alone is empty,
-    Dice and surface Dice are 0 and no distance exists: the diagonal of the scan stands in, so that
-    a mean over patients still shows the failure. The percentage of an empty reference is 0 or 100.
+    Two empty masks agree: all shares are 1, distances and errors 0. If one alone is empty, all
+    shares are 0 and no distance exists: the diagonal of the scan stands in, so that a mean over
+    patients still shows the failure. The percentage of an empty reference is 0 or 100.
 
     Args:
         mask, reference: 3D, non-zero is liver.
@@ -85,9 +101,9 @@ def compare_masks(mask: np.ndarray, reference: np.ndarray, spacing_mm: tuple[flo
     volumes = _volumes(*(int(np.count_nonzero(part)) * voxel_ml for part in (mask, reference)))
     if mask.any() != reference.any():
         diagonal = float(np.linalg.norm(np.array(mask.shape) * spacing_mm))
-        return MaskScores(0.0, diagonal, diagonal, 0.0, 0.0, **volumes)
+        return MaskScores(0.0, 0.0, 0.0, 0.0, diagonal, diagonal, 0.0, 0.0, **volumes)
     if not mask.any():
-        return MaskScores(1.0, 0.0, 0.0, 1.0, 1.0, **volumes)
+        return MaskScores(1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, **volumes)
     box = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in bounding_box(mask | reference))
     return MaskScores(*_agreement(mask[box], reference[box], spacing_mm), **volumes)
 
@@ -113,6 +129,49 @@ def evaluate_model(model: LiverModel, cases: Sequence[Case], device: Device) -> 
         result = finish(segment(scan, model, device))
         scores = compare_masks(result.mask_kji, reference.hu_kji, scan.spacing_kji_mm)
         yield CaseScores(case.name, roles.get(content_hash(scan), "new"), scores, result.provenance["seconds"])
+
+
+def evaluate_predictions(predictions: Path, references: Path) -> Iterator[CaseScores]:
+    """Compare masks made elsewhere with references, file by file; `role` and `seconds` say nothing here.
+
+    Files belong together if their names are equal without format and without an ending such as
+    `_liver`, `_seg` or `_0000`. Of a folder of cases the masks are the references.
+
+    Raises:
+        TrainingError: a folder is missing, a reference has no prediction, or none is left.
+        ScanError: a file cannot be read, or a prediction lies on another grid.
+    """
+    found = {name: Case(name, path, path) for name, path in _masks(predictions).items()}
+    for name, reference in _references(references).items():
+        if name not in found:
+            raise TrainingError(f"{reference.mask} has no prediction in {predictions}; there are {', '.join(found)}.")
+        pair = replace(reference, scan=found[name].mask)
+        prediction, mask = pair.read()
+        scores = compare_masks(prediction.hu_kji, mask.hu_kji, mask.spacing_kji_mm)
+        yield CaseScores(name, "new", scores, 0.0)
+
+
+def _references(folder: Path) -> dict[str, Case]:
+    try:
+        return {_bare(case.name): case for case in find_cases([folder])}
+    except TrainingError:
+        return {name: Case(name, path, path) for name, path in _masks(folder).items()}
+
+
+def _masks(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise TrainingError(f"The folder {folder} does not exist.")
+    masks = {
+        _bare(scan_stem(path)): path for path in sorted(folder.glob("[!.]*")) if path.name.endswith(tuple(READERS))
+    }
+    if not masks:
+        raise TrainingError(f"{folder} holds no mask ({', '.join(READERS)}).")
+    return masks
+
+
+def _bare(stem: str) -> str:
+    """A name without what marks it as a scan, a mask or a channel."""
+    return re.sub(r"(_(liver|orig|seg|mask|label|pred|prediction|0000))+$", "", stem.removesuffix(".seg"))
 
 
 def held_out_cases(model: LiverModel, cases: Sequence[Case]) -> list[Case]:
@@ -144,7 +203,7 @@ def summarise(cases: Sequence[CaseScores]) -> dict[str, dict[str, float]]:
             "sd": values.std(ddof=1) if len(values) > 1 else 0.0,
             "median": np.median(values),
         }
-        if "dice" in measure.name:
+        if "dice" in measure.name or measure.name in ("jaccard", "precision", "recall"):
             figures["worst"] = values.min()
         elif measure.name in ("hd95_mm", "assd_mm"):
             figures["worst"] = values.max()
@@ -166,7 +225,7 @@ def _volumes(volume_ml: float, reference_ml: float) -> dict[str, float]:
 
 
 def _agreement(mask: np.ndarray, reference: np.ndarray, spacing_mm: tuple[float, float, float]) -> list[float]:
-    """Dice, HD95, ASSD and the surface Dice of two masks that are not empty."""
+    """The overlaps, HD95, ASSD and the surface Dice of two masks that are not empty."""
     import torch
     from monai import metrics
 
@@ -180,4 +239,7 @@ def _agreement(mask: np.ndarray, reference: np.ndarray, spacing_mm: tuple[float,
             metrics.compute_average_surface_distance(*pair, symmetric=True, **surface),
             *(metrics.compute_surface_dice(*pair, [tolerance], **surface) for tolerance in SURFACE_TOLERANCES_MM),
         ]
-    return [float(figure) for figure in figures]
+    common = np.count_nonzero(mask & reference)
+    overlaps = [common / np.count_nonzero(part) for part in (mask | reference, mask, reference)]
+    dice, *distances = (float(figure) for figure in figures)
+    return [dice, *overlaps, *distances]

@@ -52,13 +52,17 @@ class RunFolder:
 
     path: Path
 
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / "settings.json").exists()
+
     def begin(self, settings: dict[str, Any]) -> None:
         """Start a new run.
 
         Raises:
             TrainingError: there is a run already.
         """
-        if (self.path / "settings.json").exists():
+        if self.exists():
             raise TrainingError(f"{self.path} holds a run already; go on with it by --resume or name another folder.")
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / "settings.json", {"schema_version": SCHEMA_VERSION, **settings})

@@ -45,7 +45,8 @@ class TrainingSettings:
 
     Attributes:
         empty_slices: share of the slices without liver that an epoch shows; all others are shown once.
-        warmup_epochs: the learning rate rises linearly, then falls to zero along a cosine.
+        warmup_epochs: the learning rate rises linearly to its highest.
+        schedule: then it falls to zero along a "cosine", or stays "constant".
         ema_decay: of the averaged weights, which are the ones validated and kept.
         validate_every: epochs between validations; the last one is always validated.
     """
@@ -55,6 +56,7 @@ class TrainingSettings:
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     warmup_epochs: float = 1.0
+    schedule: str = "cosine"
     gradient_norm: float = 5.0
     ema_decay: float = 0.999
     empty_slices: float = 0.25
@@ -181,6 +183,8 @@ class Trainer:
     def _learning_rate(self, epoch: float) -> float:
         if epoch < self._settings.warmup_epochs:
             return self._settings.learning_rate * max(epoch / self._settings.warmup_epochs, 0.01)
+        if self._settings.schedule == "constant":
+            return self._settings.learning_rate
         course = (epoch - self._settings.warmup_epochs) / max(
             self._settings.epochs - self._settings.warmup_epochs, 1e-9
         )

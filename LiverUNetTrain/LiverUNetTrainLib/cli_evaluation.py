@@ -1,0 +1,116 @@
+"""liver-unet-train evaluate | compare."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from LiverUNetLib.model import DEFAULT_MODEL
+
+from .cli_shared import DATA_HELP, DEVICE_HELP, device_for, print_summary
+
+if TYPE_CHECKING:
+    from LiverUNetLib.model import LiverModel
+
+    from .evaluation import CaseScores
+
+__all__ = ["add_commands"]
+
+
+def add_commands(commands: Any) -> None:
+    """Add the commands to the parser's."""
+    _add_evaluate(commands)
+    _add_compare(commands)
+
+
+def _add_evaluate(commands: Any) -> None:
+    command = commands.add_parser("evaluate", help="compare masks with references, per patient in 3D")
+    command.add_argument("data", nargs="*", type=Path, help=f"cases for a model to segment; {DATA_HELP}")
+    command.add_argument("--model", default=DEFAULT_MODEL, help="installed model or model folder (%(default)s)")
+    command.add_argument("--held-out", action="store_true", help="only the cases that the model's lineage holds out")
+    command.add_argument("--predictions", type=Path, help="instead of a model: a folder of masks made elsewhere")
+    command.add_argument("--reference", type=Path, help="their references: a folder of masks, or of cases")
+    command.add_argument("--json", type=Path, help="also write all figures")
+    command.add_argument("--csv", type=Path, help="also write a table")
+    command.add_argument("--record", action="store_true", help="write the scores into the model's card")
+    command.add_argument("--device", default="auto", help=DEVICE_HELP)
+    command.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from LiverUNetLib.files import check_writable, write_json
+    from LiverUNetLib.model import find_model
+
+    from .evaluation import evaluate_predictions
+    from .export import record_scores
+    from .tables import TABLE_HEAD, table_row, write_csv
+
+    _check_sources(options)
+    for path in filter(None, (options.json, options.csv)):
+        check_writable(path, overwrite=True)
+    if options.predictions:
+        model, evaluated = None, evaluate_predictions(options.predictions, options.reference)
+    else:
+        model = find_model(options.model)
+        evaluated = _evaluated_by_model(model, options)
+    cases = []
+    for case in evaluated:
+        if not cases:
+            print(TABLE_HEAD)
+        print(table_row(f"{case.case} ({case.role})" if model else case.case, case.row()), flush=True)
+        cases.append(case)
+    summary = print_summary(cases)
+    command = _command_line(options)
+    if options.json:
+        identity = model and {"name": model.card.name, "version": model.card.version, "checksum": model.card.checksum}
+        rows = [case.row() for case in cases]
+        content = {"schema_version": 1, "command": command, "model": identity, "summary": summary, "cases": rows}
+        write_json(options.json, content)
+    if options.csv:
+        write_csv(options.csv, cases)
+    if options.record:
+        record_scores(model, cases, command)
+
+
+def _check_sources(options: argparse.Namespace) -> None:
+    from LiverUNetLib.errors import TrainingError
+
+    if bool(options.predictions) != bool(options.reference):
+        raise TrainingError("--predictions and --reference go together.")
+    if bool(options.data) == bool(options.predictions):
+        raise TrainingError("Name either data for a model to segment, or --predictions and --reference.")
+    if options.predictions and (options.record or options.held_out):
+        raise TrainingError("--record and --held-out need a model, not --predictions.")
+
+
+def _evaluated_by_model(model: LiverModel, options: argparse.Namespace) -> Iterator[CaseScores]:
+    from .evaluation import evaluate_model, held_out_cases
+    from .layouts import find_cases
+
+    references = find_cases(options.data)
+    if options.held_out:
+        references = held_out_cases(model, references)
+    return evaluate_model(model, references, device_for(options.device))
+
+
+def _command_line(options: argparse.Namespace) -> str:
+    """The command that measures the same figures again."""
+    words = ["liver-unet-train", "evaluate", *map(str, options.data)]
+    if options.predictions:
+        return " ".join([*words, "--predictions", str(options.predictions), "--reference", str(options.reference)])
+    return " ".join([*words, "--model", Path(options.model).name] + ["--held-out"] * options.held_out)
+
+
+def _add_compare(commands: Any) -> None:
+    command = commands.add_parser("compare", help="two evaluations case by case: differences and Wilcoxon's test")
+    command.add_argument("first", type=Path, help="what evaluate --json wrote")
+    command.add_argument("second", type=Path, help="another")
+    command.set_defaults(run=_compare)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from .tables import comparison
+
+    print("\n".join(comparison(options.first, options.second)))

@@ -1,0 +1,175 @@
+"""liver-unet-train train | crossval."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .cli_shared import DATA_HELP, DEVICE_HELP, device_for, epoch_line, prepare_cases, print_summary
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from LiverUNetLib.pipeline import Progress
+
+    from .recipes import Recipe
+
+__all__ = ["add_commands"]
+
+FROM_RECIPE = "(default: the recipe's)"
+
+
+def add_commands(commands: Any) -> None:
+    """Add the commands to the parser's."""
+    _add_train(commands)
+    _add_crossval(commands)
+
+
+def _add_recipe_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--recipe", choices=("standard", "notebook"), default="standard", help="(%(default)s)")
+    command.add_argument("--validation", type=float, help=f"share of the patients that validates {FROM_RECIPE}")
+    command.add_argument("--epochs", type=int, help=f"passes over the data {FROM_RECIPE}")
+    command.add_argument("--batch-size", type=int, help=f"slices in a batch {FROM_RECIPE}")
+    command.add_argument("--learning-rate", type=float, help=f"of AdamW at its highest {FROM_RECIPE}")
+    command.add_argument("--validate-every", type=int, help=f"epochs between validations {FROM_RECIPE}")
+    command.add_argument("--seed", type=int, help=f"of every random number {FROM_RECIPE}")
+    command.add_argument("--device", default="auto", help=DEVICE_HELP)
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    from .recipes import RECIPES
+
+    return RECIPES[options.recipe].with_settings(vars(options))
+
+
+def _add_train(commands: Any) -> None:
+    command = commands.add_parser("train", help="train a network on a prepared cache")
+    command.add_argument("cache", type=Path, help="what prepare made")
+    command.add_argument(
+        "--run", dest="run_folder", type=Path, default=Path("run"), help="folder for checkpoints and log (%(default)s)"
+    )
+    command.add_argument("--resume", action="store_true", help="go on with the run in that folder")
+    command.add_argument(
+        "--hold-out", nargs="+", default=[], metavar="CASE", help="cases that neither train nor validate"
+    )
+    _add_recipe_options(command)
+    command.set_defaults(run=_train)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from .cache import open_cache
+    from .dataset import split_by_patient
+    from .run_folder import EpochLog
+    from .training import Trainer
+
+    recipe, cache = _recipe(options), open_cache(options.cache)
+    split = split_by_patient(
+        [case.name for case in cache.cases],
+        held_out=options.hold_out,
+        validation=recipe.validation,
+        seed=recipe.settings.seed,
+    )
+    trainer = Trainer(
+        recipe.view(cache),
+        split,
+        options.run_folder,
+        network=recipe.network,
+        settings=recipe.settings,
+        device=device_for(options.device),
+        resume=options.resume,
+    )
+    with _progress_bar() as bar:
+        for event in trainer.epochs():
+            if isinstance(event, EpochLog):
+                bar.write(epoch_line(event), file=sys.stdout)
+            else:
+                _show(bar, event)
+    print(f"The run is complete: {options.run_folder}")
+
+
+def _add_crossval(commands: Any) -> None:
+    command = commands.add_parser("crossval", help="train and test in folds by patient; goes on where it stopped")
+    command.add_argument("data", nargs="+", type=Path, help=f"cases to be tested; {DATA_HELP}")
+    command.add_argument("--extra", nargs="+", type=Path, default=[], help="cases that only ever train")
+    command.add_argument("--folds", type=int, default=5, help="(%(default)s)")
+    command.add_argument("--limit", type=int, help="take only so many cases of the data, to try things out")
+    command.add_argument(
+        "--work", type=Path, default=Path("crossval"), help="folder for all that is made (%(default)s)"
+    )
+    command.add_argument("--json", type=Path, help="also write all figures")
+    command.add_argument("--csv", type=Path, help="also write a table")
+    _add_recipe_options(command)
+    command.set_defaults(run=_crossval)
+
+
+def _crossval(options: argparse.Namespace) -> None:
+    from LiverUNetLib.files import check_writable, write_json
+    from LiverUNetLib.geometry import PreprocessingSpec
+
+    from .cache import open_cache
+    from .crossval import CrossValidation
+    from .evaluation import CaseScores
+    from .layouts import find_cases
+    from .run_folder import EpochLog
+    from .tables import TABLE_HEAD, table_row, write_csv
+
+    for path in filter(None, (options.json, options.csv)):
+        check_writable(path, overwrite=True)
+    references = tuple(find_cases(options.data)[: options.limit])
+    chosen = {case.name for case in [*references, *(find_cases(options.extra) if options.extra else [])]}
+    prepare_cases([*options.data, *options.extra], options.work / "cache", PreprocessingSpec(), only=chosen)
+    validation = CrossValidation(
+        options.work, open_cache(options.work / "cache"), references, _recipe(options), options.folds
+    )
+    with _progress_bar() as bar:
+        for fold, event in validation.run(device_for(options.device)):
+            if isinstance(event, EpochLog):
+                bar.write(f"fold {fold}, {epoch_line(event)}", file=sys.stdout)
+            elif isinstance(event, CaseScores):
+                bar.write(f"fold {fold}, {event.case}: Dice {event.scores.dice:.4f}", file=sys.stdout)
+            else:
+                _show(bar, event)
+    scores = validation.scores()
+    print(TABLE_HEAD)
+    for case in scores:
+        print(table_row(case.case, case.row()))
+    summary = print_summary(scores)
+    if options.json:
+        content = {"schema_version": 1, "command": _crossval_command(options), "summary": summary}
+        write_json(options.json, content | {"cases": [case.row() for case in scores]})
+    if options.csv:
+        write_csv(options.csv, scores)
+
+
+def _crossval_command(options: argparse.Namespace) -> str:
+    words = ["liver-unet-train", "crossval", *options.data]
+    words += ["--extra", *options.extra] if options.extra else []
+    words += ["--folds", options.folds]
+    for name in ("recipe", "limit", "validation", "epochs", "batch_size", "learning_rate", "validate_every", "seed"):
+        value = getattr(options, name)
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", value]
+    return " ".join(map(str, words))
+
+
+@contextmanager
+def _progress_bar() -> Iterator[tqdm]:
+    """A bar on stderr; Ctrl-C says how to go on."""
+    from tqdm import tqdm
+
+    from LiverUNetLib.errors import TrainingError
+
+    try:
+        with tqdm(unit="batch", leave=False, file=sys.stderr) as bar:
+            yield bar
+    except KeyboardInterrupt:
+        raise TrainingError("Stopped; what was finished is kept, the next run (train: --resume) goes on.") from None
+
+
+def _show(bar: tqdm, progress: Progress) -> None:
+    bar.n, bar.total = progress.done, progress.total
+    bar.refresh()

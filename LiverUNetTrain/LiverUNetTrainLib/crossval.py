@@ -1,0 +1,119 @@
+"""Cross-validation by patient: every patient is tested once, by a model that has never seen it.
+
+WORK/cache               all cases on the model grid
+WORK/fold1/run           the training of the first fold, resumed after any interruption
+WORK/fold1/model         its model; for measurement only
+WORK/fold1/scores.json   its scores; a fold that has them is done
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from LiverUNetLib.environment import Device
+from LiverUNetLib.errors import TrainingError
+from LiverUNetLib.files import from_json, read_json, write_json
+from LiverUNetLib.pipeline import Progress
+
+from .cache import Cache, CachedCase
+from .dataset import Case, split_by_patient
+from .evaluation import CaseScores, MaskScores, evaluate_model
+from .export import Statement, export_run
+from .recipes import Recipe
+from .run_folder import EpochLog, RunFolder
+from .training import Trainer
+
+__all__ = ["CrossValidation", "folds_of"]
+
+
+def folds_of(cases: Sequence[CachedCase], count: int, seed: int) -> list[tuple[str, ...]]:
+    """Deal cases into folds by a hash of seed and content: names, order and other cases' names play no part.
+
+    Raises:
+        TrainingError: fewer than two folds, or fewer cases than folds.
+    """
+    if not 2 <= count <= len(cases):
+        raise TrainingError(f"{len(cases)} cases cannot be dealt into {count} folds; choose 2 to {len(cases)}.")
+    dealt = sorted(cases, key=lambda case: hashlib.sha256(f"{seed} {case.content_hash}".encode()).hexdigest())
+    return [tuple(sorted(case.name for case in dealt[fold::count])) for fold in range(count)]
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """A cross-validation that goes on where it stopped.
+
+    Attributes:
+        cache: all cases; those in `references` are dealt into folds, all others only ever train.
+        references: the cases with their files, which every fold is tested on.
+    """
+
+    work: Path
+    cache: Cache
+    references: tuple[Case, ...]
+    recipe: Recipe
+    folds: int = 5
+
+    def run(self, device: Device) -> Iterator[tuple[int, Progress | EpochLog | CaseScores]]:
+        """Train and test fold after fold; yields the fold's number with whatever happens in it.
+
+        Raises:
+            TrainingError: the work folder belongs to another cross-validation.
+        """
+        tested = [case for case in self.cache.cases if case.name in {reference.name for reference in self.references}]
+        folds = folds_of(tested, self.folds, self.recipe.settings.seed)
+        self._check_same(folds)
+        for number, names in enumerate(folds, start=1):
+            folder = self.work / f"fold{number}"
+            if not (folder / "scores.json").exists():
+                yield from ((number, event) for event in self._train(folder / "run", names, device))
+                yield from ((number, event) for event in self._test(folder, names, device))
+
+    def scores(self) -> list[CaseScores]:
+        """The scores of all patients in the folds that are done, by name."""
+        cases = []
+        for path in sorted(self.work.glob("fold*/scores.json")):
+            for row in read_json(path, TrainingError):
+                scores = from_json(MaskScores, row["scores"])
+                cases.append(CaseScores(row["case"], row["role"], scores, row["seconds"]))
+        return sorted(cases, key=lambda case: case.case)
+
+    def _train(self, run: Path, held_out: Sequence[str], device: Device) -> Iterator[Progress | EpochLog]:
+        split = split_by_patient(
+            [case.name for case in self.cache.cases],
+            held_out=held_out,
+            validation=self.recipe.validation,
+            seed=self.recipe.settings.seed,
+        )
+        trainer = Trainer(
+            self.recipe.view(self.cache),
+            split,
+            run,
+            network=self.recipe.network,
+            settings=self.recipe.settings,
+            device=device,
+            resume=RunFolder(run).exists(),
+        )
+        yield from trainer.epochs()
+
+    def _test(self, folder: Path, names: Sequence[str], device: Device) -> Iterator[CaseScores]:
+        statement = Statement(f"{folder.name}", description="A fold of a cross-validation, for measurement only")
+        model = export_run(folder / "run", folder / "model", statement)
+        scores = []
+        for case in evaluate_model(model, [case for case in self.references if case.name in names], device):
+            scores.append(case)
+            yield case
+        write_json(folder / "scores.json", [asdict(case) for case in scores])
+
+    def _check_same(self, folds: Sequence[Sequence[str]]) -> None:
+        asked: dict[str, Any] = json.loads(json.dumps({"folds": folds, "recipe": asdict(self.recipe)}))
+        path = self.work / "crossval.json"
+        if path.exists() and read_json(path, TrainingError) != asked:
+            raise TrainingError(
+                f"{self.work} belongs to a cross-validation with other data or settings; name another work folder."
+            )
+        write_json(path, asked)

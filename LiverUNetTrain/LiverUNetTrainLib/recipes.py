@@ -1,0 +1,80 @@
+"""Named ways to train: ours, and that of the notebook this began with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from LiverUNetLib.geometry import PreprocessingSpec
+from LiverUNetLib.network import NetworkSpec
+
+from .augmentation import AugmentationSettings
+from .cache import Cache
+from .training import TrainingSettings
+
+__all__ = ["RECIPES", "Recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything of a training but its data.
+
+    Attributes:
+        context_mm: the slices that form the channels; chosen here, since the cache does not depend on it.
+        validation: share of the patients.
+    """
+
+    context_mm: tuple[float, ...] = PreprocessingSpec().context_mm
+    network: NetworkSpec = field(default_factory=NetworkSpec)
+    settings: TrainingSettings = field(default_factory=TrainingSettings)
+    validation: float = 0.2
+
+    def with_settings(self, given: dict[str, Any]) -> Recipe:
+        """The same with what a person has set; None and names of other things are passed over."""
+        names = {each.name for each in fields(TrainingSettings)}
+        changed = {name: value for name, value in given.items() if name in names and value is not None}
+        share = given.get("validation")
+        return replace(
+            self,
+            settings=replace(self.settings, **changed),
+            validation=self.validation if share is None else share,
+        )
+
+    def view(self, cache: Cache) -> Cache:
+        """The cache with the channels of this recipe."""
+        return replace(cache, preprocessing=replace(cache.preprocessing, context_mm=self.context_mm))
+
+
+# What the notebook did, under honest splits: single slices, batch 10, 50 epochs at 1e-3, flips, rotation and blur.
+NOTEBOOK = Recipe(
+    context_mm=(0.0,),
+    network=NetworkSpec(in_channels=1, channels=(16, 32, 64, 128, 256), strides=(2, 2, 2, 2)),
+    settings=TrainingSettings(
+        epochs=50,
+        batch_size=10,
+        learning_rate=1e-3,
+        weight_decay=0.0,
+        warmup_epochs=0.0,
+        schedule="constant",
+        ema_decay=0.0,
+        empty_slices=1.0,
+        augmentation=AugmentationSettings(
+            p_flip_left_right=0.5,
+            p_flip_top_bottom=0.5,
+            p_affine=0.5,
+            rotation_degrees=15.0,
+            scaling=0.0,
+            shift=0.0,
+            p_blur=0.5,
+            p_noise=0.0,
+            p_contrast=0.0,
+            p_gamma=0.0,
+            p_shift=0.0,
+            p_liver_shift=0.0,
+            p_low_resolution=0.0,
+            p_context_dropout=0.0,
+        ),
+    ),
+)
+
+RECIPES = {"standard": Recipe(), "notebook": NOTEBOOK}

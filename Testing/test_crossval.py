@@ -1,0 +1,112 @@
+"""Every patient is tested once, by a model that has never seen it; an interrupted one goes on."""
+
+import json
+import shutil
+from dataclasses import replace
+from itertools import chain
+
+import pytest
+
+from helpers import write_pair
+from LiverUNetLib.errors import TrainingError
+from LiverUNetLib.geometry import PreprocessingSpec
+from LiverUNetLib.model import open_model
+from LiverUNetLib.network import NetworkSpec
+from LiverUNetTrainLib.cache import open_cache, prepare
+from LiverUNetTrainLib.cli import main
+from LiverUNetTrainLib.crossval import CrossValidation, folds_of
+from LiverUNetTrainLib.evaluation import CaseScores
+from LiverUNetTrainLib.layouts import find_cases
+from LiverUNetTrainLib.recipes import RECIPES, Recipe
+from LiverUNetTrainLib.run_folder import EpochLog
+from LiverUNetTrainLib.training import TrainingSettings
+
+TINY = Recipe(
+    context_mm=(0.0,),
+    network=NetworkSpec(in_channels=1, channels=(8, 16), strides=(2,), features=4),
+    settings=TrainingSettings(epochs=1, batch_size=8),
+)
+
+
+@pytest.fixture
+def a_cross_validation(pairs, tmp_path) -> CrossValidation:
+    """Four patients in two folds, and one that only trains."""
+    extra = tmp_path / "extra"
+    extra.mkdir()
+    write_pair(extra, "other", seed=9)
+    cases = find_cases([pairs, extra])
+    spec = PreprocessingSpec(pixel_mm=8.0, slice_mm=18.0)
+    list(prepare(cases, tmp_path / "work/cache", spec, canvas_px=48))
+    references = tuple(case for case in cases if case.name != "other")
+    return CrossValidation(tmp_path / "work", open_cache(tmp_path / "work/cache"), references, TINY, folds=2)
+
+
+def test_folds_hold_every_case_once_and_follow_content_not_names(a_cross_validation):
+    cases = a_cross_validation.cache.cases
+    folds = folds_of(cases, 2, seed=0)
+    assert sorted(chain(*folds)) == sorted(case.name for case in cases)
+    renamed = [replace(case, name=case.name.upper()) for case in reversed(cases)]
+    assert [[name.lower() for name in fold] for fold in folds_of(renamed, 2, seed=0)] == [
+        sorted(fold, key=str.upper) for fold in folds
+    ]
+    assert any(folds_of(cases, 2, seed=seed) != folds for seed in range(1, 9))
+    with pytest.raises(TrainingError, match="5 cases cannot be dealt into 6 folds"):
+        folds_of(cases, 6, seed=0)
+
+
+def test_no_fold_tests_what_it_has_seen_and_extra_cases_only_train(a_cross_validation, cpu):
+    tested = [event.case for _, event in a_cross_validation.run(cpu) if isinstance(event, CaseScores)]
+    assert sorted(tested) == [f"patient{n}" for n in range(4)]
+    assert [case.case for case in a_cross_validation.scores()] == sorted(tested)
+    assert {case.role for case in a_cross_validation.scores()} == {"held out"}
+    for fold in (1, 2):
+        lineage = open_model(a_cross_validation.work / f"fold{fold}/model").card.lineage
+        assert "other" not in lineage.held_out
+        assert not {*lineage.training.values(), *lineage.validation.values()} & set(lineage.held_out.values())
+
+
+def test_an_interrupted_cross_validation_goes_on_and_ends_the_same(a_cross_validation, cpu):
+    list(a_cross_validation.run(cpu))
+    whole = a_cross_validation.scores()
+    shutil.rmtree(a_cross_validation.work / "fold2")
+    steps = a_cross_validation.run(cpu)
+    for _, event in steps:
+        if isinstance(event, EpochLog):
+            break
+    steps.close()
+    events = [event for _, event in a_cross_validation.run(cpu)]
+    assert not any(isinstance(event, EpochLog) for event in events), "the finished epoch was trained again"
+    again = a_cross_validation.scores()
+    assert [case.scores for case in again] == [case.scores for case in whole]
+    assert list(a_cross_validation.run(cpu)) == []
+
+
+def test_a_work_folder_of_another_cross_validation_is_refused(a_cross_validation, cpu):
+    list(a_cross_validation.run(cpu))
+    other = replace(a_cross_validation, recipe=replace(TINY, validation=0.5))
+    with pytest.raises(TrainingError, match="other data or settings"):
+        list(other.run(cpu))
+
+
+def test_the_notebook_recipe_is_the_notebook():
+    recipe = RECIPES["notebook"]
+    settings, augmentation = recipe.settings, recipe.settings.augmentation
+    assert (settings.batch_size, settings.epochs, settings.learning_rate, recipe.validation) == (10, 50, 1e-3, 0.2)
+    assert (settings.schedule, settings.ema_decay, recipe.network.in_channels) == ("constant", 0.0, 1)
+    drawn = {name for name in vars(augmentation) if name.startswith("p_") and getattr(augmentation, name) > 0}
+    assert drawn == {"p_flip_left_right", "p_flip_top_bottom", "p_affine", "p_blur"}
+    assert (augmentation.scaling, augmentation.shift) == (0, 0)
+
+
+@pytest.mark.parametrize("recipe", ["standard", "notebook"])
+def test_crossval_on_the_command_line_prints_and_writes_one_table(recipe, pairs, tmp_path, capsys):
+    output = tmp_path / "scores.json"
+    work = ["--work", str(tmp_path / "work"), "--json", str(output), "--csv", str(tmp_path / "scores.csv")]
+    small = ["--folds", "3", "--limit", "3", "--epochs", "1", "--device", "cpu", "--recipe", recipe]
+    assert main(["crossval", str(pairs), *work, *small]) == 0
+    written = json.loads(output.read_text())
+    assert len(written["cases"]) == 3
+    assert written["command"] == f"liver-unet-train crossval {pairs} --folds 3 --recipe {recipe} --limit 3 --epochs 1"
+    told = capsys.readouterr().out
+    assert "fold 3, epoch 1" in told
+    assert len((tmp_path / "scores.csv").read_text().splitlines()) == 4

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import REPOSITORY, SHAPE_IJK, SPACING_MM, write_pair
+from helpers import NETWORK, REPOSITORY, SETTINGS, SHAPE_IJK, SPACING_MM, write_pair
 from LiverUNetLib.environment import Device
 from LiverUNetLib.formats import write_volume
 from LiverUNetLib.geometry import PreprocessingSpec
@@ -15,6 +15,10 @@ from LiverUNetLib.model import LiverModel, ModelCard, save_model
 from LiverUNetLib.network import NetworkSpec, build_network
 from LiverUNetLib.phantom import LIVER, abdomen, axial_affine
 from LiverUNetLib.volume import CTVolume
+from LiverUNetTrainLib.cache import Cache, open_cache, prepare
+from LiverUNetTrainLib.dataset import split_by_patient
+from LiverUNetTrainLib.layouts import find_cases
+from LiverUNetTrainLib.training import Trainer, TrainingSettings
 
 
 @pytest.fixture
@@ -81,3 +85,22 @@ def pairs(tmp_path) -> Path:
     for n in range(4):
         write_pair(folder, f"patient{n}", seed=n)
     return folder
+
+
+@pytest.fixture
+def a_cache(pairs, tmp_path) -> Cache:
+    spec = PreprocessingSpec(pixel_mm=8.0, slice_mm=18.0, context_mm=(-18.0, 0.0, 18.0))
+    list(prepare(find_cases([pairs]), tmp_path / "cache", spec, canvas_px=64))
+    return open_cache(tmp_path / "cache")
+
+
+@pytest.fixture
+def a_trainer(a_cache, tmp_path, cpu):
+    """Make a trainer for a run folder of that name; patient3 is held out."""
+
+    def make(run: str, *, settings: TrainingSettings = SETTINGS, resume: bool = False) -> Trainer:
+        names = [case.name for case in a_cache.cases]
+        split = split_by_patient(names, held_out=["patient3"], validation=0.3)
+        return Trainer(a_cache, split, tmp_path / run, network=NETWORK, settings=settings, device=cpu, resume=resume)
+
+    return make

@@ -4,14 +4,21 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import torch
 
 from LiverUNetLib.formats import write_volume
+from LiverUNetLib.network import NetworkSpec
 from LiverUNetLib.phantom import abdomen, axial_affine
+from LiverUNetTrainLib.training import TrainingSettings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # The grid of the test phantom: the whole liver, coarse enough to be fast.
 SPACING_MM, SHAPE_IJK = (4.0, 4.0, 5.0), (96, 72, 44)
+
+# A training that takes a second.
+NETWORK = NetworkSpec(in_channels=3, channels=(8, 16, 16), strides=(2, 2), features=4)
+SETTINGS = TrainingSettings(epochs=3, batch_size=4, validate_every=2)
 
 
 def write_pair(folder: Path, name: str, *, seed: int) -> None:
@@ -29,3 +36,13 @@ def dice(one: np.ndarray, other: np.ndarray) -> float:
 def centroid_ras(mask_kji: np.ndarray, affine: np.ndarray) -> np.ndarray:
     ijk = np.argwhere(mask_kji).mean(axis=0)[::-1]
     return nibabel.affines.apply_affine(affine, ijk)
+
+
+def weights_of(path) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(path / "last.pt", weights_only=True)
+    return checkpoint["network"] | checkpoint["averaged"]
+
+
+def assert_same_weights(one, other) -> None:
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)

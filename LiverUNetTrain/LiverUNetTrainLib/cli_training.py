@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,9 @@ def _add_recipe_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--epochs", type=int, help=f"passes over the data {FROM_RECIPE}")
     command.add_argument("--batch-size", type=int, help=f"slices in a batch {FROM_RECIPE}")
     command.add_argument("--learning-rate", type=float, help=f"of AdamW at its highest {FROM_RECIPE}")
+    command.add_argument(
+        "--patience", type=int, help=f"stop after so many validations without a better one {FROM_RECIPE}"
+    )
     command.add_argument("--validate-every", type=int, help=f"epochs between validations {FROM_RECIPE}")
     command.add_argument("--seed", type=int, help=f"of every random number {FROM_RECIPE}")
     command.add_argument("--device", default="auto", help=DEVICE_HELP)
@@ -56,17 +60,24 @@ def _add_train(commands: Any) -> None:
     command.add_argument(
         "--hold-out", nargs="+", default=[], metavar="CASE", help="cases that neither train nor validate"
     )
+    command.add_argument("--minutes", type=float, help="stop before the epoch that would take longer than this")
+    command.add_argument("--from", dest="parent", metavar="MODEL", help="fine-tune this model, in its own network")
     _add_recipe_options(command)
     command.set_defaults(run=_train)
 
 
 def _train(options: argparse.Namespace) -> None:
+    from LiverUNetLib.model import find_model
+
     from .cache import open_cache
     from .dataset import split_by_patient
     from .run_folder import EpochLog
     from .training import Trainer
 
     recipe, cache = _recipe(options), open_cache(options.cache)
+    parent = find_model(options.parent) if options.parent else None
+    if parent:
+        recipe = replace(recipe, network=parent.card.network, context_mm=parent.card.preprocessing.context_mm)
     split = split_by_patient(
         [case.name for case in cache.cases],
         held_out=options.hold_out,
@@ -81,14 +92,15 @@ def _train(options: argparse.Namespace) -> None:
         settings=recipe.settings,
         device=device_for(options.device),
         resume=options.resume,
+        parent=parent,
     )
     with _progress_bar() as bar:
-        for event in trainer.epochs():
+        for event in trainer.epochs(minutes=options.minutes):
             if isinstance(event, EpochLog):
                 bar.write(epoch_line(event), file=sys.stdout)
             else:
                 _show(bar, event)
-    print(f"The run is complete: {options.run_folder}")
+    print(f"{options.run_folder}: {trainer.end}")
 
 
 def _add_crossval(commands: Any) -> None:
@@ -149,7 +161,17 @@ def _crossval_command(options: argparse.Namespace) -> str:
     words = ["liver-unet-train", "crossval", *options.data]
     words += ["--extra", *options.extra] if options.extra else []
     words += ["--folds", options.folds]
-    for name in ("recipe", "limit", "validation", "epochs", "batch_size", "learning_rate", "validate_every", "seed"):
+    for name in (
+        "recipe",
+        "limit",
+        "validation",
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "validate_every",
+        "patience",
+        "seed",
+    ):
         value = getattr(options, name)
         if value is not None:
             words += [f"--{name.replace('_', '-')}", value]

@@ -99,6 +99,8 @@ class CrossValidation:
             resume=RunFolder(run).exists(),
         )
         yield from trainer.epochs()
+        if trainer.interrupted:
+            raise TrainingError(f"{run}: {trainer.end.split(';')[0]}; run the same command to go on.")
 
     def _test(self, folder: Path, names: Sequence[str], device: Device) -> Iterator[CaseScores]:
         statement = Statement(f"{folder.name}", description="A fold of a cross-validation, for measurement only")

@@ -53,10 +53,23 @@ def export_run(run: Path, folder: Path, statement: Statement, *, weights: str = 
         **asdict(statement),
         network=from_json(NetworkSpec, settings["network"]),
         preprocessing=from_json(PreprocessingSpec, settings["preprocessing"]),
-        lineage=from_json(Lineage, settings["split"]),
+        lineage=_lineage(settings),
         training=settings["training"] | {"weights": weights},
     )
     return save_model(folder, card, RunFolder(run).weights(weights), _readme(card))
+
+
+def _lineage(settings: dict[str, Any]) -> Lineage:
+    """What the run has seen and holds out, and all of its parent's; of two cases with one name both are kept."""
+    own, parent = settings["split"], (settings.get("parent") or {}).get("lineage", {})
+    parts = {}
+    for part, cases in own.items():
+        inherited = parent.get(part, {})
+        parts[part] = {
+            f"{name} ({hash_[:8]})" if cases.get(name, hash_) != hash_ else name: hash_
+            for name, hash_ in inherited.items()
+        } | cases
+    return Lineage(**parts)
 
 
 def record_scores(model: LiverModel, cases: Sequence[CaseScores], command: str) -> LiverModel:

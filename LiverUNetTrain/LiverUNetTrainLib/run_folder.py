@@ -4,6 +4,7 @@ settings.json   what was asked for, the split and the content hashes
 log.jsonl       one line an epoch
 last.pt         everything that resuming needs
 best.pt         the averaged weights with the best validation Dice
+stop            made by anybody: the training ends after the batch in hand
 """
 
 from __future__ import annotations
@@ -94,10 +95,16 @@ class RunFolder:
         with staged(self.path / "log.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in history))
 
-    def checkpoint(self, device: str) -> tuple[dict[str, Any], list[EpochLog]] | None:
-        """The last checkpoint and the epochs up to it; None if no epoch was finished."""
-        if not (self.path / "last.pt").exists():
-            return None
+    def stop_requested(self) -> bool:
+        """Whether somebody wants the training to end."""
+        return (self.path / "stop").exists()
+
+    def withdraw_stop(self) -> None:
+        """Forget that somebody did."""
+        (self.path / "stop").unlink(missing_ok=True)
+
+    def checkpoint(self, device: str) -> tuple[dict[str, Any], list[EpochLog]]:
+        """The last checkpoint and the epochs up to it; there is one before the first epoch."""
         checkpoint = self._load("last.pt", device)
         return checkpoint, [EpochLog(**entry) for entry in checkpoint["history"]]
 

@@ -1,4 +1,4 @@
-"""The training loop: Dice + cross-entropy, AdamW, averaged weights, 3D validation, exact resume.
+"""The training loop: epochs, validation, when to stop, exact resume, and what happens when it diverges.
 
 Every random number depends on the seed, the epoch and the batch alone. A run that was killed and
 resumed therefore ends with the same weights, given the same threads, dtype and torch version.
@@ -10,33 +10,30 @@ import logging
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from monai.losses import DiceCELoss
-from torch.optim.swa_utils import AveragedModel
 
 from LiverUNetLib.environment import Device
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.inference import predict
+from LiverUNetLib.model import LiverModel
 from LiverUNetLib.network import NetworkSpec, build_network
-from LiverUNetLib.pipeline import Progress, finish
+from LiverUNetLib.pipeline import Progress
 
 from .augmentation import AugmentationSettings, augment
 from .cache import Cache
 from .dataset import Split
+from .learner import Agreement, Learner, NotFiniteError
 from .run_folder import EpochLog, RunFolder
-from .sampling import Slice, SliceSampler
+from .sampling import SliceSampler
 
 __all__ = ["Trainer", "TrainingSettings"]
 
 logger = logging.getLogger(__name__)
-
-THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,7 @@ class TrainingSettings:
         schedule: then it falls to zero along a "cosine", or stays "constant".
         ema_decay: of the averaged weights, which are the ones validated and kept.
         validate_every: epochs between validations; the last one is always validated.
+        patience: stop after so many validations without a better one; 0 for never.
     """
 
     epochs: int = 50
@@ -61,6 +59,7 @@ class TrainingSettings:
     ema_decay: float = 0.999
     empty_slices: float = 0.25
     validate_every: int = 4
+    patience: int = 0
     seed: int = 0
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
 
@@ -68,13 +67,18 @@ class TrainingSettings:
 class Trainer:
     """Train one network on the cases of a cache.
 
+    A loss that is not finite takes the training back to the last whole epoch, once, with half the
+    learning rate. A file `stop` in the run folder ends it after the batch in hand.
+
     Args:
         run: the run folder; made if missing.
         resume: go on after the last whole epoch found in `run`.
+        parent: start from the weights of this model instead of fresh ones.
 
     Raises:
-        TrainingError: the folder holds a run and `resume` is not set, there is nothing to resume, or
-            what it was made with differs from what is asked for now.
+        TrainingError: the folder holds a run and `resume` is not set, there is nothing to resume,
+            what it was made with differs from what is asked for now, or `parent` holds out a case
+            that would train.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Trainer:
         settings: TrainingSettings,
         device: Device,
         resume: bool = False,
+        parent: LiverModel | None = None,
     ) -> None:
         if cache.canvas_px % network.multiple:
             raise TrainingError(
@@ -97,111 +102,141 @@ class Trainer:
         self._training = SliceSampler(cache, cache.select(split.training))
         self._validation_cases = cache.select(split.validation)
         self._validation = SliceSampler(cache, self._validation_cases)
-        with torch.random.fork_rng():  # leaves the generator of whoever runs us as it was
-            torch.manual_seed(settings.seed)
-            self._network = build_network(network)
-        self._network.to(device.name, memory_format=torch.channels_last)
-        self._averaged = AveragedModel(self._network, avg_fn=_moving_average(settings.ema_decay), use_buffers=True)
-        self._loss = DiceCELoss(sigmoid=True, batch=True)
-        self._optimizer = torch.optim.AdamW(
-            self._network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
-        self._scaler = torch.amp.GradScaler(device.kind, enabled=device.dtype == "float16")
         self._history: list[EpochLog] = []
-        asked = _asked(cache, split, network, settings)
+        self._rate_factor = 1.0
+        self._end, self._interrupted = "", False
+        asked = _asked(cache, split, network, settings) | {"parent": _descent(parent, cache, split)}
+        self._learner = Learner(
+            _network(network, settings.seed, parent),
+            device,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            ema_decay=settings.ema_decay,
+            gradient_norm=settings.gradient_norm,
+        )
         if resume:
             self._run.check_resumable(asked)
             self._restore()
         else:
             self._run.begin(asked)
+            self._keep(best=False)
+        self._run.withdraw_stop()
 
     @property
     def history(self) -> list[EpochLog]:
         """The epochs so far, those before a resume included."""
         return list(self._history)
 
-    def epochs(self) -> Iterator[EpochLog | Progress]:
-        """Train; yields Progress in batches of the epoch after every batch, and an EpochLog after every epoch."""
-        for epoch in range(len(self._history), self._settings.epochs):
-            started = time.monotonic()
-            sums = np.zeros(3)
-            slices = self._training.epoch(self._settings.seed, epoch, empty_slices=self._settings.empty_slices)
-            batches = math.ceil(len(slices) / self._settings.batch_size)
-            self._network.train()
-            for batch in range(batches):
-                chosen = slices[batch * self._settings.batch_size : (batch + 1) * self._settings.batch_size]
-                rate = self._learning_rate(epoch + batch / batches)
-                sums += self._step(chosen, rate, _seed(self._settings.seed, epoch, batch))
-                yield Progress("Training", batch + 1, batches)
-            loss, dice, accuracy = (float(value) for value in sums / batches)
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"The loss of epoch {epoch + 1} is {loss}; resume with a lower learning rate than "
-                    f"{self._settings.learning_rate:g}. The checkpoint of the epoch before is kept."
-                )
-            last = epoch + 1 == self._settings.epochs
-            validation = self._validate() if last or (epoch + 1) % self._settings.validate_every == 0 else {}
-            seconds = time.monotonic() - started
-            log = EpochLog(epoch + 1, rate, loss, dice, accuracy, seconds, **validation)
-            self._keep(log)
-            yield log
+    @property
+    def end(self) -> str:
+        """Why the training ended, in words; empty while it has not."""
+        return self._end
 
-    def _step(self, slices: list[Slice], rate: float, seed: int) -> np.ndarray:
-        """One step of the optimizer; returns loss, Dice and accuracy of the batch."""
-        image, mask = (part.to(self._device.name) for part in self._training.batch(slices))
-        image, mask = augment(image, mask, self._settings.augmentation, torch.Generator().manual_seed(seed))
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        with self._device.autocast():
-            logits = self._network(image.contiguous(memory_format=torch.channels_last))
-        logits = logits.float()
-        loss = self._loss(logits, mask)
-        self._optimizer.zero_grad()
-        self._scaler.scale(loss).backward()
-        self._scaler.unscale_(self._optimizer)
-        torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._settings.gradient_norm)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._averaged.update_parameters(self._network)
-        return np.array([loss.item(), *_agreement(logits.detach() > 0, mask > THRESHOLD)])
+    @property
+    def interrupted(self) -> bool:
+        """Whether it ended before it should: it was stopped, or the time was up."""
+        return self._interrupted
+
+    def epochs(self, *, minutes: float | None = None) -> Iterator[EpochLog | Progress]:
+        """Train; yields Progress in batches of the epoch after every batch, and an EpochLog after every epoch.
+
+        Args:
+            minutes: no epoch is begun that would not end in this time, judged by the one before.
+        """
+        begun = time.monotonic()
+        while not self._ended():
+            started = time.monotonic()
+            try:
+                result = yield from self._epoch(len(self._history))
+            except NotFiniteError:
+                self._roll_back()
+                continue
+            if result is None:
+                self._end, self._interrupted = "it was stopped; --resume goes on after the last whole epoch", True
+                return
+            mean, rate = result
+            epoch, now = len(self._history) + 1, time.monotonic()
+            out_of_time = minutes is not None and (now - begun) + (now - started) > 60 * minutes
+            due = epoch == self._settings.epochs or epoch % self._settings.validate_every == 0 or out_of_time
+            validation = self._validate() if due else {}
+            seconds = time.monotonic() - started
+            log = EpochLog(epoch, rate, mean.loss, mean.dice, mean.accuracy, seconds, **validation)
+            self._history.append(log)
+            self._keep(best=bool(validation) and log is _best(self._history))
+            yield log
+            if out_of_time:
+                self._end, self._interrupted = f"the time is up after {epoch} epochs; --resume goes on", True
+                return
+
+    def _epoch(self, epoch: int) -> Iterator[Progress]:
+        """One epoch; returns the mean agreement and the last learning rate, or None if it was stopped."""
+        size, seed = self._settings.batch_size, self._settings.seed
+        slices = self._training.epoch(seed, epoch, empty_slices=self._settings.empty_slices)
+        batches = math.ceil(len(slices) / size)
+        sums = np.zeros(3)
+        for batch in range(batches):
+            image, mask = self._training.batch(slices[batch * size : (batch + 1) * size])
+            random = torch.Generator().manual_seed(_seed(seed, epoch, batch))
+            device = self._device.name
+            image, mask = augment(image.to(device), mask.to(device), self._settings.augmentation, random)
+            rate = self._rate_factor * self._learning_rate(epoch + batch / batches)
+            result = self._learner.step(image, mask, rate)
+            sums += (result.loss, result.dice, result.accuracy)
+            yield Progress("Training", batch + 1, batches)
+            if self._run.stop_requested():
+                return None
+        return Agreement(*(sums / batches).tolist()), rate
+
+    def _ended(self) -> bool:
+        """Whether all epochs are done or the validation has not become better for too long."""
+        if len(self._history) >= self._settings.epochs:
+            self._end = f"all {len(self._history)} epochs are done"
+        validated = [log for log in self._history if log.validation_dice]
+        if self._settings.patience and len(validated) - 1 - _index(validated) >= self._settings.patience:
+            best = validated[_index(validated)]
+            self._end = (
+                f"the validation has not become better since epoch {best.epoch} "
+                f"(3D Dice {best.mean_validation_dice:.4f}, patience {self._settings.patience})"
+            )
+        return bool(self._end)
+
+    def _roll_back(self) -> None:
+        epoch = len(self._history) + 1
+        if self._rate_factor < 1:
+            raise TrainingError(
+                f"The loss of epoch {epoch} is not finite again, at half the learning rate; start a new run with less "
+                f"than {self._settings.learning_rate / 2:g}. The checkpoint of epoch {epoch - 1} is kept."
+            )
+        self._restore()
+        self._rate_factor = 0.5
+        logger.warning(
+            "The loss of epoch %d is not finite; going on after epoch %d with half the learning rate.", epoch, epoch - 1
+        )
 
     def _validate(self) -> dict[str, Any]:
-        """Loss, accuracy and 3D Dice of the averaged weights on every validation patient."""
-        losses, accuracies, dices = [], [], {}
-        for case in self._validation_cases:
-            image, context, mask = self._validation.whole(case)
-            probability = torch.from_numpy(finish(predict(self._averaged.module, image, context, self._device)))
-            dices[case.name], accuracy = _agreement(probability > THRESHOLD, mask > THRESHOLD)
-            accuracies.append(accuracy)
-            losses.append(self._loss(torch.logit(probability, 1e-6)[:, None], mask[:, None]).item())
+        """Loss, accuracy and 3D Dice on every validation patient."""
+        results = {case.name: self._learner.validate(self._validation, case) for case in self._validation_cases}
         return {
-            "validation_loss": float(np.mean(losses)),
-            "validation_accuracy": float(np.mean(accuracies)),
-            "validation_dice": dices,
+            "validation_loss": float(np.mean([result.loss for result in results.values()])),
+            "validation_accuracy": float(np.mean([result.accuracy for result in results.values()])),
+            "validation_dice": {name: result.dice for name, result in results.items()},
         }
 
     def _learning_rate(self, epoch: float) -> float:
-        if epoch < self._settings.warmup_epochs:
-            return self._settings.learning_rate * max(epoch / self._settings.warmup_epochs, 0.01)
-        if self._settings.schedule == "constant":
-            return self._settings.learning_rate
-        course = (epoch - self._settings.warmup_epochs) / max(
-            self._settings.epochs - self._settings.warmup_epochs, 1e-9
-        )
-        return self._settings.learning_rate * 0.5 * (1 + math.cos(math.pi * course))
+        settings = self._settings
+        if epoch < settings.warmup_epochs:
+            return settings.learning_rate * max(epoch / settings.warmup_epochs, 0.01)
+        if settings.schedule == "constant":
+            return settings.learning_rate
+        course = (epoch - settings.warmup_epochs) / max(settings.epochs - settings.warmup_epochs, 1e-9)
+        return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * course))
 
-    def _keep(self, log: EpochLog) -> None:
-        earlier = [entry.mean_validation_dice for entry in self._history if entry.validation_dice]
-        self._history.append(log)
-        improved = log.validation_dice and log.mean_validation_dice > max(earlier, default=-1.0)
-        checkpoint = {name: part.state_dict() for name, part in self._parts().items()} | {"terms": self._terms()}
-        self._run.keep(checkpoint, self._history, self._averaged.module.state_dict() if improved else None)
+    def _keep(self, *, best: bool) -> None:
+        checkpoint = {**self._learner.state_dict(), "rate_factor": self._rate_factor, "terms": self._terms()}
+        self._run.keep(checkpoint, self._history, self._learner.averaged.module.state_dict() if best else None)
 
     def _restore(self) -> None:
-        found = self._run.checkpoint(self._device.name)
-        if found is None:
-            return
-        checkpoint, self._history = found
+        checkpoint, self._history = self._run.checkpoint(self._device.name)
         for term, value in self._terms().items():
             before = checkpoint["terms"][term]
             if before != value:
@@ -209,18 +244,9 @@ class Trainer:
                     "Resumed with %s %s, started with %s: the weights will differ a little from an undisturbed run's.",
                     *(term, value, before),
                 )
-        for name, part in self._parts().items():
-            part.load_state_dict(checkpoint[name])
+        self._learner.load_state_dict(checkpoint)
+        self._rate_factor = checkpoint["rate_factor"]
         self._run.write_log(self._history)
-
-    def _parts(self) -> dict[str, Any]:
-        """What changes from step to step."""
-        return {
-            "network": self._network,
-            "averaged": self._averaged,
-            "optimizer": self._optimizer,
-            "scaler": self._scaler,
-        }
 
     def _terms(self) -> dict[str, str]:
         """Under which a resumed run equals an undisturbed one bit for bit."""
@@ -231,6 +257,16 @@ class Trainer:
             "torch": str(torch.__version__),
             "processor": platform.machine(),
         }
+
+
+def _network(spec: NetworkSpec, seed: int, parent: LiverModel | None) -> torch.nn.Module:
+    """Fresh weights that depend on the seed, or those of the parent."""
+    with torch.random.fork_rng():  # leaves the generator of whoever runs us as it was
+        torch.manual_seed(seed)
+        network = build_network(spec)
+    if parent:
+        network.load_state_dict(parent.state_dict())
+    return network
 
 
 def _asked(cache: Cache, split: Split, network: NetworkSpec, settings: TrainingSettings) -> dict[str, Any]:
@@ -244,23 +280,30 @@ def _asked(cache: Cache, split: Split, network: NetworkSpec, settings: TrainingS
     }
 
 
-def _moving_average(decay: float) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
-    """An exponential moving average whose decay rises to `decay`, so that the first steps are soon forgotten."""
+def _descent(parent: LiverModel | None, cache: Cache, split: Split) -> dict[str, Any] | None:
+    """Where fine-tuning starts, and what its lineage has seen and holds out."""
+    if parent is None:
+        return None
+    card = parent.card
+    if card.preprocessing != cache.preprocessing:
+        raise TrainingError(f"{card.name} was made for another model grid than {cache.folder}: prepare it alike.")
+    held_out = set(card.lineage.held_out.values())
+    leaks = [case.name for case in cache.select(split.training + split.validation) if case.content_hash in held_out]
+    if leaks:
+        raise TrainingError(f"{', '.join(leaks)} must never train: {card.name} holds them out; add them to --hold-out.")
+    return {"name": card.name, "version": card.version, "checksum": card.checksum, "lineage": asdict(card.lineage)}
 
-    def average(averaged: torch.Tensor, current: torch.Tensor, updates: torch.Tensor) -> torch.Tensor:
-        reached = min(decay, (1 + int(updates)) / (10 + int(updates)))
-        return averaged + (current - averaged) * (1 - reached)
 
-    return average
+def _index(validated: Sequence[EpochLog]) -> int:
+    """The first of the best validations; -1 if there is none."""
+    return max(range(len(validated)), key=lambda n: (validated[n].mean_validation_dice, -n), default=-1)
+
+
+def _best(history: Sequence[EpochLog]) -> EpochLog | None:
+    validated = [log for log in history if log.validation_dice]
+    return validated[_index(validated)] if validated else None
 
 
 def _seed(*parts: int) -> int:
     """A seed for torch that depends on all parts."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _agreement(found: torch.Tensor, reference: torch.Tensor) -> tuple[float, float]:
-    """Dice (1 if both are empty) and accuracy over all voxels."""
-    total = int(found.sum()) + int(reference.sum())
-    dice = 2 * int((found & reference).sum()) / total if total else 1.0
-    return dice, float((found == reference).float().mean())

@@ -1,0 +1,155 @@
+"""One step of learning, and the state that changes with it: network, averaged weights, optimizer."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from monai.losses import DiceCELoss
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from LiverUNetLib.environment import Device
+from LiverUNetLib.inference import predict
+from LiverUNetLib.pipeline import finish
+
+from .cache import CachedCase
+from .sampling import SliceSampler
+
+__all__ = ["Agreement", "Learner", "NotFiniteError"]
+
+logger = logging.getLogger(__name__)
+
+THRESHOLD = 0.5
+
+
+class NotFiniteError(Exception):
+    """The loss is infinite or not a number; the weights have not been changed by it."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How an output agrees with its mask: loss (Dice + cross-entropy), hard Dice, share of equal voxels."""
+
+    loss: float
+    dice: float
+    accuracy: float
+
+
+class Learner:
+    """A network with all that learning needs.
+
+    Args:
+        network: fresh or trained, on the CPU.
+        learning_rate, weight_decay: of AdamW; the rate is given anew with every step.
+        ema_decay: of the averaged weights.
+        gradient_norm: gradients are clipped to it.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        device: Device,
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        ema_decay: float,
+        gradient_norm: float,
+    ) -> None:
+        self._device, self._gradient_norm = device, gradient_norm
+        self._network = network.to(device.name, memory_format=torch.channels_last)
+        self.averaged = AveragedModel(self._network, avg_fn=_moving_average(ema_decay), use_buffers=True)
+        self._optimizer = torch.optim.AdamW(self._network.parameters(), lr=learning_rate, weight_decay=weight_decay)
+        self._scaler = torch.amp.GradScaler(device.kind, enabled=device.dtype == "float16")
+        self._loss = DiceCELoss(sigmoid=True, batch=True)
+        self._parts = 1
+
+    def step(self, image: torch.Tensor, mask: torch.Tensor, rate: float) -> Agreement:
+        """Learn from a batch. When a GPU's memory is too small the batch is processed in halves, which is logged.
+
+        Args:
+            image: normalised, float32 (batch, channels, rows, columns).
+            mask: share of liver (batch, 1, rows, columns).
+            rate: the learning rate.
+
+        Raises:
+            NotFiniteError: nothing was changed.
+        """
+        self._network.train()
+        while True:
+            self._optimizer.zero_grad()
+            try:
+                return self._learn(image, mask, rate)
+            except torch.OutOfMemoryError:
+                if self._device.kind == "cpu" or len(image) <= self._parts:
+                    raise
+                self._parts *= 2
+                size = math.ceil(len(image) / self._parts)
+                logger.warning(
+                    "The memory of %s is too small; going on with %d slices at once.", self._device.name, size
+                )
+
+    def validate(self, sampler: SliceSampler, case: CachedCase) -> Agreement:
+        """The averaged weights on a whole case, in 3D on the model grid."""
+        image, context, mask = sampler.whole(case)
+        probability = torch.from_numpy(finish(predict(self.averaged.module, image, context, self._device)))
+        loss = self._loss(torch.logit(probability, 1e-6)[:, None], mask[:, None]).item()
+        return _agreement(loss, probability > THRESHOLD, mask > THRESHOLD)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes from step to step."""
+        return {name: part.state_dict() for name, part in self._stateful().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to what `state_dict` gave."""
+        for name, part in self._stateful().items():
+            part.load_state_dict(state[name])
+
+    def _learn(self, image: torch.Tensor, mask: torch.Tensor, rate: float) -> Agreement:
+        total, logits = 0.0, []
+        for images, masks in zip(image.chunk(self._parts), mask.chunk(self._parts), strict=True):
+            with self._device.autocast():
+                found = self._network(images.contiguous(memory_format=torch.channels_last)).float()
+            loss = self._loss(found, masks) * (len(images) / len(image))
+            if not math.isfinite(loss.item()):
+                raise NotFiniteError
+            self._scaler.scale(loss).backward()
+            total += loss.item()
+            logits.append(found.detach())
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._scaler.unscale_(self._optimizer)
+        torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._gradient_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self.averaged.update_parameters(self._network)
+        return _agreement(total, torch.cat(logits) > 0, mask > THRESHOLD)
+
+    def _stateful(self) -> dict[str, Any]:
+        return {
+            "network": self._network,
+            "averaged": self.averaged,
+            "optimizer": self._optimizer,
+            "scaler": self._scaler,
+        }
+
+
+def _moving_average(decay: float) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
+    """An exponential moving average whose decay rises to `decay`, so that the first steps are soon forgotten."""
+
+    def average(averaged: torch.Tensor, current: torch.Tensor, updates: torch.Tensor) -> torch.Tensor:
+        reached = min(decay, (1 + int(updates)) / (10 + int(updates)))
+        return averaged + (current - averaged) * (1 - reached)
+
+    return average
+
+
+def _agreement(loss: float, found: torch.Tensor, reference: torch.Tensor) -> Agreement:
+    """Dice is 1 if both are empty."""
+    total = int(found.sum()) + int(reference.sum())
+    dice = 2 * int((found & reference).sum()) / total if total else 1.0
+    return Agreement(loss, dice, float((found == reference).float().mean()))

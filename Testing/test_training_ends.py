@@ -1,0 +1,173 @@
+"""When a training ends, what it does when it diverges or runs out of memory, and where it may start."""
+
+import contextlib
+import json
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+
+from helpers import NETWORK, SETTINGS, assert_same_weights, weights_of
+from LiverUNetLib.environment import Device
+from LiverUNetLib.errors import TrainingError
+from LiverUNetLib.model import open_model
+from LiverUNetTrainLib import learner
+from LiverUNetTrainLib.cli import main
+from LiverUNetTrainLib.dataset import split_by_patient
+from LiverUNetTrainLib.export import Statement, export_run
+from LiverUNetTrainLib.learner import Learner
+from LiverUNetTrainLib.run_folder import EpochLog
+from LiverUNetTrainLib.training import Trainer
+
+
+def logs_of(trainer: Trainer, **options: float) -> list[EpochLog]:
+    return [event for event in trainer.epochs(**options) if isinstance(event, EpochLog)]
+
+
+def test_a_training_that_is_whole_says_so(a_trainer):
+    trainer = a_trainer("run")
+    list(trainer.epochs())
+    assert (trainer.end, trainer.interrupted) == ("all 3 epochs are done", False)
+
+
+def test_a_time_budget_ends_the_training_with_a_validated_epoch_and_resumes(a_trainer, tmp_path):
+    trainer = a_trainer("short", settings=replace(SETTINGS, validate_every=3))
+    logs = logs_of(trainer, minutes=0)
+    assert [log.epoch for log in logs] == [1]
+    assert logs[0].validation_dice
+    assert trainer.interrupted
+    assert "the time is up after 1 epochs" in trainer.end
+    list(a_trainer("short", settings=replace(SETTINGS, validate_every=3), resume=True).epochs())
+    list(a_trainer("whole", settings=replace(SETTINGS, validate_every=3)).epochs())
+    assert_same_weights(weights_of(tmp_path / "short"), weights_of(tmp_path / "whole"))
+
+
+def test_a_stop_file_ends_the_training_after_the_batch_and_resuming_forgets_it(a_trainer, tmp_path):
+    trainer = a_trainer("run")
+    steps = trainer.epochs()
+    while not isinstance(next(steps), EpochLog):
+        pass
+    next(steps)
+    (tmp_path / "run/stop").touch()
+    assert list(steps) == []
+    assert (len(trainer.history), trainer.interrupted) == (1, True)
+    resumed = a_trainer("run", resume=True)
+    assert len(logs_of(resumed)) == 2
+
+
+def test_training_stops_early_when_validation_does_not_improve(a_trainer):
+    settings = replace(SETTINGS, epochs=30, learning_rate=1e-12, validate_every=1, patience=3)
+    trainer = a_trainer("run", settings=settings)
+    logs = logs_of(trainer)
+    assert 4 <= len(logs) < 30
+    dices = [log.mean_validation_dice for log in logs]
+    assert max(dices[-3:]) <= max(dices[:-3])
+    assert "has not become better since epoch" in trainer.end
+    again = a_trainer("run", settings=settings, resume=True)
+    assert logs_of(again) == []
+
+
+def diverge(monkeypatch, *, times: int, after: int) -> None:
+    """Make the loss not finite `times` times, after so many steps."""
+    honest, count = Learner._learn, iter(range(10**6))
+
+    def learn(self, image, mask, rate):
+        if after <= next(count) < after + times:
+            raise learner.NotFiniteError
+        return honest(self, image, mask, rate)
+
+    monkeypatch.setattr(Learner, "_learn", learn)
+
+
+def test_a_loss_that_is_not_finite_goes_back_once_with_half_the_learning_rate(a_trainer, monkeypatch, caplog):
+    diverge(monkeypatch, times=1, after=10)
+    trainer = a_trainer("run", settings=replace(SETTINGS, schedule="constant", warmup_epochs=0))
+    logs = logs_of(trainer)
+    assert [log.epoch for log in logs] == [1, 2, 3]
+    assert [log.learning_rate for log in logs] == [2e-3, 1e-3, 1e-3]
+    assert "going on after epoch 1 with half the learning rate" in caplog.text
+
+
+def test_a_loss_that_is_not_finite_again_stops_and_keeps_the_checkpoint(a_trainer, tmp_path, monkeypatch):
+    diverge(monkeypatch, times=2, after=10)
+    trainer = a_trainer("run")
+    steps = trainer.epochs()
+    while not isinstance(next(steps), EpochLog):
+        pass
+    before = weights_of(tmp_path / "run")
+    with pytest.raises(TrainingError, match=r"not finite again, at half the learning rate; .* less than 0.001"):
+        list(steps)
+    assert_same_weights(before, weights_of(tmp_path / "run"))
+
+
+def test_a_loss_of_nan_is_seen_before_it_changes_the_weights():
+    network = torch.nn.Conv2d(1, 1, 1)
+    pupil = Learner(network, Device("cpu"), learning_rate=1, weight_decay=0, ema_decay=0, gradient_norm=1)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    with pytest.raises(learner.NotFiniteError):
+        pupil.step(torch.full((2, 1, 4, 4), float("nan")), torch.zeros(2, 1, 4, 4), 0.1)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+class SmallGpu(Device):
+    """A GPU played by the CPU."""
+
+    kind = property(lambda self: "cuda" if not self.note else "cpu")
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext()
+
+
+class Greedy(torch.nn.Module):
+    """A network too large for batches of more than five."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.seen = torch.nn.Parameter(torch.ones(1, 1, 1, 1)), []
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.seen.append(len(image))
+        if len(image) > 5:
+            raise torch.OutOfMemoryError
+        return image * self.scale
+
+
+def test_out_of_memory_halves_the_batch_in_words(caplog):
+    network = Greedy()
+    pupil = Learner(network, SmallGpu("cpu"), learning_rate=1, weight_decay=0, ema_decay=0, gradient_norm=1)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            pupil.step(torch.randn(16, 1, 4, 4), torch.ones(16, 1, 4, 4), 0.1)
+    assert network.seen == [16, 8, 4, 4, 4, 4, 4, 4, 4, 4]
+    assert "going on with 4 slices at once" in caplog.text
+    assert network.scale.item() != 1
+
+
+@pytest.fixture
+def a_model(a_trainer, tmp_path):
+    """A model trained on phantoms that holds out patient3."""
+    list(a_trainer("parent-run").epochs())
+    return export_run(tmp_path / "parent-run", tmp_path / "parent", Statement("parent", license="CC0-1.0"))
+
+
+def test_fine_tuning_starts_from_the_parent_and_inherits_its_lineage(a_model, a_cache, tmp_path, capsys):
+    train = ["train", str(a_cache.folder), "--run", str(tmp_path / "child-run"), "--from", str(a_model.folder)]
+    few = ["--epochs", "1", "--learning-rate", "1e-12", "--device", "cpu"]
+    assert main([*train, *few]) == 1
+    assert "patient3 must never train: parent holds them out; add them to --hold-out" in capsys.readouterr().err
+    assert main([*train, *few, "--hold-out", "patient3", "patient0"]) == 0
+    assert main(["export", str(tmp_path / "child-run"), "-o", str(tmp_path / "child")]) == 0
+    child = open_model(tmp_path / "child")
+    assert set(child.card.lineage.held_out) == {"patient0", "patient3"}
+    assert set(a_model.card.lineage.training) <= set(child.card.lineage.training)
+    assert json.loads((tmp_path / "child-run/settings.json").read_text())["parent"]["checksum"] == a_model.card.checksum
+    parent, tuned = a_model.state_dict(), child.state_dict()
+    assert torch.allclose(parent["1.weight"].float(), tuned["1.weight"].float(), atol=1e-3)
+
+
+def test_a_parent_of_another_grid_is_refused(a_model, a_cache, tmp_path, cpu):
+    other = replace(a_cache, preprocessing=replace(a_cache.preprocessing, pixel_mm=3.0))
+    split = split_by_patient([case.name for case in a_cache.cases], held_out=["patient3"])
+    with pytest.raises(TrainingError, match="made for another model grid"):
+        Trainer(other, split, tmp_path / "x", network=NETWORK, settings=SETTINGS, device=cpu, parent=a_model)

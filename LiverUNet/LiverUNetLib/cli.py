@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import cli_models
 from .console import run_command
 from .errors import LiverUNetError
 from .model import DEFAULT_MODEL
@@ -29,8 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_segment(commands)
     _add_demo(commands)
-    command = commands.add_parser("models", help="list the installed models")
-    command.set_defaults(run=_models)
+    cli_models.add_commands(commands)
     command = commands.add_parser("info", help="what a scan is: grid, spacing, orientation, HU")
     command.add_argument("scan", type=Path)
     command.add_argument("--series", help=SERIES_HELP)
@@ -133,25 +133,6 @@ def _summary(result: Segmentation) -> str:
         f"{width:.0f} mm wide, {depth:.0f} mm deep, {height:.0f} mm high; "
         f"{result.provenance['seconds']:.1f} s on {result.provenance['device']}"
     )
-
-
-def _models(options: argparse.Namespace) -> None:
-    from .model import list_models
-    from .resources import model_folders
-
-    models = list_models()
-    for name, model in models.items():
-        if isinstance(model, LiverUNetError):
-            print(f"{name}: broken: {model}")
-            continue
-        card = model.card
-        dice = "not evaluated"
-        if card.scores:
-            summary, patients = card.scores["summary"]["dice"], len(card.scores["cases"])
-            dice = f"Dice {summary['mean']:.3f} on {patients} patients, worst {summary['worst']:.3f}"
-        print(f"{name} {card.version}: {card.description}\n    {dice}; licence: {card.license}\n    {model.folder}")
-    if not models:
-        raise LiverUNetError(f"No model is installed in {' or '.join(str(folder) for folder in model_folders())}.")
 
 
 def _info(options: argparse.Namespace) -> None:

@@ -28,9 +28,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_MODEL",
+    "MODEL_FILES",
+    "README",
     "Lineage",
     "LiverModel",
     "ModelCard",
+    "check_name",
     "find_model",
     "list_models",
     "open_model",
@@ -39,8 +42,12 @@ __all__ = [
 
 DEFAULT_MODEL = "liver-ct"
 SCHEMA_VERSION = 1
-WEIGHTS = "models/model.pt"
-METADATA = "configs/metadata.json"
+METADATA, INFERENCE, WEIGHTS, README = MODEL_FILES = (
+    "configs/metadata.json",
+    "configs/inference.json",
+    "models/model.pt",
+    "docs/README.md",
+)
 
 
 @dataclass(frozen=True)
@@ -187,6 +194,12 @@ def find_model(name_or_folder: str) -> LiverModel:
     raise ModelError(f"There is no model {name_or_folder!r}: neither installed (known: {known}) nor a model folder.")
 
 
+def check_name(name: str) -> None:
+    """Raise ModelError unless `name` can be that of a model and of its folder."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ModelError(f"A model cannot be called {name!r}; use letters, digits, dots, dashes and underscores.")
+
+
 def save_model(folder: Path, card: ModelCard, state_dict: dict[str, torch.Tensor], readme: str) -> LiverModel:
     """Write a model folder, whole or not at all.
 
@@ -203,21 +216,20 @@ def save_model(folder: Path, card: ModelCard, state_dict: dict[str, torch.Tensor
     """
     import torch
 
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", card.name):
-        raise ModelError(f"A model cannot be called {card.name!r}; use letters, digits, dots, dashes and underscores.")
+    check_name(card.name)
     weights = {key: tensor.detach().cpu() for key, tensor in state_dict.items()}
     weights |= {key: tensor.half() for key, tensor in weights.items() if tensor.ndim > 1}
     faulty = [key for key, tensor in weights.items() if not tensor.isfinite().all()]
     if faulty:
         raise ModelError(f"The weights {', '.join(faulty)} are not finite or beyond float16; train the model again.")
     with staged(folder) as temporary:
-        for name in ("configs", "models", "docs"):
-            (temporary / name).mkdir(parents=True)
+        for name in MODEL_FILES:
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
         torch.save(weights, temporary / WEIGHTS)
         checksum = hashlib.sha256((temporary / WEIGHTS).read_bytes()).hexdigest()
         write_json(temporary / METADATA, _metadata(card, checksum))
-        write_json(temporary / "configs" / "inference.json", _inference(card))
-        (temporary / "docs" / "README.md").write_text(readme, encoding="utf-8")
+        write_json(temporary / INFERENCE, _inference(card))
+        (temporary / README).write_text(readme, encoding="utf-8")
     return open_model(folder)
 
 

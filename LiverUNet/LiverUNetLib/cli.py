@@ -181,7 +181,7 @@ def _demo(options: argparse.Namespace) -> None:
 
     from .formats import write_volume
     from .phantom import abdomen, axial_affine
-    from .picture import write_montage
+    from .picture import draw_montage, write_figure
 
     spacing_mm, shape = (1.5, 1.5, 2.5), (256, 200, 100)
     volume, reference = abdomen(axial_affine(spacing_mm, shape), shape[::-1])
@@ -192,9 +192,8 @@ def _demo(options: argparse.Namespace) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     write_volume(options.output / "phantom_ct.nii.gz", volume.hu_kji, volume.affine)
     write_volume(options.output / "phantom_liver.nii.gz", mask, volume.affine)
-    write_montage(
-        options.output / "phantom.png", volume, {"LiverUNet": mask, "reference": reference}, title=f"Dice {dice:.3f}"
-    )
+    figure = draw_montage(volume, {"LiverUNet": mask, "reference": reference}, title=f"Dice {dice:.3f}")
+    write_figure(options.output / "phantom.png", figure)
     print(_summary(result))
     print(f"Dice against the known liver: {dice:.3f}")
     print(f"Written to {options.output}: phantom_ct.nii.gz, phantom_liver.nii.gz, phantom.png")

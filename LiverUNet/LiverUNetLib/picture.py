@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,16 +11,17 @@ from .files import staged
 from .geometry import ModelGrid, PreprocessingSpec
 from .volume import CTVolume
 
-__all__ = ["write_montage"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_montage", "write_figure"]
 
 COLOURS = ("#dd8265", "#4fc3f7")  # the liver's colour in Slicer, and one that stands off it
 WINDOW_HU = (-160, 240)
 
 
-def write_montage(
-    path: Path, volume: CTVolume, masks: dict[str, np.ndarray], *, title: str = "", tiles: int = 12
-) -> None:
-    """Write a PNG of axial slices spread over the masks, each mask as an outline with its name.
+def draw_montage(volume: CTVolume, masks: dict[str, np.ndarray], *, title: str = "", tiles: int = 12) -> Figure:
+    """Axial slices spread over the masks, each mask as an outline with its name.
 
     Args:
         masks: up to two masks of the scan's shape, by name.
@@ -47,5 +49,10 @@ def write_montage(
         axes.axis("off")
     for n, (colour, name) in enumerate(zip(COLOURS, outlines, strict=False)):
         figure.text(0.01 + 0.2 * n, 0.985, name, color=colour, va="top", weight="bold")
+    return figure
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write a figure as PNG, whole or not at all."""
     with staged(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")

@@ -9,7 +9,7 @@ from typing import Any
 
 from LiverUNetLib.console import run_command
 
-from . import cli_evaluation, cli_training
+from . import cli_evaluation, cli_report, cli_training
 from .cli_shared import DATA_HELP, prepare_cases
 
 __all__ = ["main"]
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cli_training.add_commands(commands)
     _add_export(commands)
     cli_evaluation.add_commands(commands)
+    cli_report.add_commands(commands)
     return run_command(parser, arguments)
 
 

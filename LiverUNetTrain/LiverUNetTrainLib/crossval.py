@@ -28,7 +28,7 @@ from .recipes import Recipe
 from .run_folder import EpochLog, RunFolder
 from .training import Trainer
 
-__all__ = ["CrossValidation", "folds_of"]
+__all__ = ["CrossValidation", "folds_of", "scores_of_folds"]
 
 
 def folds_of(cases: Sequence[CachedCase], count: int, seed: int) -> list[tuple[str, ...]]:
@@ -41,6 +41,13 @@ def folds_of(cases: Sequence[CachedCase], count: int, seed: int) -> list[tuple[s
         raise TrainingError(f"{len(cases)} cases cannot be dealt into {count} folds; choose 2 to {len(cases)}.")
     dealt = sorted(cases, key=lambda case: hashlib.sha256(f"{seed} {case.content_hash}".encode()).hexdigest())
     return [tuple(sorted(case.name for case in dealt[fold::count])) for fold in range(count)]
+
+
+def scores_of_folds(work: Path) -> list[CaseScores]:
+    """The scores of all patients in the folds of a work folder that are done, by name."""
+    rows = [row for path in work.glob("fold*/scores.json") for row in read_json(path, TrainingError)]
+    cases = [CaseScores(**row | {"scores": from_json(MaskScores, row["scores"])}) for row in rows]
+    return sorted(cases, key=lambda case: case.case)
 
 
 @dataclass(frozen=True)
@@ -75,12 +82,7 @@ class CrossValidation:
 
     def scores(self) -> list[CaseScores]:
         """The scores of all patients in the folds that are done, by name."""
-        cases = []
-        for path in sorted(self.work.glob("fold*/scores.json")):
-            for row in read_json(path, TrainingError):
-                scores = from_json(MaskScores, row["scores"])
-                cases.append(CaseScores(row["case"], row["role"], scores, row["seconds"]))
-        return sorted(cases, key=lambda case: case.case)
+        return scores_of_folds(self.work)
 
     def _train(self, run: Path, held_out: Sequence[str], device: Device) -> Iterator[Progress | EpochLog]:
         split = split_by_patient(

@@ -95,6 +95,14 @@ class RunFolder:
         with staged(self.path / "log.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in history))
 
+    def history(self) -> list[EpochLog]:
+        """The epochs in the log; a last line that is still being written is passed over."""
+        try:
+            lines = (self.path / "log.jsonl").read_text().splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        return [EpochLog(**json.loads(line)) for line in lines if line.endswith("\n")]
+
     def stop_requested(self) -> bool:
         """Whether somebody wants the training to end."""
         return (self.path / "stop").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import numpy as np
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.files import read_json, staged
 
-from .evaluation import CaseScores
+from .evaluation import CaseScores, MaskScores
 
-__all__ = ["TABLE_HEAD", "comparison", "table_row", "write_csv"]
+__all__ = ["TABLE_HEAD", "comparison", "read_scores", "table_row", "write_csv"]
 
 COLUMNS = {
     "Dice": ("dice", ".4f"),
@@ -72,6 +73,23 @@ def comparison(first: Path, second: Path) -> list[str]:
     for n, name in enumerate(names):
         lines.append(f"{name:<24}" + "".join(f"{differences[measure][n]:>+22.4f}" for measure in COMPARED))
     return lines
+
+
+def read_scores(path: Path) -> list[CaseScores]:
+    """What `evaluate --json` wrote.
+
+    Raises:
+        TrainingError: the file is no such thing.
+    """
+    content = read_json(path, TrainingError)
+    try:
+        names = [each.name for each in fields(MaskScores)]
+        return [
+            CaseScores(row["case"], row["role"], MaskScores(**{name: row[name] for name in names}), row["seconds"])
+            for row in content["cases"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise TrainingError(f"{path} is not what `evaluate --json` writes ({error}).") from error
 
 
 def _cases_of(path: Path) -> dict[str, dict[str, Any]]:

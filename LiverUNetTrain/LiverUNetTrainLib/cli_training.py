@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from LiverUNetLib.pipeline import Progress
 
     from .recipes import Recipe
+    from .world import World
 
 __all__ = ["add_commands"]
 
@@ -67,6 +68,13 @@ def _add_train(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from .world import World
+
+    with World.joined() as world:
+        _train_together(options, world)
+
+
+def _train_together(options: argparse.Namespace, world: World) -> None:
     from LiverUNetLib.model import find_model
 
     from .cache import open_cache
@@ -90,17 +98,19 @@ def _train(options: argparse.Namespace) -> None:
         options.run_folder,
         network=recipe.network,
         settings=recipe.settings,
-        device=device_for(options.device),
+        device=device_for(world.device_name(options.device)),
         resume=options.resume,
         parent=parent,
+        world=world,
     )
-    with _progress_bar() as bar:
+    with _progress_bar(shown=world.speaks) as bar:
         for event in trainer.epochs(minutes=options.minutes):
-            if isinstance(event, EpochLog):
-                bar.write(epoch_line(event), file=sys.stdout)
-            else:
+            if not isinstance(event, EpochLog):
                 _show(bar, event)
-    print(f"{options.run_folder}: {trainer.end}")
+            elif world.speaks:
+                bar.write(epoch_line(event), file=sys.stdout)
+    if world.speaks:
+        print(f"{options.run_folder}: {trainer.end}")
 
 
 def _add_crossval(commands: Any) -> None:
@@ -179,14 +189,14 @@ def _crossval_command(options: argparse.Namespace) -> str:
 
 
 @contextmanager
-def _progress_bar() -> Iterator[tqdm]:
+def _progress_bar(*, shown: bool = True) -> Iterator[tqdm]:
     """A bar on stderr; Ctrl-C says how to go on."""
     from tqdm import tqdm
 
     from LiverUNetLib.errors import TrainingError
 
     try:
-        with tqdm(unit="batch", leave=False, file=sys.stderr) as bar:
+        with tqdm(unit="batch", leave=False, file=sys.stderr, disable=not shown) as bar:
             yield bar
     except KeyboardInterrupt:
         raise TrainingError("Stopped; what was finished is kept, the next run (train: --resume) goes on.") from None

@@ -19,6 +19,7 @@ from LiverUNetLib.pipeline import finish
 
 from .cache import CachedCase
 from .sampling import SliceSampler
+from .world import World
 
 __all__ = ["Agreement", "Learner", "NotFiniteError"]
 
@@ -48,6 +49,7 @@ class Learner:
         learning_rate, weight_decay: of AdamW; the rate is given anew with every step.
         ema_decay: of the averaged weights.
         gradient_norm: gradients are clipped to it.
+        world: the processes that share the work.
     """
 
     def __init__(
@@ -59,8 +61,9 @@ class Learner:
         weight_decay: float,
         ema_decay: float,
         gradient_norm: float,
+        world: World | None = None,
     ) -> None:
-        self._device, self._gradient_norm = device, gradient_norm
+        self._device, self._gradient_norm, self._world = device, gradient_norm, world or World()
         self._network = network.to(device.name, memory_format=torch.channels_last)
         self.averaged = AveragedModel(self._network, avg_fn=_moving_average(ema_decay), use_buffers=True)
         self._optimizer = torch.optim.AdamW(self._network.parameters(), lr=learning_rate, weight_decay=weight_decay)
@@ -70,6 +73,8 @@ class Learner:
 
     def step(self, image: torch.Tensor, mask: torch.Tensor, rate: float) -> Agreement:
         """Learn from a batch. When a GPU's memory is too small the batch is processed in halves, which is logged.
+
+        Of several processes each gives the whole batch, whose size is a multiple of their number.
 
         Args:
             image: normalised, float32 (batch, channels, rows, columns).
@@ -85,7 +90,7 @@ class Learner:
             try:
                 return self._learn(image, mask, rate)
             except torch.OutOfMemoryError:
-                if self._device.kind == "cpu" or len(image) <= self._parts:
+                if self._device.kind == "cpu" or self._world.size > 1 or len(image) <= self._parts:
                     raise
                 self._parts *= 2
                 size = math.ceil(len(image) / self._parts)
@@ -112,8 +117,9 @@ class Learner:
     def _learn(self, image: torch.Tensor, mask: torch.Tensor, rate: float) -> Agreement:
         total, logits = 0.0, []
         for images, masks in zip(image.chunk(self._parts), mask.chunk(self._parts), strict=True):
+            share = self._world.share(images).contiguous(memory_format=torch.channels_last)
             with self._device.autocast():
-                found = self._network(images.contiguous(memory_format=torch.channels_last)).float()
+                found = self._world.gather(self._network(share).float())
             loss = self._loss(found, masks) * (len(images) / len(image))
             if not math.isfinite(loss.item()):
                 raise NotFiniteError
@@ -122,6 +128,7 @@ class Learner:
             logits.append(found.detach())
         for group in self._optimizer.param_groups:
             group["lr"] = rate
+        self._world.sum_gradients(self._network)
         self._scaler.unscale_(self._optimizer)
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._gradient_norm)
         self._scaler.step(self._optimizer)

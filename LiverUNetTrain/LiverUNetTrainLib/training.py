@@ -30,6 +30,7 @@ from .dataset import Split
 from .learner import Agreement, Learner, NotFiniteError
 from .run_folder import EpochLog, RunFolder
 from .sampling import SliceSampler
+from .world import World
 
 __all__ = ["Trainer", "TrainingSettings"]
 
@@ -42,7 +43,7 @@ class TrainingSettings:
 
     Attributes:
         empty_slices: share of the slices without liver that an epoch shows; all others are shown once.
-        warmup_epochs: the learning rate rises linearly to its highest.
+        warmup_epochs: the learning rate rises linearly to its highest, for a fifth of the training at most.
         schedule: then it falls to zero along a "cosine", or stays "constant".
         ema_decay: of the averaged weights, which are the ones validated and kept.
         validate_every: epochs between validations; the last one is always validated.
@@ -73,6 +74,7 @@ class Trainer:
     Args:
         run: the run folder; made if missing.
         resume: go on after the last whole epoch found in `run`.
+        world: the processes that share the work; all make the same trainer, the first one writes.
         parent: start from the weights of this model instead of fresh ones.
 
     Raises:
@@ -92,13 +94,17 @@ class Trainer:
         device: Device,
         resume: bool = False,
         parent: LiverModel | None = None,
+        world: World | None = None,
     ) -> None:
         if cache.canvas_px % network.multiple:
             raise TrainingError(
                 f"The slices of {cache.folder} have {cache.canvas_px} x {cache.canvas_px} pixels, which this network "
                 f"cannot take; prepare them with a multiple of {network.multiple}."
             )
-        self._settings, self._device, self._run = settings, device, RunFolder(run)
+        world = world or World()
+        if settings.batch_size % world.size:
+            raise TrainingError(f"{world.size} processes cannot share batches of {settings.batch_size} equally.")
+        self._settings, self._device, self._run, self._world = settings, device, RunFolder(run), world
         self._training = SliceSampler(cache, cache.select(split.training))
         self._validation_cases = cache.select(split.validation)
         self._validation = SliceSampler(cache, self._validation_cases)
@@ -113,14 +119,17 @@ class Trainer:
             weight_decay=settings.weight_decay,
             ema_decay=settings.ema_decay,
             gradient_norm=settings.gradient_norm,
+            world=world,
         )
         if resume:
             self._run.check_resumable(asked)
             self._restore()
-        else:
+        elif world.speaks:
             self._run.begin(asked)
             self._keep(best=False)
-        self._run.withdraw_stop()
+        if world.speaks:
+            self._run.withdraw_stop()
+        world.agree(None)  # nobody goes on before the folder is there
 
     @property
     def history(self) -> list[EpochLog]:
@@ -156,9 +165,9 @@ class Trainer:
                 return
             mean, rate = result
             epoch, now = len(self._history) + 1, time.monotonic()
-            out_of_time = minutes is not None and (now - begun) + (now - started) > 60 * minutes
+            out_of_time = self._world.agree(minutes is not None and (now - begun) + (now - started) > 60 * minutes)
             due = epoch == self._settings.epochs or epoch % self._settings.validate_every == 0 or out_of_time
-            validation = self._validate() if due else {}
+            validation = self._world.agree(self._validate() if due and self._world.speaks else {})
             seconds = time.monotonic() - started
             log = EpochLog(epoch, rate, mean.loss, mean.dice, mean.accuracy, seconds, **validation)
             self._history.append(log)
@@ -172,10 +181,11 @@ class Trainer:
         """One epoch; returns the mean agreement and the last learning rate, or None if it was stopped."""
         size, seed = self._settings.batch_size, self._settings.seed
         slices = self._training.epoch(seed, epoch, empty_slices=self._settings.empty_slices)
-        batches = math.ceil(len(slices) / size)
+        batches = math.ceil(len(slices) // self._world.size * self._world.size / size)
         sums = np.zeros(3)
         for batch in range(batches):
-            image, mask = self._training.batch(slices[batch * size : (batch + 1) * size])
+            chosen = slices[batch * size : (batch + 1) * size]
+            image, mask = self._training.batch(chosen[: len(chosen) // self._world.size * self._world.size])
             random = torch.Generator().manual_seed(_seed(seed, epoch, batch))
             device = self._device.name
             image, mask = augment(image.to(device), mask.to(device), self._settings.augmentation, random)
@@ -183,7 +193,7 @@ class Trainer:
             result = self._learner.step(image, mask, rate)
             sums += (result.loss, result.dice, result.accuracy)
             yield Progress("Training", batch + 1, batches)
-            if self._run.stop_requested():
+            if self._world.agree(self._run.stop_requested()):
                 return None
         return Agreement(*(sums / batches).tolist()), rate
 
@@ -224,14 +234,17 @@ class Trainer:
 
     def _learning_rate(self, epoch: float) -> float:
         settings = self._settings
-        if epoch < settings.warmup_epochs:
-            return settings.learning_rate * max(epoch / settings.warmup_epochs, 0.01)
+        warmup = min(settings.warmup_epochs, settings.epochs / 5)
+        if epoch < warmup:
+            return settings.learning_rate * max(epoch / warmup, 0.01)
         if settings.schedule == "constant":
             return settings.learning_rate
-        course = (epoch - settings.warmup_epochs) / max(settings.epochs - settings.warmup_epochs, 1e-9)
+        course = (epoch - warmup) / (settings.epochs - warmup)
         return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * course))
 
     def _keep(self, *, best: bool) -> None:
+        if not self._world.speaks:
+            return
         checkpoint = {**self._learner.state_dict(), "rate_factor": self._rate_factor, "terms": self._terms()}
         self._run.keep(checkpoint, self._history, self._learner.averaged.module.state_dict() if best else None)
 
@@ -239,14 +252,15 @@ class Trainer:
         checkpoint, self._history = self._run.checkpoint(self._device.name)
         for term, value in self._terms().items():
             before = checkpoint["terms"][term]
-            if before != value:
+            if before != value and self._world.speaks:
                 logger.warning(
                     "Resumed with %s %s, started with %s: the weights will differ a little from an undisturbed run's.",
                     *(term, value, before),
                 )
         self._learner.load_state_dict(checkpoint)
         self._rate_factor = checkpoint["rate_factor"]
-        self._run.write_log(self._history)
+        if self._world.speaks:
+            self._run.write_log(self._history)
 
     def _terms(self) -> dict[str, str]:
         """Under which a resumed run equals an undisturbed one bit for bit."""
@@ -256,6 +270,7 @@ class Trainer:
             "device": self._device.kind,
             "torch": str(torch.__version__),
             "processor": platform.machine(),
+            "processes": str(self._world.size),
         }
 
 

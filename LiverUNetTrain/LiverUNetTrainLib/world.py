@@ -42,6 +42,7 @@ class World:
         distributed.init_process_group("nccl" if gpus else "gloo")
         try:
             yield cls(distributed.get_rank(), size)
+            distributed.barrier()  # nobody leaves while another still talks
         finally:
             distributed.destroy_process_group()
 

@@ -36,6 +36,7 @@ with World.joined() as world:
     )
     for _ in trainer.epochs():
         pass
+world.end()
 """
 
 

@@ -72,6 +72,7 @@ def _train(options: argparse.Namespace) -> None:
 
     with World.joined() as world:
         _train_together(options, world)
+    world.end()
 
 
 def _train_together(options: argparse.Namespace, world: World) -> None:

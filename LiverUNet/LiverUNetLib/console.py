@@ -14,8 +14,6 @@ __all__ = ["DONE", "FAILED", "run_command"]
 
 DONE, FAILED = 0, 1  # 2, wrong usage, is argparse's own
 
-logger = logging.getLogger(__name__)
-
 
 def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
     """Parse the arguments, run the function that the chosen command set as `run`, return the exit code.

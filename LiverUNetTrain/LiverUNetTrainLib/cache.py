@@ -9,7 +9,6 @@ CACHE/<name>/case.json     content hash, slice distance, and what the files were
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,8 +23,6 @@ from LiverUNetLib.geometry import BODY_HU, ModelGrid, PreprocessingSpec, body_ca
 from .dataset import Case, check_case
 
 __all__ = ["Cache", "CachedCase", "open_cache", "prepare"]
-
-logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 

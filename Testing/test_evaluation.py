@@ -210,6 +210,10 @@ def evaluation(path, dices) -> str:
             "assd_mm": 1,
             "surface_dice_3mm": 0.9,
             "volume_error_percent": -dice,
+            "role": "new",
+            "seconds": 1.0,
+            **dict.fromkeys(("jaccard", "precision", "recall", "surface_dice_1mm"), 0.9),
+            **dict.fromkeys(("volume_ml", "reference_ml", "volume_error_ml"), 1000.0),
         }
         for n, dice in enumerate(dices)
     ]

@@ -86,13 +86,11 @@ def _check_sources(options: argparse.Namespace) -> None:
 
 
 def _evaluated_by_model(model: LiverModel, options: argparse.Namespace) -> Iterator[CaseScores]:
-    from .evaluation import evaluate_model, held_out_cases
+    from .evaluation import evaluate_model
     from .layouts import find_cases
 
-    references = find_cases(options.data)
-    if options.held_out:
-        references = held_out_cases(model, references)
-    return evaluate_model(model, references, device_for(options.device))
+    device = device_for(options.device)
+    return evaluate_model(model, find_cases(options.data), device, held_out_only=options.held_out)
 
 
 def _command_line(options: argparse.Namespace) -> str:
@@ -100,7 +98,7 @@ def _command_line(options: argparse.Namespace) -> str:
     words = ["liver-unet-train", "evaluate", *map(str, options.data)]
     if options.predictions:
         return " ".join([*words, "--predictions", str(options.predictions), "--reference", str(options.reference)])
-    return " ".join([*words, "--model", Path(options.model).name] + ["--held-out"] * options.held_out)
+    return " ".join([*words, "--model", options.model] + ["--held-out"] * options.held_out)
 
 
 def _add_compare(commands: Any) -> None:

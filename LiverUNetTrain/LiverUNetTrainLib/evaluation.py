@@ -27,7 +27,6 @@ __all__ = [
     "compare_masks",
     "evaluate_model",
     "evaluate_predictions",
-    "held_out_cases",
     "summarise",
 ]
 
@@ -108,11 +107,17 @@ def compare_masks(mask: np.ndarray, reference: np.ndarray, spacing_mm: tuple[flo
     return MaskScores(*_agreement(mask[box], reference[box], spacing_mm), **volumes)
 
 
-def evaluate_model(model: LiverModel, cases: Sequence[Case], device: Device) -> Iterator[CaseScores]:
+def evaluate_model(
+    model: LiverModel, cases: Sequence[Case], device: Device, *, held_out_only: bool = False
+) -> Iterator[CaseScores]:
     """Segment every case as the command line does, on its own grid, and compare with its mask.
+
+    Args:
+        held_out_only: only the cases that the model's lineage holds out, recognised by content, not by name.
 
     Raises:
         ScanError: a case cannot be read or its mask lies on another grid.
+        TrainingError: there is no case to evaluate.
     """
     lineage = model.card.lineage
     roles = {
@@ -124,11 +129,20 @@ def evaluate_model(model: LiverModel, cases: Sequence[Case], device: Device) -> 
         )
         for hash_ in hashes.values()
     }
+    evaluated = 0
     for case in cases:
         scan, reference = case.read()
+        role = roles.get(content_hash(scan), "new")
+        if held_out_only and role != "held out":
+            continue
+        evaluated += 1
         result = finish(segment(scan, model, device))
         scores = compare_masks(result.mask_kji, reference.hu_kji, scan.spacing_kji_mm)
-        yield CaseScores(case.name, roles.get(content_hash(scan), "new"), scores, result.provenance["seconds"])
+        yield CaseScores(case.name, role, scores, result.provenance["seconds"])
+    if not evaluated:
+        raise TrainingError(
+            f"None of the {len(cases)} cases is among the {len(lineage.held_out)} that {model.card.name} holds out."
+        )
 
 
 def evaluate_predictions(predictions: Path, references: Path) -> Iterator[CaseScores]:
@@ -172,21 +186,6 @@ def _masks(folder: Path) -> dict[str, Path]:
 def _bare(stem: str) -> str:
     """A name without what marks it as a scan, a mask or a channel."""
     return re.sub(r"(_(liver|orig|seg|mask|label|pred|prediction|0000))+$", "", stem.removesuffix(".seg"))
-
-
-def held_out_cases(model: LiverModel, cases: Sequence[Case]) -> list[Case]:
-    """The cases whose scans the model's lineage holds out, recognised by content, not by name.
-
-    Raises:
-        TrainingError: there are none.
-    """
-    held_out = set(model.card.lineage.held_out.values())
-    chosen = [case for case in cases if content_hash(case.read()[0]) in held_out]
-    if not chosen:
-        raise TrainingError(
-            f"None of the {len(cases)} cases is among the {len(held_out)} that {model.card.name} holds out."
-        )
-    return chosen
 
 
 def summarise(cases: Sequence[CaseScores]) -> dict[str, dict[str, float]]:

@@ -17,6 +17,11 @@ from .run_folder import RunFolder
 
 __all__ = ["Statement", "export_run", "record_scores"]
 
+COURSES = {"cosine": "warm-up and cosine", "constant": "a constant rate after the warm-up"}
+CHOICES = {
+    "best": "The best epoch was kept by the 3D Dice of",
+    "last": "The weights are those of the last epoch; validated by the 3D Dice of",
+}
 LIMITS = """\
 - A research tool, not a medical device; every mask is to be checked by a person.
 - Trained on contrast-enhanced CT, mostly portal-venous, of adults. Unenhanced and arterial scans, strong
@@ -92,13 +97,14 @@ def _readme(card: ModelCard) -> str:
         f"Liver is where the probability exceeds {card.threshold:g}.",
         "## Data\n\n"
         f"Trained on {len(lineage.training)} patients: {', '.join(lineage.training)}.\n\n"
-        f"The {training['weights']} epoch was kept by the 3D Dice of {len(lineage.validation)} others: "
+        f"{CHOICES[training['weights']]} {len(lineage.validation)} others: "
         f"{', '.join(lineage.validation)}.\n\n"
         f"Held out of everything: {', '.join(lineage.held_out) or 'none'}. "
         "Their content hashes are in `configs/metadata.json`.",
         "## Training\n\n"
         f"{training['epochs']} epochs, batches of {training['batch_size']}, AdamW at {training['learning_rate']:g} "
-        f"with warm-up and cosine, Dice and cross-entropy, averaged weights (decay {training['ema_decay']:g}), "
+        f"with {COURSES[training.get('schedule', 'cosine')]}, Dice and cross-entropy, "
+        f"averaged weights (decay {training['ema_decay']:g}), "
         f"seed {training['seed']}. All settings are in `configs/metadata.json`.",
         _scores_section(card.scores),
         "## Limits\n\n" + LIMITS.format(pixel_mm=spec.pixel_mm) + (f"\n{card.notes.strip()}\n" if card.notes else ""),

@@ -56,7 +56,7 @@ def comparison(first: Path, second: Path) -> list[str]:
     Raises:
         TrainingError: a file is no evaluation, or the two share no case.
     """
-    one, other = (_cases_of(path) for path in (first, second))
+    one, other = ({case.case: case.row() for case in read_scores(path)} for path in (first, second))
     names = [name for name in one if name in other]
     if not names:
         raise TrainingError(f"{first} and {second} share no case.")
@@ -88,14 +88,6 @@ def read_scores(path: Path) -> list[CaseScores]:
             CaseScores(row["case"], row["role"], MaskScores(**{name: row[name] for name in names}), row["seconds"])
             for row in content["cases"]
         ]
-    except (KeyError, TypeError) as error:
-        raise TrainingError(f"{path} is not what `evaluate --json` writes ({error}).") from error
-
-
-def _cases_of(path: Path) -> dict[str, dict[str, Any]]:
-    content = read_json(path, TrainingError)
-    try:
-        return {case["case"]: {measure: float(case[measure]) for measure in COMPARED} for case in content["cases"]}
     except (KeyError, TypeError) as error:
         raise TrainingError(f"{path} is not what `evaluate --json` writes ({error}).") from error
 

@@ -104,3 +104,53 @@ def a_trainer(a_cache, tmp_path, cpu):
         return Trainer(a_cache, split, tmp_path / run, network=NETWORK, settings=settings, device=cpu, resume=resume)
 
     return make
+
+
+@pytest.fixture
+def scene():
+    """A real MRML scene of Slicer, empty, that the logic takes for the application's."""
+    import slicer
+
+    import slicer_standin
+
+    slicer_standin.install()
+    slicer.app.reset()
+    yield slicer_standin.new_scene()
+    slicer.mrmlScene.Clear(1)
+
+
+@pytest.fixture
+def logic(scene):
+    from LiverUNetPanel.logic import LiverUNetLogic  # importable once the stand-in is there
+
+    return LiverUNetLogic()
+
+
+@pytest.fixture
+def segmented(logic, threshold_model):
+    """Segment a volume node by the model of thresholds and return its outcome."""
+
+    def segment(volume, segmentation=None, **options):
+        return logic.process(volume, segmentation, modelName=str(threshold_model.folder), deviceName="cpu", **options)
+
+    return segment
+
+
+@pytest.fixture
+def a_volume(scene, a_phantom):
+    from mrml_helpers import add_volume
+
+    volume, _ = a_phantom
+    return add_volume(volume.hu_kji, volume.affine)
+
+
+@pytest.fixture
+def qt(monkeypatch):
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    pytest.importorskip("PySide6.QtWidgets", reason="the panel's stand-in needs PySide6", exc_type=ImportError)
+    import slicer_standin
+
+    slicer_standin.install_qt()
+    import qt
+
+    return qt

@@ -13,7 +13,8 @@ from LiverUNetLib.errors import OutputError, ScanError
 from LiverUNetLib.formats import read_mask, read_volume, scan_stem, write_probability, write_volume
 from LiverUNetLib.itk import LIVER_TERMINOLOGY
 from LiverUNetLib.phantom import abdomen
-from LiverUNetLib.pipeline import finish, segment
+from LiverUNetLib.pipeline import segment
+from LiverUNetLib.steps import finish
 from LiverUNetLib.volume import CTVolume
 
 

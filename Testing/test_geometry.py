@@ -17,7 +17,8 @@ from LiverUNetLib.geometry import (
     to_model_grid,
 )
 from LiverUNetLib.phantom import abdomen, axial_affine
-from LiverUNetLib.pipeline import finish, segment
+from LiverUNetLib.pipeline import segment
+from LiverUNetLib.steps import finish
 from LiverUNetLib.volume import CTVolume
 
 ALL_48 = [

@@ -12,8 +12,9 @@ from LiverUNetLib.environment import Device
 from LiverUNetLib.inference import predict
 from LiverUNetLib.measurement import Measurement, measure
 from LiverUNetLib.phantom import LIVER, abdomen, axial_affine
-from LiverUNetLib.pipeline import Progress, finish, segment
+from LiverUNetLib.pipeline import segment
 from LiverUNetLib.postprocessing import fill_holes, largest_component, without_other_components
+from LiverUNetLib.steps import Progress, finish
 from LiverUNetLib.volume import CTVolume
 
 
@@ -21,11 +22,13 @@ def test_progress_is_told_after_every_batch_and_ends_at_the_total(a_phantom, thr
     told: list[Progress] = []
     finish(segment(a_phantom[0], threshold_model, cpu), told.append)
     segmenting = [progress.done for progress in told if progress.stage == "Segmenting"]
-    assert segmenting == [8, 16, 24, 32, 40, 44]
+    assert segmenting == [0, 8, 16, 24, 32, 40, 44]
     assert list(dict.fromkeys(progress.stage for progress in told)) == [
         "Preparing",
         "Segmenting",
         "Restoring",
+        "Tidying",
+        "Measuring",
     ]
 
 
@@ -71,7 +74,7 @@ def test_a_liver_cut_off_by_the_scan_has_a_lower_bound_and_says_where(threshold_
     assert result.measurement.cut_off == ("inferior", "superior")
     assert result.measurement.volume_ml > 500
     assert (
-        "The liver reaches the inferior and superior edge of the scan and may be cut off; its volume is a lower bound."
+        "The liver reaches the inferior and superior edge of the image and may be cut off; its volume is a lower bound."
         in result.warnings
     )
 

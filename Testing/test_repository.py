@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -13,6 +14,7 @@ from helpers import REPOSITORY
 from LiverUNetLib.model import find_model
 
 LIBRARIES = [REPOSITORY / "LiverUNet/LiverUNetLib", REPOSITORY / "LiverUNetTrain/LiverUNetTrainLib"]
+PANELS = [REPOSITORY / "LiverUNet/LiverUNetPanel"]
 SLICER = {"slicer", "qt", "ctk", "vtk", "mrml"}
 
 
@@ -39,14 +41,97 @@ def test_no_library_imports_slicer_and_dependencies_point_one_way(path):
 @pytest.mark.parametrize("module", ["LiverUNet", "LiverUNetTrain"])
 def test_cmake_lists_every_file_and_no_other(module):
     folder = REPOSITORY / module
-    listed = set(re.findall(r"^  (\S+/\S+)$", (folder / "CMakeLists.txt").read_text(), re.MULTILINE))
+    text = (folder / "CMakeLists.txt").read_text()
+    listed = set(re.findall(r"^  (\S+\.\w+)$", text.replace("${MODULE_NAME}", module), re.MULTILINE))
     tree = {
-        str(path.relative_to(folder).as_posix())
-        for part in (f"{module}Lib", "Resources")
-        for path in (folder / part).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "CMakeLists.txt" and "__pycache__" not in path.parts
     }
     assert listed == tree
+
+
+def test_a_module_that_slicer_loads_is_tested_by_it():
+    text = (REPOSITORY / "LiverUNet/CMakeLists.txt").read_text()
+    assert "WITH_GENERIC_TESTS" in text
+    assert re.search(r"if\(BUILD_TESTING\)\s+slicer_add_python_unittest\(SCRIPT \$\{MODULE_NAME\}\.py\)", text)
+
+
+def test_the_extensions_metadata_is_complete():
+    text = (REPOSITORY / "CMakeLists.txt").read_text()
+    for name in ("HOMEPAGE", "CATEGORY", "CONTRIBUTORS", "DESCRIPTION", "ICONURL", "SCREENSHOTURLS", "DEPENDS"):
+        assert re.search(rf'^set\(EXTENSION_{name} ".+"\)$', text, re.MULTILINE), name
+    for name in ("LICENSE_FILE", "README_FILE"):
+        assert re.search(rf'^set\(EXTENSION_{name} "\$\{{CMAKE_CURRENT_SOURCE_DIR\}}/', text, re.MULTILINE), name
+
+
+def test_the_entry_for_the_extensions_index_follows_its_schema():
+    """The fields of schema 1.0.2 of Slicer/ExtensionsIndex."""
+    entry = json.loads((REPOSITORY / "Testing/extension-index/LiverUNet.json").read_text())
+    kinds = {
+        "$schema": str,
+        "category": str,
+        "scm_url": str,
+        "scm_revision": str,
+        "scm_type": str,
+        "build_dependencies": list,
+        "dicom_support_rule": str,
+        "build_subdirectory": str,
+        "enabled": bool,
+        "tier": int,
+    }
+    assert {"$schema", "category", "scm_url"} <= set(entry) <= set(kinds)
+    assert all(type(value) is kinds[name] for name, value in entry.items())
+    assert entry["$schema"].endswith("/slicer-extension-catalog-entry-schema-v1.0.2.json#")
+    assert 1 <= entry["tier"] <= 5
+    cmake = (REPOSITORY / "CMakeLists.txt").read_text()
+    assert f'set(EXTENSION_CATEGORY "{entry["category"]}")' in cmake
+    assert f'set(EXTENSION_DEPENDS "{" ".join(entry["build_dependencies"])}")' in cmake
+    assert f'set(EXTENSION_HOMEPAGE "{entry["scm_url"].removesuffix(".git")}")' in cmake
+
+
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "LiverUNet/Resources/UI").glob("*.ui")), ids=lambda path: path.name
+)
+def test_every_mrml_widget_of_a_panel_gets_the_scene(path):
+    """In Slicer the connections of the .ui file hand it on, from the root widget to each."""
+    tree = ET.parse(path).getroot()
+    root = tree.find("widget")
+    assert root.get("class") == "qMRMLWidget"
+    selectors = {widget.get("name") for widget in tree.iter("widget") if widget.get("class") == "qMRMLNodeComboBox"}
+    connected = {
+        connection.findtext("receiver")
+        for connection in tree.iter("connection")
+        if connection.findtext("sender") == root.get("name")
+        and connection.findtext("signal") == "mrmlSceneChanged(vtkMRMLScene*)"
+        and connection.findtext("slot") == "setMRMLScene(vtkMRMLScene*)"
+    }
+    assert selectors
+    assert connected == selectors
+    declared = {each.findtext("class") for each in tree.iter("customwidget")}
+    used = {widget.get("class") for widget in tree.iter("widget") if not widget.get("class").startswith("Q")}
+    assert declared == used
+
+
+@pytest.mark.parametrize("path", [path for panel in PANELS for path in panel.glob("*.py")], ids=lambda path: path.name)
+def test_a_panel_imports_at_file_scope_only_what_slicer_brings(path):
+    stock = {"slicer", "qt", "ctk", "vtk", "numpy", "scipy", "SimpleITK", "LiverUNetLib"} | set(sys.stdlib_module_names)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {name.name for node in imports if isinstance(node, ast.Import) for name in node.names}
+    names |= {node.module for node in imports if isinstance(node, ast.ImportFrom) and not node.level}
+    assert {name.split(".")[0] for name in names} <= stock
+
+
+def test_the_stand_in_stays_small():
+    files = list((REPOSITORY / "Testing/slicer_standin").glob("*.py"))
+    assert sum(len(path.read_text().splitlines()) for path in files) <= 700
+
+
+def test_the_release_of_slicer_is_named_once_and_its_checksum_is_not_invented():
+    release = json.loads((REPOSITORY / "Testing/slicer-release.json").read_text())
+    assert set(release) == {"version", "url", "sha512"}
+    assert re.fullmatch("|[0-9a-f]{128}", release["sha512"])
 
 
 def test_names_are_unique_across_the_modules_that_slicer_installs_into_one_folder():
@@ -60,7 +145,7 @@ def test_names_are_unique_across_the_modules_that_slicer_installs_into_one_folde
 
 
 def test_files_stay_short():
-    for path in [path for folder in (*LIBRARIES, REPOSITORY / "Testing") for path in folder.rglob("*.py")]:
+    for path in [path for folder in (*LIBRARIES, *PANELS, REPOSITORY / "Testing") for path in folder.rglob("*.py")]:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, path
 
 

@@ -103,7 +103,7 @@ def test_a_loss_that_is_not_finite_again_stops_and_keeps_the_checkpoint(a_traine
 
 def test_a_loss_of_nan_is_seen_before_it_changes_the_weights():
     network = torch.nn.Conv2d(1, 1, 1)
-    pupil = Learner(network, Device("cpu"), learning_rate=1, weight_decay=0, ema_decay=0, gradient_norm=1)
+    pupil = Learner(network, Device("cpu"), loss="dice", learning_rate=1, weight_decay=0, ema_decay=0, gradient_norm=1)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     with pytest.raises(learner.NotFiniteError):
         pupil.step(torch.full((2, 1, 4, 4), float("nan")), torch.zeros(2, 1, 4, 4), 0.1)
@@ -135,7 +135,9 @@ class Greedy(torch.nn.Module):
 
 def test_out_of_memory_halves_the_batch_in_words(caplog):
     network = Greedy()
-    pupil = Learner(network, SmallGpu("cpu"), learning_rate=1, weight_decay=0, ema_decay=0, gradient_norm=1)
+    pupil = Learner(
+        network, SmallGpu("cpu"), loss="dice", learning_rate=1, weight_decay=0, ema_decay=0, gradient_norm=1
+    )
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             pupil.step(torch.randn(16, 1, 4, 4), torch.ones(16, 1, 4, 4), 0.1)

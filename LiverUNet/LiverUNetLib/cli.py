@@ -1,12 +1,12 @@
-"""liver-unet: segment, models, info, doctor, demo."""
+"""liver-unet: segment, batch, models, info, doctor, demo."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import cli_models
 from .console import run_command
@@ -14,10 +14,15 @@ from .errors import LiverUNetError
 from .model import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from .environment import Device
+    from .model import LiverModel
     from .pipeline import Segmentation
+    from .steps import Progress
     from .volume import CTVolume
 
 __all__ = ["main"]
+
+T = TypeVar("T")
 
 SERIES_HELP = "number, description or UID of a DICOM series, where there are several"
 
@@ -29,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_segment(commands)
+    _add_batch(commands)
     _add_demo(commands)
     cli_models.add_commands(commands)
     command = commands.add_parser("info", help="what a scan is: grid, spacing, orientation, HU")
@@ -56,6 +62,17 @@ def _add_segment(commands: Any) -> None:
     command.set_defaults(run=_segment)
 
 
+def _add_batch(commands: Any) -> None:
+    command = commands.add_parser("batch", help="segment a folder of scans; goes on where it stopped")
+    command.add_argument("scans", type=Path, metavar="FOLDER", help="files, or a folder of DICOM files for each scan")
+    command.add_argument(
+        "-o", "--output", type=Path, required=True, help="folder for the masks and the table of measurements"
+    )
+    command.add_argument("--ending", default=".nii.gz", help=".nii.gz, .nrrd or .seg.nrrd (%(default)s)")
+    _add_model_options(command)
+    command.set_defaults(run=_batch)
+
+
 def _add_demo(commands: Any) -> None:
     command = commands.add_parser(
         "demo", help="segment a synthetic CT whose liver is known; needs no data and no network"
@@ -75,6 +92,7 @@ def _add_model_options(command: argparse.ArgumentParser) -> None:
 def _segment(options: argparse.Namespace) -> None:
     from .files import check_writable, write_json
     from .formats import check_output_name, read_volume, scan_stem, write_probability, write_volume
+    from .summary import sentence
 
     volume = read_volume(options.scan, series=options.series)
     mask_path = options.output or options.scan.with_name(scan_stem(options.scan) + "_liver.nii.gz")
@@ -91,48 +109,60 @@ def _segment(options: argparse.Namespace) -> None:
         write_probability(options.probability, result.probability_kji, volume.affine)
     if options.json:
         write_json(options.json, result.report())
-    print(_summary(result))
+    print(sentence(result))
     print(f"Written to {', '.join(str(path) for path in outputs)}")
 
 
 def _run(volume: CTVolume, options: argparse.Namespace, *, with_probability: bool = False) -> Segmentation:
     """Segment with a progress bar; warnings and the model's licence go to stderr."""
-    from tqdm import tqdm
+    from .pipeline import segment
 
+    model, device = _model_and_device(options)
+    result = _shown(segment(volume, model, device, with_probability=with_probability))
+    for warning in result.warnings:
+        print(f"Warning: {warning}", file=sys.stderr)
+    return result
+
+
+def _model_and_device(options: argparse.Namespace) -> tuple[LiverModel, Device]:
+    """What was asked for; the model's licence goes to stderr."""
     from .environment import choose_device
     from .model import find_model
-    from .pipeline import Progress, finish, segment
 
     model = find_model(options.model)
     device = choose_device(options.device)
-    if device.note:
-        print(device.note, file=sys.stderr)
     print(f"Model {model.card.name} {model.card.version}, licence: {model.card.license}", file=sys.stderr)
-    with tqdm(unit="slice", leave=False, file=sys.stderr) as bar:
+    return model, device
+
+
+def _shown(steps: Generator[Progress, None, T]) -> T:
+    """Run steps to their end under a progress bar."""
+    from tqdm import tqdm
+
+    from .steps import finish
+
+    with tqdm(leave=False, file=sys.stderr) as bar:
 
         def show(progress: Progress) -> None:
             bar.set_description(progress.stage, refresh=False)
             bar.n, bar.total = progress.done, progress.total
             bar.refresh()
 
-        result = finish(segment(volume, model, device, with_probability=with_probability), show)
-    for warning in result.warnings:
-        print(f"Warning: {warning}", file=sys.stderr)
-    return result
+        return finish(steps, show)
 
 
-def _summary(result: Segmentation) -> str:
-    measured = result.measurement
-    if measured.extent_mm is None:
-        return "Liver: none found (0 ml)"
-    height, depth, width = measured.extent_mm
-    bound = "at least " if measured.cut_off else ""
-    return (
-        f"Liver: {bound}{measured.volume_ml:.0f} ml, "
-        f"{measured.mean_hu:.0f} HU (standard deviation {measured.sd_hu:.0f}), "
-        f"{width:.0f} mm wide, {depth:.0f} mm deep, {height:.0f} mm high; "
-        f"{result.provenance['seconds']:.1f} s on {result.provenance['device']}"
-    )
+def _batch(options: argparse.Namespace) -> None:
+    from .batch import FAILED, TABLE_NAME, segment_folder
+
+    model, device = _model_and_device(options)
+    rows = _shown(segment_folder(options.scans, options.output, model, device, ending=options.ending))
+    for row in rows:
+        figure = row["warnings"] if row["state"] == FAILED else f"{float(row['volume_ml']):.0f} ml"
+        print(f"{row['file']}: {figure}")
+    failed = sum(row["state"] == FAILED for row in rows)
+    print(f"{len(rows) - failed} of {len(rows)} scans segmented; table in {options.output / TABLE_NAME}")
+    if failed:
+        raise LiverUNetError(f"{failed} of {len(rows)} scans could not be segmented; the table says why.")
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -155,25 +185,10 @@ def _info(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
-    import platform
+    from .doctor import examine
 
-    from .environment import package_versions, proved_devices
-    from .model import list_models
-
-    print(f"system       {platform.platform()}")
-    for name, version in package_versions().items():
-        print(f"{name:<12} {version}")
-    for name, state in proved_devices().items():
-        print(f"device       {name}: {state}")
-    for name, model in list_models().items():
-        state = str(model)
-        if not isinstance(model, LiverUNetError):
-            try:
-                model.network()
-                state = f"{model.card.version}, weights verified, SHA-256 {model.card.checksum}"
-            except LiverUNetError as error:
-                state = str(error)
-        print(f"model        {name}: {state}")
+    for line in examine():
+        print(line, flush=True)
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -182,6 +197,7 @@ def _demo(options: argparse.Namespace) -> None:
     from .formats import write_volume
     from .phantom import abdomen, axial_affine
     from .picture import draw_montage, write_figure
+    from .summary import sentence
 
     spacing_mm, shape = (1.5, 1.5, 2.5), (256, 200, 100)
     volume, reference = abdomen(axial_affine(spacing_mm, shape), shape[::-1])
@@ -194,6 +210,6 @@ def _demo(options: argparse.Namespace) -> None:
     write_volume(options.output / "phantom_liver.nii.gz", mask, volume.affine)
     figure = draw_montage(volume, {"LiverUNet": mask, "reference": reference}, title=f"Dice {dice:.3f}")
     write_figure(options.output / "phantom.png", figure)
-    print(_summary(result))
+    print(sentence(result))
     print(f"Dice against the known liver: {dice:.3f}")
     print(f"Written to {options.output}: phantom_ct.nii.gz, phantom_liver.nii.gz, phantom.png")

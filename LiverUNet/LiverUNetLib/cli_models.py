@@ -1,4 +1,4 @@
-"""liver-unet models: list, card, verify, install, pack."""
+"""liver-unet models: list, card, verify, install, remove, pack."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["add_commands"]
 
 def add_commands(commands: Any) -> None:
     """Add `models` and what it can do to the parser's commands."""
-    models = commands.add_parser("models", help="list the installed models; show, verify, install or pack one")
+    models = commands.add_parser("models", help="list the installed models; show, verify, install, remove or pack one")
     models.set_defaults(run=_list)
     actions = models.add_subparsers(metavar="ACTION")
     command = actions.add_parser("list", help="all installed models with scores and licence")
@@ -28,6 +28,9 @@ def add_commands(commands: Any) -> None:
     command.add_argument("source", type=Path)
     command.add_argument("--overwrite", action="store_true", help="replace an installed model of that name")
     command.set_defaults(run=_install)
+    command = actions.add_parser("remove", help="delete one of your own models")
+    command.add_argument("model", help="installed model")
+    command.set_defaults(run=_remove)
     command = actions.add_parser("pack", help="write a model as a zip")
     command.add_argument("model", help="installed model or model folder")
     command.add_argument("zip", type=Path)
@@ -38,6 +41,7 @@ def add_commands(commands: Any) -> None:
 def _list(options: argparse.Namespace) -> None:
     from .model import list_models
     from .resources import model_folders
+    from .summary import model_score
 
     models = list_models()
     for name, model in models.items():
@@ -45,11 +49,8 @@ def _list(options: argparse.Namespace) -> None:
             print(f"{name}: broken: {model}")
             continue
         card = model.card
-        dice = "not evaluated"
-        if card.scores:
-            summary, patients = card.scores["summary"]["dice"], len(card.scores["cases"])
-            dice = f"Dice {summary['mean']:.3f} on {patients} patients, worst {summary['worst']:.3f}"
-        print(f"{name} {card.version}: {card.description}\n    {dice}; licence: {card.license}\n    {model.folder}")
+        print(f"{name} {card.version}: {card.description}")
+        print(f"    {model_score(model)}; licence: {card.license}\n    {model.folder}")
     if not models:
         raise ModelError(f"No model is installed in {' or '.join(str(folder) for folder in model_folders())}.")
 
@@ -78,6 +79,12 @@ def _install(options: argparse.Namespace) -> None:
 
     model = install_model(options.source, overwrite=options.overwrite)
     print(f"Installed {model.card.name} {model.card.version} in {model.folder}; licence: {model.card.license}")
+
+
+def _remove(options: argparse.Namespace) -> None:
+    from .exchange import remove_model
+
+    print(f"Removed {remove_model(options.model)}")
 
 
 def _pack(options: argparse.Namespace) -> None:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from .errors import DeviceError
 
-__all__ = ["PACKAGES", "Device", "choose_device", "liver_unet_version", "package_versions", "proved_devices"]
+__all__ = [
+    "PACKAGES",
+    "Device",
+    "choose_device",
+    "import_libraries",
+    "liver_unet_version",
+    "package_versions",
+    "proved_devices",
+]
 
 PACKAGES = ("torch", "monai", "nibabel", "numpy", "scipy", "SimpleITK", "tqdm", "matplotlib")
 
@@ -70,6 +79,12 @@ def proved_devices() -> dict[str, str]:
     return {"cpu": f"works, {_cpu_dtype()}"} | {
         gpu: _fault(gpu) or f"works, {_gpu_dtype(gpu)}" for gpu in _present_gpus()
     }
+
+
+def import_libraries() -> None:
+    """Import now what segmenting imports when it comes to it; it takes seconds the first time."""
+    for name in ("torch.nn.utils.fusion", "monai.networks.nets", "nibabel.orientations", "scipy.ndimage"):
+        importlib.import_module(name)
 
 
 def package_versions() -> dict[str, str]:

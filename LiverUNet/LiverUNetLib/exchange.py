@@ -1,4 +1,4 @@
-"""Models as zip files: packed, and installed only after everything in them was verified."""
+"""Models come and go as zip files: packed, installed once everything in them was verified, removed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .files import check_writable, staged
 from .model import MODEL_FILES, LiverModel, check_name, open_model
 from .resources import model_folders
 
-__all__ = ["install_model", "pack_model"]
+__all__ = ["install_model", "is_own", "pack_model", "remove_model"]
 
 LARGEST_FILE_BYTES = 500 * 2**20
 
@@ -60,6 +60,27 @@ def install_model(source: Path, *, overwrite: bool = False) -> LiverModel:
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(folder / name, temporary / name)
     return open_model(target)
+
+
+def is_own(model: LiverModel) -> bool:
+    """Whether a model is one of the user's own, which alone can be removed."""
+    return model.folder.parent == model_folders()[-1]
+
+
+def remove_model(name: str) -> Path:
+    """Delete one of the user's own models, a broken one as well; returns the folder that is gone.
+
+    Raises:
+        ModelError: there is no such model among the user's own.
+    """
+    folder = model_folders()[-1] / name
+    if Path(name).name != name or not folder.is_dir():
+        raise ModelError(f"There is no model {name!r} among your own in {folder.parent}; bundled ones stay.")
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise OutputError(f"{folder} could not be removed ({error.strerror}).") from error
+    return folder
 
 
 def _unpack(path: Path, folder: Path) -> Path:

@@ -8,10 +8,12 @@ Grids are aligned at their outer edges, so that the way back needs nothing but t
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
 
+from .steps import finish
 from .volume import CTVolume
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "body_canvas",
     "context_indices",
     "from_model_grid",
+    "model_grid_steps",
     "to_model_grid",
 ]
 
@@ -132,7 +135,14 @@ class ModelGrid:
 
 
 def to_model_grid(array_kji: np.ndarray, grid: ModelGrid, value_range: tuple[float, float]) -> np.ndarray:
-    """Bring an array of the scan's shape onto the model grid.
+    """Bring an array of the scan's shape onto the model grid, see `model_grid_steps`."""
+    return finish(model_grid_steps(array_kji, grid, value_range))
+
+
+def model_grid_steps(
+    array_kji: np.ndarray, grid: ModelGrid, value_range: tuple[float, float]
+) -> Generator[int, None, np.ndarray]:
+    """Bring an array of the scan's shape onto the model grid; yields the number of model slices done.
 
     Values are clipped before anything is averaged: a scan that was already clipped to the window
     then gives the same result as its full-range original. Works in slabs; no full-size copy is made.
@@ -161,6 +171,7 @@ def to_model_grid(array_kji: np.ndarray, grid: ModelGrid, value_range: tuple[flo
             slab = slab.reshape(last - first, grid.block, *slab.shape[1:]).mean(axis=1)
         pixels = interpolate(torch.from_numpy(slab)[:, None], size=grid.shape[1:], mode="bilinear", antialias=True)
         model[first:last] = pixels[:, 0].numpy()
+        yield last
     model -= low
     model *= 2 / (high - low)
     model -= 1

@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 DEFAULT_MODEL = "liver-ct"
+PERMISSIVE_LICENSES = ("Apache-2.0", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-SA-4.0", "CC0-1.0", "MIT")
 SCHEMA_VERSION = 1
 METADATA, INFERENCE, WEIGHTS, README = MODEL_FILES = (
     "configs/metadata.json",
@@ -83,6 +84,11 @@ class ModelCard:
     scores: dict[str, Any] = field(default_factory=dict)
     notes: str = ""
     checksum: str = ""
+
+    @property
+    def needs_consent(self) -> bool:
+        """Whether a person has to agree to the licence before the weights are used: unless it permits all uses."""
+        return self.license not in PERMISSIVE_LICENSES
 
 
 @dataclass(frozen=True)

@@ -5,21 +5,31 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .environment import Device, package_versions
-from .geometry import BODY_HU, SLICES_AT_ONCE, ModelGrid, body_canvas, context_indices, from_model_grid, to_model_grid
+from .geometry import (
+    BODY_HU,
+    SLICES_AT_ONCE,
+    ModelGrid,
+    body_canvas,
+    context_indices,
+    from_model_grid,
+    model_grid_steps,
+)
 from .inference import predict
 from .measurement import Measurement, bounding_box, measure
 from .model import LiverModel
 from .postprocessing import fill_holes, largest_component, without_other_components
+from .steps import Progress, stage
 from .volume import CTVolume, check_ct
 
-__all__ = ["Progress", "Segmentation", "finish", "segment"]
+if TYPE_CHECKING:
+    from torch import nn
 
-T = TypeVar("T")
+__all__ = ["Segmentation", "segment"]
 
 # Less than this is noise, not the tip of a liver.
 MINIMUM_LIVER_ML = 1.0
@@ -30,15 +40,6 @@ THINNEST_STACK_MM = 40.0
 WIDEST_SLICE_MM = 7.5
 # Tilts beyond what augmentation by rotation shows a model.
 LARGEST_TILT_DEGREES = 20.0
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a stage is; `done` of `total` model slices."""
-
-    stage: str
-    done: int
-    total: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +70,17 @@ class Segmentation:
 
 
 def segment(
-    volume: CTVolume, model: LiverModel, device: Device, *, with_probability: bool = False
+    volume: CTVolume,
+    model: LiverModel,
+    device: Device,
+    *,
+    network: nn.Module | None = None,
+    with_probability: bool = False,
 ) -> Generator[Progress, None, Segmentation]:
     """Segment the liver; yields Progress after every batch. Close the generator to cancel.
+
+    Args:
+        network: `model.network()`, if it was loaded for a scan before.
 
     Raises:
         ScanError: the volume is not a CT.
@@ -81,27 +90,33 @@ def segment(
     check_ct(volume)
     spec = model.card.preprocessing
     grid = ModelGrid.of(volume, spec)
-    yield Progress("Preparing", 0, grid.shape[0])
-    network = model.network()
-    image = to_model_grid(volume.hu_kji, grid, spec.window_hu)
+    total = grid.shape[0]
+    yield Progress("Preparing", 0, total)
+    image = yield from stage("Preparing", model_grid_steps(volume.hu_kji, grid, spec.window_hu), total)
+    network = network or model.network()
     canvas = body_canvas(image, spec.normalise(BODY_HU), multiple=model.card.network.multiple)
-    context = context_indices(grid.shape[0], grid.slice_mm, spec.context_mm)
+    context = context_indices(total, grid.slice_mm, spec.context_mm)
+    yield Progress("Segmenting", 0, total)
 
-    steps = predict(network, canvas.crop(image, fill=-1.0), context, device)
-    cropped = yield from _stage("Segmenting", steps, grid.shape[0])
+    batches = predict(network, canvas.crop(image, fill=-1.0), context, device)
+    cropped = yield from stage("Segmenting", batches, total)
     probability = canvas.paste(cropped, grid.shape[1:], fill=0.0)
 
     liver = without_other_components(probability, model.card.threshold)
+    yield Progress("Restoring", 0, total)
     mask = yield from _restore_mask(liver, grid, model.card.threshold)
-    mask = _tidied(mask, volume.voxel_ml)
+    mask = yield from _tidied(mask, volume.voxel_ml)
     probability_kji = (yield from _restore_probability(probability, grid)) if with_probability else None
 
     measurement = measure(mask, grid.canonical(volume.hu_kji), grid.canonical_spacing_mm, volume.voxel_ml)
+    yield Progress("Measuring", 1, 2)
+    mask_kji = np.ascontiguousarray(grid.original(mask), dtype=np.uint8)
+    yield Progress("Measuring", 2, 2)
     return Segmentation(
-        mask_kji=np.ascontiguousarray(grid.original(mask), dtype=np.uint8),
+        mask_kji=mask_kji,
         probability_kji=probability_kji,
         measurement=measurement,
-        warnings=(*_cautions(volume, grid), *_findings(measurement)),
+        warnings=(*filter(None, [device.note]), *_cautions(volume, grid), *_findings(measurement)),
         provenance={
             "scan": volume.name,
             "model": model.card.name,
@@ -114,24 +129,6 @@ def segment(
             "packages": package_versions(),
         },
     )
-
-
-def finish(steps: Generator[Any, None, T], show: Callable[[Any], None] = lambda _: None) -> T:
-    """Run a generator to its end, `show` each thing it yields, and return what it returns."""
-    while True:
-        try:
-            show(next(steps))
-        except StopIteration as end:
-            return end.value
-
-
-def _stage(name: str, steps: Generator[int, None, T], total: int) -> Generator[Progress, None, T]:
-    """Pass on the counts of `steps` as Progress."""
-    while True:
-        try:
-            yield Progress(name, next(steps), total)
-        except StopIteration as end:
-            return end.value
 
 
 def _restore(
@@ -167,13 +164,18 @@ def _restore_probability(probability: np.ndarray, grid: ModelGrid) -> Generator[
     return np.ascontiguousarray(grid.original(restored))
 
 
-def _tidied(mask: np.ndarray, voxel_ml: float) -> np.ndarray:
+def _tidied(mask: np.ndarray, voxel_ml: float) -> Generator[Progress, None, np.ndarray]:
     """One component without holes; nothing if it is too small. Works in place, in the mask's box alone."""
     box = bounding_box(mask)
+    yield Progress("Tidying", 0, 3)
     if box is None:
         return mask
-    liver = fill_holes(largest_component(mask[box]))
+    liver = largest_component(mask[box])
+    yield Progress("Tidying", 1, 3)
+    liver = fill_holes(liver)
+    yield Progress("Tidying", 2, 3)
     mask[box] = liver if liver.sum() * voxel_ml >= MINIMUM_LIVER_ML else False
+    yield Progress("Tidying", 3, 3)
     return mask
 
 
@@ -211,5 +213,5 @@ def _findings(measurement: Measurement) -> list[str]:
         return ["No liver was found; the mask is empty."]
     if measurement.cut_off:
         edges = " and ".join(measurement.cut_off)
-        return [f"The liver reaches the {edges} edge of the scan and may be cut off; its volume is a lower bound."]
+        return [f"The liver reaches the {edges} edge of the image and may be cut off; its volume is a lower bound."]
     return []

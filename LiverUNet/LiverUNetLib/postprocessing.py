@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from .measurement import bounding_box
+
 __all__ = ["fill_holes", "largest_component", "without_other_components"]
 
 
@@ -22,7 +24,12 @@ def without_other_components(probability: np.ndarray, threshold: float) -> np.nd
     What lies below the threshold stays, so that the border can still be interpolated.
     """
     found = probability > threshold
-    return np.where(found & ~largest_component(found), 0, probability)
+    box = bounding_box(found)
+    if box is None:
+        return probability
+    cleaned = probability.copy()
+    cleaned[box][found[box] & ~largest_component(found[box])] = 0
+    return cleaned
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:

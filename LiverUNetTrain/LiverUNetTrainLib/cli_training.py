@@ -15,7 +15,7 @@ from .cli_shared import DATA_HELP, DEVICE_HELP, device_for, epoch_line, prepare_
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from LiverUNetLib.pipeline import Progress
+    from LiverUNetLib.steps import Progress
 
     from .recipes import Recipe
     from .world import World

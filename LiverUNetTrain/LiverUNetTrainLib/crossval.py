@@ -18,7 +18,7 @@ from typing import Any
 from LiverUNetLib.environment import Device
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.files import from_json, read_json, write_json
-from LiverUNetLib.pipeline import Progress
+from LiverUNetLib.steps import Progress
 
 from .cache import Cache, CachedCase
 from .dataset import Case, split_by_patient

@@ -16,7 +16,8 @@ from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.formats import READERS, scan_stem
 from LiverUNetLib.measurement import bounding_box
 from LiverUNetLib.model import LiverModel
-from LiverUNetLib.pipeline import finish, segment
+from LiverUNetLib.pipeline import segment
+from LiverUNetLib.steps import finish
 
 from .dataset import Case, content_hash
 from .layouts import find_cases

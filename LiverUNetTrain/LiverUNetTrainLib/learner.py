@@ -9,23 +9,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from monai.losses import DiceCELoss
+from monai.losses import DiceCELoss, DiceFocalLoss, DiceLoss
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from LiverUNetLib.environment import Device
 from LiverUNetLib.inference import predict
-from LiverUNetLib.pipeline import finish
+from LiverUNetLib.steps import finish
 
 from .cache import CachedCase
 from .sampling import SliceSampler
 from .world import World
 
-__all__ = ["Agreement", "Learner", "NotFiniteError"]
+__all__ = ["LOSSES", "Agreement", "Learner", "NotFiniteError"]
 
 logger = logging.getLogger(__name__)
 
 THRESHOLD = 0.5
+# By the names that the settings use; the first one is the standard.
+LOSSES = {"dice+cross-entropy": DiceCELoss, "dice": DiceLoss, "dice+focal": DiceFocalLoss}
 
 
 class NotFiniteError(Exception):
@@ -34,7 +36,7 @@ class NotFiniteError(Exception):
 
 @dataclass(frozen=True)
 class Agreement:
-    """How an output agrees with its mask: loss (Dice + cross-entropy), hard Dice, share of equal voxels."""
+    """How an output agrees with its mask: loss, hard Dice, share of equal voxels."""
 
     loss: float
     dice: float
@@ -46,6 +48,7 @@ class Learner:
 
     Args:
         network: fresh or trained, on the CPU.
+        loss: one of LOSSES.
         learning_rate, weight_decay: of AdamW; the rate is given anew with every step.
         ema_decay: of the averaged weights.
         gradient_norm: gradients are clipped to it.
@@ -57,6 +60,7 @@ class Learner:
         network: nn.Module,
         device: Device,
         *,
+        loss: str,
         learning_rate: float,
         weight_decay: float,
         ema_decay: float,
@@ -68,7 +72,7 @@ class Learner:
         self.averaged = AveragedModel(self._network, avg_fn=_moving_average(ema_decay), use_buffers=True)
         self._optimizer = torch.optim.AdamW(self._network.parameters(), lr=learning_rate, weight_decay=weight_decay)
         self._scaler = torch.amp.GradScaler(device.kind, enabled=device.dtype == "float16")
-        self._loss = DiceCELoss(sigmoid=True, batch=True)
+        self._loss = LOSSES[loss](sigmoid=True, batch=True)
         self._parts = 1
 
     def step(self, image: torch.Tensor, mask: torch.Tensor, rate: float) -> Agreement:

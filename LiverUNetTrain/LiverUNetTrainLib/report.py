@@ -15,7 +15,8 @@ from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.files import staged
 from LiverUNetLib.model import LiverModel, open_model
 from LiverUNetLib.picture import draw_montage
-from LiverUNetLib.pipeline import finish, segment
+from LiverUNetLib.pipeline import segment
+from LiverUNetLib.steps import finish
 
 from .dataset import Case
 from .evaluation import CaseScores, summarise

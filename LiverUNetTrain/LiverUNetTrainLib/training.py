@@ -22,7 +22,7 @@ from LiverUNetLib.environment import Device
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.model import LiverModel
 from LiverUNetLib.network import NetworkSpec, build_network
-from LiverUNetLib.pipeline import Progress
+from LiverUNetLib.steps import Progress
 
 from .augmentation import AugmentationSettings, augment
 from .cache import Cache
@@ -42,6 +42,7 @@ class TrainingSettings:
     """How to train.
 
     Attributes:
+        loss: one of `learner.LOSSES`.
         empty_slices: share of the slices without liver that an epoch shows; all others are shown once.
         warmup_epochs: the learning rate rises linearly to its highest, for a fifth of the training at most.
         schedule: then it falls to zero along a "cosine", or stays "constant".
@@ -52,6 +53,7 @@ class TrainingSettings:
 
     epochs: int = 50
     batch_size: int = 16
+    loss: str = "dice+cross-entropy"
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     warmup_epochs: float = 1.0
@@ -115,6 +117,7 @@ class Trainer:
         self._learner = Learner(
             _network(network, settings.seed, parent),
             device,
+            loss=settings.loss,
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
             ema_decay=settings.ema_decay,

@@ -1,0 +1,81 @@
+"""Work in steps: a generator that yields Progress and returns a result, whoever drives it.
+
+The command line runs one to its end under a progress bar; Slicer's event loop takes a step at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+__all__ = ["Progress", "finish", "in_background", "prefixed", "stage"]
+
+T = TypeVar("T")
+
+# How long a waiting step hands the interpreter to the background thread before it returns.
+PATIENCE_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is: `done` of `total`; a total of 0 means that nobody can say."""
+
+    stage: str
+    done: int
+    total: int
+
+
+def finish(steps: Generator[Any, None, T], show: Callable[[Any], None] = lambda _: None) -> T:
+    """Run a generator to its end, `show` each thing it yields, and return what it returns."""
+    while True:
+        try:
+            show(next(steps))
+        except StopIteration as end:
+            return end.value
+
+
+def stage(name: str, counts: Generator[int, None, T], total: int) -> Generator[Progress, None, T]:
+    """Pass on the counts of a generator as Progress."""
+    while True:
+        try:
+            yield Progress(name, next(counts), total)
+        except StopIteration as end:
+            return end.value
+
+
+def prefixed(name: str, steps: Generator[Progress, None, T]) -> Generator[Progress, None, T]:
+    """The same steps, with a name before every stage."""
+    while True:
+        try:
+            progress = next(steps)
+        except StopIteration as end:
+            return end.value
+        yield Progress(f"{name}: {progress.stage}", progress.done, progress.total)
+
+
+def in_background(name: str, work: Callable[[], T]) -> Generator[Progress, None, T]:
+    """Do `work` in a thread while the steps of stage `name` only wait; its result or its error comes back here.
+
+    For what holds the event loop too long in one piece, as the first import of torch does for
+    seconds. Closing the generator does not end the thread: whatever it still does is thrown away,
+    so `work` must change nothing that others see.
+    """
+    outcome: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name=f"LiverUNet: {name}", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        yield Progress(name, 0, 0)
+        thread.join(PATIENCE_SECONDS)
+    if errors:
+        raise errors[0]
+    return outcome[0]

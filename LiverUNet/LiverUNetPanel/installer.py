@@ -1,0 +1,167 @@
+"""Install what is missing, on the first use and never before; every way it can fail has its own words."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import socket
+import sys
+import tempfile
+import urllib.request
+from importlib.metadata import version
+from pathlib import Path
+from subprocess import CalledProcessError
+from typing import TextIO
+
+import slicer
+from slicer.i18n import tr as _
+
+from LiverUNetLib.dependencies import TORCH_REQUIREMENT, explain_failure, unmet
+from LiverUNetLib.errors import LiverUNetError
+
+__all__ = ["InstallationError", "Installer"]
+
+logger = logging.getLogger(__name__)
+
+REQUESTER = "LiverUNet"
+
+
+class InstallationError(LiverUNetError):
+    """Packages are missing and could not be installed."""
+
+
+class _Tee(io.TextIOBase):
+    """Keeps what pip prints, which the error of a failed installation does not hold, and shows it as before."""
+
+    def __init__(self, shown: TextIO) -> None:
+        self._shown, self.text = shown, ""
+
+    def write(self, text: str) -> int:
+        self.text += text
+        self._shown.write(text)
+        return len(text)
+
+
+def _internetAnswers() -> bool:
+    """Whether the package index has an address here; asked only after an installation has failed."""
+    try:
+        return bool(socket.getaddrinfo("pypi.org", 443))
+    except OSError:
+        return False
+
+
+class Installer:
+    """Sees to torch and to the packages of a requirements file.
+
+    Args:
+        requirementsFile: what is needed beside torch.
+    """
+
+    def __init__(self, requirementsFile: Path) -> None:
+        self._requirementsFile = requirementsFile
+
+    def missing(self) -> list[str]:
+        """The requirements that are not met; asks the packages' records and imports nothing."""
+        return unmet([TORCH_REQUIREMENT, *self._requirements()])
+
+    def ensure(self, wheelFolder: str = "") -> bool:
+        """Install what is missing, if the person agrees; returns False if they decline.
+
+        Args:
+            wheelFolder: take everything from this folder, without the internet.
+
+        Raises:
+            InstallationError: why it failed and what to do.
+        """
+        missing = self.missing()
+        if not missing:
+            return True
+        if slicer.app.testingEnabled():
+            raise InstallationError(
+                _("{names} missing, and nothing is installed in testing mode.").format(names=", ".join(missing))
+            )
+        log = _Tee(sys.stdout)
+        try:
+            with contextlib.redirect_stdout(log):
+                installed = self._fromFolder(missing, wheelFolder) if wheelFolder else self._fromInternet()
+        except CalledProcessError as error:
+            said = log.text if wheelFolder or _internetAnswers() else f"{log.text} getaddrinfo"
+            reason = explain_failure(said, urllib.request.getproxies())
+            raise InstallationError(
+                _("{names} could not be installed: {reason}.").format(names=", ".join(missing), reason=reason)
+            ) from error
+        missing = self.missing()
+        if installed and missing:
+            raise InstallationError(
+                _("{names} still missing after the installation; restart Slicer and try again.").format(
+                    names=", ".join(missing)
+                )
+            )
+        return installed
+
+    def _fromFolder(self, missing: list[str], wheelFolder: str) -> bool:
+        if not Path(wheelFolder).is_dir():
+            raise InstallationError(
+                _("The folder of wheels {folder} does not exist; choose another or clear it.").format(
+                    folder=wheelFolder
+                )
+            )
+        question = _("Install {names} from {folder}?").format(names=", ".join(missing), folder=wheelFolder)
+        if not slicer.util.confirmOkCancelDisplay(question, REQUESTER):
+            return False
+        slicer.util.pip_install(["--no-index", "--find-links", wheelFolder, *missing])
+        return True
+
+    def _fromInternet(self) -> bool:
+        return self._ensureTorch() and self._ensureOthers()
+
+    def _ensureTorch(self) -> bool:
+        """Torch comes from the PyTorch extension, which knows the build that fits the GPU."""
+        if not unmet([TORCH_REQUIREMENT]):
+            return True
+        if not unmet(["torch"]):
+            raise InstallationError(
+                _(
+                    "torch {version} is installed, LiverUNet needs {requirement}; uninstall it in the module PyTorch "
+                    "Util, restart Slicer and try again."
+                ).format(version=version("torch"), requirement=TORCH_REQUIREMENT)
+            )
+        try:
+            from PyTorchUtils import PyTorchUtilsLogic
+        except ImportError as error:
+            raise InstallationError(
+                _(
+                    "The extension PyTorch is missing; install it in the Extensions Manager, "
+                    "restart Slicer and try again."
+                )
+            ) from error
+        required = TORCH_REQUIREMENT.removeprefix("torch")
+        return PyTorchUtilsLogic().installTorch(askConfirmation=True, torchVersionRequirement=required) is not None
+
+    def _ensureOthers(self) -> bool:
+        """Everything else leaves the installed torch as it is."""
+        missing = unmet(self._requirements())
+        if not missing:
+            return True
+        with tempfile.TemporaryDirectory() as folder:
+            constraints = Path(folder) / "constraints.txt"
+            constraints.write_text(f"torch=={version('torch')}\n", encoding="utf-8")
+            try:
+                from slicer.packaging import pip_ensure
+            except ImportError:  # Slicer 5.10
+                names = ", ".join(missing)
+                if not slicer.util.confirmOkCancelDisplay(_("Install {names}?").format(names=names), REQUESTER):
+                    return False
+                slicer.util.pip_install(["--constraint", str(constraints), *missing])
+                return True
+            try:
+                pip_ensure(missing, constraints=constraints, requester=REQUESTER)
+            except RuntimeError as declined:
+                logger.info("%s: %s", REQUESTER, declined)
+                return False
+        return True
+
+    def _requirements(self) -> list[str]:
+        lines = (line.strip() for line in self._requirementsFile.read_text(encoding="utf-8").splitlines())
+        return [line for line in lines if line and not line.startswith("#")]

@@ -1,0 +1,216 @@
+"""What LiverUNet does in Slicer, without a widget: usable from scripts, and in steps from the event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import slicer
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+
+from LiverUNetLib.batch import segment_folder
+from LiverUNetLib.doctor import examine
+from LiverUNetLib.environment import Device, choose_device, import_libraries
+from LiverUNetLib.errors import LiverUNetError, ScanError
+from LiverUNetLib.exchange import install_model
+from LiverUNetLib.model import DEFAULT_MODEL, LiverModel, find_model
+from LiverUNetLib.pipeline import Segmentation, segment
+from LiverUNetLib.steps import Progress, finish, in_background, prefixed
+
+from .parameters import LiverUNetParameterNode
+from .segmentation_node import findLiver, writeLiver
+from .volume_node import scanSteps
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["LiverUNetLogic", "Outcome"]
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model that is ready on a device."""
+
+    model: LiverModel
+    device: Device
+    network: nn.Module
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of one volume.
+
+    Attributes:
+        name: of the volume node.
+        result: the measures, warnings and provenance; None if it failed.
+        segmentationNode: holds the liver; None if none was found or it failed.
+        error: why it failed, or nothing.
+    """
+
+    name: str
+    result: Segmentation | None = None
+    segmentationNode: vtkMRMLSegmentationNode | None = None
+    error: str = ""
+
+
+class LiverUNetLogic(ScriptedLoadableModuleLogic):
+    """Segments volume nodes.
+
+    Methods that return steps do nothing until the steps are taken, by a StepRunner or by
+    `LiverUNetLib.steps.finish`; closing the steps cancels and leaves the scene as it was.
+    """
+
+    def getParameterNode(self) -> LiverUNetParameterNode:
+        """The choices that are saved with the scene."""
+        return LiverUNetParameterNode(super().getParameterNode())
+
+    def process(
+        self,
+        volumeNode: vtkMRMLScalarVolumeNode,
+        segmentationNode: vtkMRMLSegmentationNode | None = None,
+        *,
+        modelName: str = DEFAULT_MODEL,
+        deviceName: str = "auto",
+        roiNode: vtkMRMLMarkupsROINode | None = None,
+    ) -> Outcome:
+        """Segment a volume and return when it is done; the arguments are those of `segmentSteps`."""
+        steps = self.segmentSteps(
+            volumeNode, segmentationNode, modelName=modelName, deviceName=deviceName, roiNode=roiNode
+        )
+        return finish(steps)
+
+    def segmentSteps(
+        self,
+        volumeNode: vtkMRMLScalarVolumeNode,
+        segmentationNode: vtkMRMLSegmentationNode | None = None,
+        *,
+        modelName: str = DEFAULT_MODEL,
+        deviceName: str = "auto",
+        roiNode: vtkMRMLMarkupsROINode | None = None,
+    ) -> Generator[Progress, None, Outcome]:
+        """Segment a volume.
+
+        Args:
+            segmentationNode: gets the liver, instead of an older one of LiverUNet's if it holds
+                one; None for a new node. Where no liver is found nothing is made or changed.
+            roiNode: only the box of voxels around it is segmented.
+
+        Raises:
+            LiverUNetError: the volume is no CT, the model or device cannot be used, or a node
+                was removed in mid-run.
+        """
+        loaded = yield from self._load(modelName, deviceName)
+        return (yield from self._segment(volumeNode, segmentationNode, roiNode, loaded))
+
+    def segmentAllSteps(
+        self,
+        volumeNodes: Sequence[vtkMRMLScalarVolumeNode],
+        *,
+        modelName: str = DEFAULT_MODEL,
+        deviceName: str = "auto",
+    ) -> Generator[Progress, None, list[Outcome]]:
+        """Segment volumes one after the other with one loaded model; a failure does not stop the rest.
+
+        A volume that has a liver of LiverUNet's already, made by this very model, is passed over.
+        """
+        loaded = yield from self._load(modelName, deviceName)
+        outcomes = []
+        for number, node in enumerate(volumeNodes, start=1):
+            if self._isDone(node, loaded.model):
+                continue
+            name = node.GetName()
+            steps = self._segment(node, self.ownSegmentation(node), None, loaded)
+            try:
+                outcome = yield from prefixed(f"{name} ({number} of {len(volumeNodes)})", steps)
+            except LiverUNetError as error:
+                outcome = Outcome(name, error=str(error))
+            outcomes.append(outcome)
+        return outcomes
+
+    def segmentFolderSteps(
+        self, source: Path, target: Path, *, modelName: str = DEFAULT_MODEL, deviceName: str = "auto"
+    ) -> Generator[Progress, None, list[dict[str, Any]]]:
+        """Segment files into files, see `LiverUNetLib.batch.segment_folder`; the scene is not touched."""
+        loaded = yield from self._load(modelName, deviceName)
+        return (yield from segment_folder(source, target, loaded.model, loaded.device))
+
+    def installModelSteps(self, path: Path, *, overwrite: bool = False) -> Generator[Progress, None, LiverModel]:
+        """Verify a model and copy it to the user's own."""
+        return (yield from in_background("Verifying the model", lambda: install_model(path, overwrite=overwrite)))
+
+    def examineSteps(self) -> Generator[Progress, None, str]:
+        """What `liver-unet doctor` prints, as text."""
+        about = f"Slicer       {getattr(slicer.app, 'applicationVersion', 'unknown')}"
+        lines = yield from in_background("Examining", lambda: list(examine()))
+        return "\n".join([about, *lines])
+
+    def ownSegmentation(self, volumeNode: vtkMRMLScalarVolumeNode | None) -> vtkMRMLSegmentationNode | None:
+        """The segmentation of this volume in which LiverUNet has put a liver before."""
+        if volumeNode is None:
+            return None
+        reference = vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", volumeNode.GetScene()):
+            if node.GetNodeReferenceID(reference) == volumeNode.GetID() and findLiver(node):
+                return node
+        return None
+
+    def _load(self, modelName: str, deviceName: str) -> Generator[Progress, None, Loaded]:
+        """Import the libraries, prove the device and load the model, in a thread that touches no MRML."""
+
+        def load() -> Loaded:
+            import_libraries()
+            model, device = find_model(modelName), choose_device(deviceName)
+            return Loaded(model, device, model.network())
+
+        return (yield from in_background("Loading the model", load))
+
+    def _segment(
+        self,
+        volumeNode: vtkMRMLScalarVolumeNode,
+        segmentationNode: vtkMRMLSegmentationNode | None,
+        roiNode: vtkMRMLMarkupsROINode | None,
+        loaded: Loaded,
+    ) -> Generator[Progress, None, Outcome]:
+        watched = [node for node in (volumeNode, segmentationNode) if node]
+        names = {node: node.GetName() for node in watched}
+        scan = yield from _whileInScene(scanSteps(volumeNode, roiNode), names)
+        steps = segment(scan.volume, loaded.model, loaded.device, network=loaded.network)
+        result = yield from _whileInScene(steps, names)
+        if not result.measurement.volume_ml:
+            return Outcome(names[volumeNode], result)
+        node = writeLiver(result, scan, volumeNode, segmentationNode, beforeReplacing=saveStateForUndo)
+        return Outcome(names[volumeNode], result, node)
+
+    def _isDone(self, volumeNode: vtkMRMLScalarVolumeNode, model: LiverModel) -> bool:
+        node = self.ownSegmentation(volumeNode)
+        return node is not None and node.GetAttribute("LiverUNet.ModelChecksum") == model.card.checksum
+
+
+def saveStateForUndo(segmentationNode: vtkMRMLSegmentationNode) -> None:
+    """Let the Segment Editor, if it has been opened on this segmentation, undo what comes next."""
+    module = getattr(slicer.modules, "segmenteditor", None)
+    representation = module.widgetRepresentation() if module else None
+    editor = representation.self().editor if representation else None
+    if editor and editor.segmentationNode() is segmentationNode:
+        editor.saveStateForUndo()
+
+
+def _whileInScene(
+    steps: Generator[Progress, None, Any], names: dict[vtkMRMLNode, str]
+) -> Generator[Progress, None, Any]:
+    """The same steps; ends them if one of the nodes leaves its scene."""
+    result = None
+    try:
+        while True:
+            for node, name in names.items():
+                if node.GetScene() is None:
+                    raise ScanError(f"{name} was removed while it was being segmented; nothing was written.")
+            yield next(steps)
+    except StopIteration as end:
+        result = end.value
+    finally:
+        steps.close()
+    return result

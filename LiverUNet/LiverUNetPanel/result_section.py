@@ -1,0 +1,64 @@
+"""The part of the panel that shows the last result and takes it further: 3D, Segment Editor, table, clipboard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from LiverUNetLib.summary import sentence, table_row
+
+from .buttons import enableOrSayWhy
+from .logic import Outcome
+from .table_node import addMeasurements
+
+__all__ = ["ResultSection"]
+
+
+class ResultSection:
+    """Shows what became of a volume.
+
+    Args:
+        ui: the panel's widgets by name.
+    """
+
+    def __init__(self, ui: Any) -> None:
+        self._ui = ui
+        self._outcome: Outcome | None = None
+        ui.editButton.clicked.connect(self._onEdit)
+        ui.tableButton.clicked.connect(self._onAddToTable)
+        ui.copyButton.clicked.connect(self._onCopy)
+
+    def show(self, outcome: Outcome | None) -> None:
+        """Show a result, or that there is none."""
+        self._outcome = outcome
+        result = outcome.result if outcome else None
+        self._ui.resultLabel.text = f"{outcome.name}\n{sentence(result)}" if result else _("Nothing segmented yet.")
+        self._ui.warningLabel.text = "\n".join(result.warnings) if result else ""
+        self._ui.warningLabel.visible = bool(result and result.warnings)
+        if result:
+            words = _("The last run was on {device} in {dtype}.")
+            self._ui.deviceStateLabel.text = words.format(**result.provenance)
+        self._ui.show3DButton.setSegmentationNode(outcome.segmentationNode if outcome else None)
+        noLiver = "" if outcome and outcome.segmentationNode else _("There is no liver yet.")
+        noResult = "" if result else _("There is no result yet.")
+        enableOrSayWhy(self._ui.editButton, noLiver, _("Correct the liver with Slicer's own tools."))
+        enableOrSayWhy(self._ui.show3DButton, noLiver, _("Show the liver in 3D views."))
+        enableOrSayWhy(self._ui.tableButton, noResult, _("Add the measurements to a table node."))
+        enableOrSayWhy(self._ui.copyButton, noResult, _("Copy measurements and warnings as text."))
+
+    def _onEdit(self) -> None:
+        node = self._outcome.segmentationNode
+        slicer.util.selectModule("SegmentEditor")
+        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+        editor.setSegmentationNode(node)
+        editor.setSourceVolumeNode(node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()))
+
+    def _onAddToTable(self) -> None:
+        node = addMeasurements(slicer.mrmlScene, [table_row(self._outcome.result)])
+        self._ui.statusLabel.text = _("Added to the table {name}.").format(name=node.GetName())
+
+    def _onCopy(self) -> None:
+        slicer.app.clipboard().setText("\n".join([self._ui.resultLabel.text, *self._outcome.result.warnings]))
+        self._ui.statusLabel.text = _("Copied.")

@@ -1,0 +1,56 @@
+"""What belongs to this machine, not to a scene: kept in the application's settings."""
+
+from __future__ import annotations
+
+import slicer
+
+__all__ = ["Settings"]
+
+
+class Settings:
+    """Device, folder of wheels, and the licences that a person has agreed to."""
+
+    @property
+    def device(self) -> str:
+        """As `choose_device` takes it; "auto" unless a person chose otherwise."""
+        return self._value("Device") or "auto"
+
+    @device.setter
+    def device(self, name: str) -> None:
+        self._set("Device", name)
+
+    @property
+    def wheelFolder(self) -> str:
+        """A folder of wheels to install from instead of the internet; empty for none."""
+        return self._value("WheelFolder")
+
+    @wheelFolder.setter
+    def wheelFolder(self, folder: str) -> None:
+        self._set("WheelFolder", folder)
+
+    def hasConsent(self, license: str) -> bool:  # noqa: A002 - it is one
+        """Whether a person has agreed to a licence; its very words count, so that a changed one is asked again."""
+        return license in self._consents()
+
+    def addConsent(self, license: str) -> None:  # noqa: A002
+        """Remember that a person has agreed."""
+        self._set("Consents", "\n".join([*self._consents(), license]))
+
+    def withdrawConsents(self) -> None:
+        """Forget every agreement; the next run asks again."""
+        self._set("Consents", "")
+
+    def hasConsents(self) -> bool:
+        """Whether there is anything to withdraw."""
+        return bool(self._consents())
+
+    def _consents(self) -> list[str]:
+        return [line for line in self._value("Consents").split("\n") if line]
+
+    @staticmethod
+    def _value(name: str) -> str:
+        return str(slicer.app.userSettings().value(f"LiverUNet/{name}") or "")
+
+    @staticmethod
+    def _set(name: str, value: str) -> None:
+        slicer.app.userSettings().setValue(f"LiverUNet/{name}", value)

@@ -1,0 +1,38 @@
+"""Measurements become rows of a table node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import vtk
+from slicer import vtkMRMLScene, vtkMRMLTableNode
+
+from LiverUNetLib.summary import COLUMNS
+
+__all__ = ["TABLE_NAME", "addMeasurements"]
+
+TABLE_NAME = "Liver measurements"
+TEXT_COLUMNS = ("scan", "warnings", "model", "device")
+
+
+def addMeasurements(scene: vtkMRMLScene, rows: Sequence[Mapping[str, Any]]) -> vtkMRMLTableNode:
+    """Add rows (of `summary.table_row`) to the scene's table of liver measurements, which is made if missing."""
+    node = scene.GetFirstNode(TABLE_NAME, "vtkMRMLTableNode", None, False)
+    if node is None or [node.GetColumnName(n) for n in range(node.GetNumberOfColumns())] != list(COLUMNS):
+        node = scene.AddNewNodeByClass("vtkMRMLTableNode", scene.GenerateUniqueName(TABLE_NAME))
+        for name in COLUMNS:
+            column = vtk.vtkStringArray() if name in TEXT_COLUMNS else vtk.vtkDoubleArray()
+            column.SetName(name)
+            node.AddColumn(column)
+    table = node.GetTable()
+    wasModifying = node.StartModify()
+    for values in rows:
+        row = table.InsertNextBlankRow()
+        for column, name in enumerate(COLUMNS):
+            value = values.get(name)
+            missing = "" if name in TEXT_COLUMNS else float("nan")
+            table.SetValue(row, column, vtk.vtkVariant(missing if value is None else value))
+    node.EndModify(wasModifying)
+    table.Modified()
+    return node

@@ -1,0 +1,331 @@
+"""The panel: it shows and asks; what is done is the logic's."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
+from slicer.util import VTKObservationMixin
+
+from LiverUNetLib.batch import FAILED, TABLE_NAME
+from LiverUNetLib.errors import LiverUNetError
+from LiverUNetLib.model import LiverModel
+from LiverUNetLib.steps import Progress
+from LiverUNetLib.summary import table_row
+
+from .buttons import enableOrSayWhy
+from .installer import Installer
+from .logic import LiverUNetLogic, Outcome
+from .model_section import ModelSection
+from .parameters import LiverUNetParameterNode
+from .result_section import ResultSection
+from .runner import StepRunner
+from .settings import Settings
+from .table_node import addMeasurements
+
+__all__ = ["LiverUNetWidget"]
+
+DEVICES = {"auto": "Auto", "cpu": "CPU", "cuda": "NVIDIA GPU (cuda)", "mps": "Apple GPU (mps)"}
+
+
+class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """From a CT volume to a segmentation with one button."""
+
+    def __init__(self, parent: Any = None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self._parameterNode: LiverUNetParameterNode | None = None
+        self._parameterNodeGuiTag = None
+        self._volumeBefore = None
+
+    # Life cycle
+
+    def setup(self) -> None:
+        """Called when the module is opened for the first time."""
+        super().setup()
+        panel = slicer.util.loadUI(self.resourcePath("UI/LiverUNet.ui"))
+        self.layout.addWidget(panel)
+        self.ui = slicer.util.childWidgetVariables(panel)
+        panel.setMRMLScene(slicer.mrmlScene)
+        self.logic = LiverUNetLogic()
+        self.runner = StepRunner(self)
+        self.settings = Settings()
+        self.installer = Installer(Path(self.resourcePath("LiverUNet-requirements.txt")))
+        self.models = ModelSection(self.ui, self._onModelChosen)
+        self.result = ResultSection(self.ui)
+        self._showSettings()
+        self._connect()
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.initializeParameterNode()
+
+    def cleanup(self) -> None:
+        """Called when the application quits or the module is reloaded."""
+        self.runner.cancel()
+        self.setParameterNode(None)
+        self.removeObservers()
+
+    def enter(self) -> None:
+        """Called each time the module is opened."""
+        self.initializeParameterNode()
+
+    def exit(self) -> None:
+        """Called each time another module is opened; a run goes on and writes its result."""
+        self._disconnectParameterNode()
+
+    def onSceneStartClose(self, caller: Any = None, event: Any = None) -> None:
+        """The nodes go: nothing may be written to them any more."""
+        self.runner.cancel()
+        self.setParameterNode(None)
+        self.result.show(None)
+
+    def onSceneEndClose(self, caller: Any = None, event: Any = None) -> None:
+        """Begin anew, if the panel is in view."""
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def onReload(self) -> None:
+        """Reload our packages with the module, those first that others import."""
+        ours = [
+            module for name, module in sys.modules.items() if name.split(".")[0] in ("LiverUNetPanel", "LiverUNetLib")
+        ]
+        for module in reversed(ours):
+            importlib.reload(module)
+        super().onReload()
+
+    # Parameter node
+
+    def initializeParameterNode(self) -> None:
+        """Show the scene's choices; the first volume is chosen if there is none."""
+        self.setParameterNode(self.logic.getParameterNode())
+        if not self._parameterNode.volume:
+            first = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            if first:
+                self._parameterNode.volume = first
+
+    def setParameterNode(self, parameterNode: LiverUNetParameterNode | None) -> None:
+        """Show and observe a parameter node, or none."""
+        self._disconnectParameterNode()
+        self._parameterNode = parameterNode
+        if parameterNode:
+            self._volumeBefore = parameterNode.volume
+            self._parameterNodeGuiTag = parameterNode.connectGui(self.ui)
+            self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersChanged)
+            self.models.show(parameterNode.model)
+        self._updateButtons()
+
+    def _disconnectParameterNode(self) -> None:
+        if self._parameterNode and self._parameterNodeGuiTag is not None:
+            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
+            self._parameterNodeGuiTag = None
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersChanged)
+
+    def _onParametersChanged(self, caller: Any = None, event: Any = None) -> None:
+        """Another volume has another liver: never replace that of the one before."""
+        volume = self._parameterNode.volume
+        if volume is not self._volumeBefore:
+            self._volumeBefore = volume
+            self._parameterNode.segmentation = self.logic.ownSegmentation(volume)
+        self._updateButtons()
+
+    # Buttons
+
+    def _connect(self) -> None:
+        ui = self.ui
+        ui.segmentButton.clicked.connect(self.onSegmentOrCancel)
+        ui.segmentAllButton.clicked.connect(self.onSegmentAll)
+        ui.segmentFolderButton.clicked.connect(self.onSegmentFolder)
+        ui.addModelButton.clicked.connect(self.onAddModel)
+        ui.doctorButton.clicked.connect(self.onDoctor)
+        ui.withdrawButton.clicked.connect(self.onWithdraw)
+        ui.deviceSelector.currentIndexChanged.connect(self._onDeviceChosen)
+        ui.wheelPath.currentPathChanged.connect(self._onWheelFolderChosen)
+        ui.sourcePath.currentPathChanged.connect(self._updateButtons)
+        ui.targetPath.currentPathChanged.connect(self._updateButtons)
+
+    def onSegmentOrCancel(self) -> None:
+        """Segment the chosen volume, or end the run."""
+        if self.runner.running:
+            self.runner.cancel()
+        elif self._mayRun():
+            chosen = self._parameterNode
+            steps = self.logic.segmentSteps(
+                chosen.volume, chosen.segmentation, roiNode=chosen.region, **self._modelAndDevice()
+            )
+            self._start(steps, self._onSegmented)
+
+    def onSegmentAll(self) -> None:
+        """Segment every scalar volume of the scene."""
+        if self._mayRun():
+            volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+            self._start(self.logic.segmentAllSteps(volumes, **self._modelAndDevice()), self._onAllSegmented)
+
+    def onSegmentFolder(self) -> None:
+        """Segment files into files."""
+        if self._mayRun():
+            source, target = Path(self.ui.sourcePath.currentPath), Path(self.ui.targetPath.currentPath)
+            steps = self.logic.segmentFolderSteps(source, target, **self._modelAndDevice())
+            self._start(steps, lambda rows: self._onFolderSegmented(rows, target))
+
+    def onAddModel(self) -> None:
+        """Install a model from a zip."""
+        path = qt.QFileDialog.getOpenFileName(self.parent, _("Add a model"), "", _("Models (*.zip)"))
+        if path and self._ensureInstalled():
+            self._start(self.logic.installModelSteps(Path(path)), self._onModelAdded)
+
+    def onDoctor(self) -> None:
+        """Examine this installation and copy what is found."""
+        self._start(self.logic.examineSteps(), self._onExamined)
+
+    def onWithdraw(self) -> None:
+        """Forget the agreements to licences."""
+        self.settings.withdrawConsents()
+        self.ui.statusLabel.text = _("The next run asks for your consent again.")
+        self._updateButtons()
+
+    # Before a run
+
+    def _mayRun(self) -> bool:
+        """Whether packages are there and the model's licence is agreed to; asks where it must."""
+        with slicer.util.tryWithErrorDisplay(_("LiverUNet cannot start.")):
+            return self._ensureAgreed(self.models.model()) and self._ensureInstalled()
+        return False
+
+    def _ensureAgreed(self, model: LiverModel) -> bool:
+        card = model.card
+        if not card.needs_consent or slicer.app.testingEnabled() or self.settings.hasConsent(card.license):
+            return True
+        question = _(
+            "The weights of the model {name} may be used under these terms only:\n\n{license}\n\nDo you agree?"
+        )
+        if not slicer.util.confirmYesNoDisplay(question.format(name=card.name, license=card.license), _("Licence")):
+            self.ui.statusLabel.text = _("Nothing was done: the licence of the model was not agreed to.")
+            return False
+        self.settings.addConsent(card.license)
+        return True
+
+    def _ensureInstalled(self) -> bool:
+        installed = self.installer.ensure(self.settings.wheelFolder)
+        if not installed:
+            self.ui.statusLabel.text = _("Nothing was done: packages are missing and were not installed.")
+        return installed
+
+    def _modelAndDevice(self) -> dict[str, str]:
+        return {"modelName": self.models.name, "deviceName": self.settings.device}
+
+    def _start(self, steps: Any, onDone: Any) -> None:
+        self.runner.start(steps, onDone)
+        self.ui.statusLabel.text = _("Starting")
+        self._updateButtons()
+
+    # During and after a run
+
+    def onProgress(self, progress: Progress) -> None:
+        """Show stage and slices; a bar without an end where nobody can say."""
+        bar = self.ui.progressBar
+        bar.maximum = progress.total
+        bar.value = progress.done
+        count = _(", {done} of {total}").format(done=progress.done, total=progress.total) if progress.total else ""
+        self.ui.statusLabel.text = progress.stage + count
+
+    def onCancelled(self) -> None:
+        """Say that nothing came of it."""
+        self._ended(_("Cancelled; nothing was written."))
+
+    def onFailed(self, error: Exception) -> None:
+        """Show what was wrong, once."""
+        self._ended(str(error) if isinstance(error, LiverUNetError) else _("Failed: {error}").format(error=error))
+        with slicer.util.tryWithErrorDisplay(_("LiverUNet could not finish.")):
+            raise error
+
+    def _onSegmented(self, outcome: Outcome) -> None:
+        self._ended(_("Done."))
+        if self._parameterNode and outcome.segmentationNode:
+            self._parameterNode.segmentation = outcome.segmentationNode
+        self.result.show(outcome)
+
+    def _onAllSegmented(self, outcomes: list[Outcome]) -> None:
+        good = [outcome for outcome in outcomes if outcome.result]
+        if good:
+            addMeasurements(slicer.mrmlScene, [table_row(outcome.result) for outcome in good])
+        failures = [f"{outcome.name}: {outcome.error}" for outcome in outcomes if outcome.error]
+        words = _("{good} volumes segmented, {failed} failed, what was done before passed over.")
+        self._ended("\n".join([words.format(good=len(good), failed=len(failures)), *failures]))
+        self.result.show(good[-1] if good else None)
+
+    def _onFolderSegmented(self, rows: list[dict[str, Any]], target: Path) -> None:
+        failures = [f"{row['file']}: {row['warnings']}" for row in rows if row["state"] == FAILED]
+        words = _("{good} of {all} scans segmented; the table is {table}.")
+        words = words.format(good=len(rows) - len(failures), all=len(rows), table=target / TABLE_NAME)
+        self._ended("\n".join([words, *failures]))
+
+    def _onModelAdded(self, model: LiverModel) -> None:
+        self._ended(_("Installed {name} {version}.").format(name=model.card.name, version=model.card.version))
+        self.models.show(model.card.name)
+        self._onModelChosen(model.card.name)
+
+    def _onExamined(self, text: str) -> None:
+        slicer.app.clipboard().setText(text)
+        self._ended(_("Copied for a bug report:\n{text}").format(text=text))
+
+    def _ended(self, words: str) -> None:
+        self.ui.progressBar.maximum = 1
+        self.ui.progressBar.value = 0
+        self.ui.statusLabel.text = words
+        self._updateButtons()
+
+    # What the widgets show
+
+    def _showSettings(self) -> None:
+        for name, words in DEVICES.items():
+            self.ui.deviceSelector.addItem(words, name)
+        self.ui.deviceSelector.currentIndex = max(self.ui.deviceSelector.findData(self.settings.device), 0)
+        self.ui.deviceStateLabel.text = _("Auto takes a GPU that computes, or else the CPU; a run says which.")
+        self.ui.wheelPath.currentPath = self.settings.wheelFolder
+        self.result.show(None)
+
+    def _onDeviceChosen(self) -> None:
+        self.settings.device = self.ui.deviceSelector.itemData(self.ui.deviceSelector.currentIndex)
+
+    def _onWheelFolderChosen(self, folder: str) -> None:
+        self.settings.wheelFolder = folder
+
+    def _onModelChosen(self, name: str) -> None:
+        if self._parameterNode:
+            self._parameterNode.model = name
+        self._updateButtons()
+
+    def _updateButtons(self, *_ignored: Any) -> None:
+        """What can be pressed now; a tooltip says what is missing."""
+        ui, running = self.ui, self.runner.running
+        busy = _("Wait for the run to end, or cancel it.") if running else ""
+        noModel = self._modelFault()
+        noVolume = "" if self._parameterNode and self._parameterNode.volume else _("Choose a CT volume.")
+        noFolder = "" if ui.sourcePath.currentPath and ui.targetPath.currentPath else _("Choose both folders.")
+        ui.segmentButton.text = _("Cancel") if running else _("Segment")
+        missing = "" if running else noVolume or noModel
+        enableOrSayWhy(
+            ui.segmentButton, missing, _("End the run; nothing is written.") if running else _("Find the liver.")
+        )
+        enableOrSayWhy(
+            ui.segmentAllButton, busy or noVolume or noModel, _("What this model has done already is passed over.")
+        )
+        enableOrSayWhy(ui.segmentFolderButton, busy or noFolder or noModel, _("Goes on where it stopped."))
+        enableOrSayWhy(ui.addModelButton, busy, _("Install a model from a zip; nothing in it is executed."))
+        enableOrSayWhy(ui.doctorButton, busy, _("Try devices and models and copy what is found, for a bug report."))
+        consents = "" if self.settings.hasConsents() else _("You have agreed to no licence.")
+        enableOrSayWhy(ui.withdrawButton, consents, _("The next run asks for your consent again."))
+
+    def _modelFault(self) -> str:
+        try:
+            self.models.model()
+        except LiverUNetError as error:
+            return str(error)
+        return ""

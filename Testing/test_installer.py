@@ -1,0 +1,181 @@
+"""Installation on the first use: every way it can go, in words, with nothing really installed."""
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from subprocess import CalledProcessError
+from types import ModuleType
+
+import pytest
+import slicer
+
+from helpers import REPOSITORY
+from LiverUNetLib.dependencies import explain_failure, unmet
+
+REQUIREMENTS = REPOSITORY / "LiverUNet/Resources/LiverUNet-requirements.txt"
+LINES = ["monai>=1.5.1", "nibabel>=5"]
+
+
+@pytest.fixture
+def missing(scene, monkeypatch):
+    """Set which requirements are not met; whoever installs takes them out again."""
+    from LiverUNetPanel import installer
+
+    names: set[str] = set()
+    monkeypatch.setattr(
+        installer, "unmet", lambda lines: [line for line in lines if line.split(">")[0].split("=")[0] in names]
+    )
+    return names
+
+
+@pytest.fixture
+def installer(missing):
+    from LiverUNetPanel.installer import Installer
+
+    return Installer(REQUIREMENTS)
+
+
+@pytest.fixture
+def pip(missing, monkeypatch):
+    """Stands for pip in `slicer.packaging` and `slicer.util`: records calls, prints `says`, raises `fails`."""
+    fake = ModuleType("slicer.packaging")
+    fake.calls, fake.says, fake.fails = [], "", None
+
+    def install(requirements, **options):
+        constraints = options.get("constraints")
+        fake.calls.append((requirements, constraints and Path(constraints).read_text()))
+        print(fake.says)
+        if fake.fails:
+            raise fake.fails
+        missing.clear()
+
+    fake.pip_ensure = install
+    monkeypatch.setitem(sys.modules, "slicer.packaging", fake)
+    monkeypatch.setattr(slicer.util, "pip_install", install)
+    return fake
+
+
+@pytest.fixture
+def pytorch(missing, monkeypatch):
+    """The PyTorch extension."""
+    module = ModuleType("PyTorchUtils")
+    module.asked, module.result = [], "torch"
+
+    class PyTorchUtilsLogic:
+        def installTorch(self, **options):  # noqa: N802
+            module.asked.append(options)
+            if module.result:
+                missing.discard("torch")
+            return module.result
+
+    module.PyTorchUtilsLogic = PyTorchUtilsLogic
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", module)
+    return module
+
+
+def test_where_nothing_is_missing_nothing_is_asked_or_installed(installer, pip):
+    assert installer.ensure()
+    assert pip.calls == slicer.app.asked == []
+
+
+def test_torch_comes_from_the_pytorch_extension_and_the_rest_leaves_it_alone(installer, missing, pip, pytorch):
+    missing |= {"torch", "monai"}
+    assert installer.ensure()
+    assert pytorch.asked == [{"askConfirmation": True, "torchVersionRequirement": ">=2.4"}]
+    assert pip.calls == [(["monai>=1.5.1"], f"torch=={version('torch')}\n")]
+
+
+def test_declining_ends_quietly(installer, missing, pip, pytorch):
+    missing |= {"torch", "monai"}
+    pytorch.result = None
+    assert installer.ensure() is False
+    assert pip.calls == []
+    pytorch.result, pip.fails = "torch", RuntimeError("User declined package installation")
+    assert installer.ensure() is False
+
+
+def test_without_the_pytorch_extension_the_sentence_says_where_to_get_it(installer, missing, monkeypatch):
+    missing.add("torch")
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
+    with pytest.raises(Exception, match="extension PyTorch is missing; install it in the Extensions Manager"):
+        installer.ensure()
+
+
+def test_a_torch_that_is_too_old_is_named(installer, monkeypatch, missing):
+    from LiverUNetPanel import installer as module
+
+    monkeypatch.setattr(module, "unmet", lambda lines: [line for line in lines if line == "torch>=2.4"])
+    with pytest.raises(Exception, match=rf"torch {version('torch')[:3]}.* is installed, LiverUNet needs torch>=2.4"):
+        installer.ensure()
+
+
+def test_testing_mode_installs_nothing(installer, missing, pip):
+    missing.add("monai")
+    slicer.app.testing = True
+    with pytest.raises(Exception, match=r"monai>=1\.5\.1 missing, and nothing is installed in testing mode"):
+        installer.ensure()
+    assert pip.calls == []
+
+
+def test_a_failure_is_explained_by_what_pip_said(installer, missing, pip, capsys):
+    missing.add("monai")
+    pip.says, pip.fails = "ERROR: [Errno 28] No space left on device", CalledProcessError(1, "pip install")
+    with pytest.raises(Exception, match=r"monai>=1\.5\.1 could not be installed: the disk is full"):
+        installer.ensure()
+    assert "No space left" in capsys.readouterr().out, "pip's words are still shown"
+
+
+def test_a_failure_without_words_offline_is_said_to_be_that(installer, missing, pip, monkeypatch):
+    from LiverUNetPanel import installer as module
+
+    missing.add("monai")
+    pip.fails = CalledProcessError(1, "pip install")
+    monkeypatch.setattr(module, "_internetAnswers", lambda: False)
+    with pytest.raises(Exception, match="the package index cannot be reached; connect to the internet, or"):
+        installer.ensure()
+
+
+def test_a_folder_of_wheels_needs_no_internet(installer, missing, pip, tmp_path):
+    missing |= {"torch", "monai"}
+    assert installer.ensure(str(tmp_path))
+    assert pip.calls == [(["--no-index", "--find-links", str(tmp_path), "torch>=2.4", "monai>=1.5.1"], None)]
+    assert slicer.app.asked == [f"Install torch>=2.4, monai>=1.5.1 from {tmp_path}?"]
+    missing.add("monai")
+    slicer.app.answer = False
+    assert installer.ensure(str(tmp_path)) is False
+    with pytest.raises(Exception, match="nowhere does not exist; choose another or clear it"):
+        installer.ensure("nowhere")
+
+
+def test_slicer_5_10_has_no_packaging_module(installer, missing, pip, monkeypatch):
+    monkeypatch.setitem(sys.modules, "slicer.packaging", None)
+    missing.add("nibabel")
+    assert installer.ensure()
+    requirements, _ = pip.calls[0]
+    assert requirements[0] == "--constraint"
+    assert requirements[2:] == ["nibabel>=5"]
+
+
+def test_requirements_are_compared_with_what_is_installed():
+    assert unmet(LINES) == []
+    assert unmet(["monai>=99", "no-such-package", "nibabel>=5"]) == ["monai>=99", "no-such-package"]
+
+
+@pytest.mark.parametrize(
+    ("output", "proxies", "words"),
+    [
+        (
+            "ProxyError('Cannot connect to proxy.')",
+            {"https": "http://proxy:3128"},
+            "the proxy http://proxy:3128 refused",
+        ),
+        ("SSLError(SSLCertVerificationError", {}, "a certificate could not be verified"),
+        ("Failed to establish a new connection: [Errno -3]", {}, "the package index cannot be reached"),
+        ("ERROR: No matching distribution found for monai", {}, "no version fits this Python"),
+        ("PermissionError: [Errno 13] Permission denied", {}, "Slicer's own folder cannot be written to"),
+        ("", {"http": "http://proxy"}, "pip gave no reason; is the proxy http://proxy right"),
+        ("something else", {}, "the log in the Python console says why"),
+    ],
+)
+def test_each_failure_has_its_own_words(output, proxies, words):
+    assert words in explain_failure(output, proxies)

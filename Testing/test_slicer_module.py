@@ -1,0 +1,62 @@
+"""The module file: its own test, and what opening it costs."""
+
+import subprocess
+import sys
+import unittest
+from types import SimpleNamespace
+
+import slicer
+
+from helpers import REPOSITORY
+
+
+def test_the_self_test_of_the_module_passes_on_the_stand_in(qt, scene, monkeypatch):
+    """Its own run is in Slicer, by run_self_tests.py; here its code is at least executed."""
+    from LiverUNet import LiverUNetTest, LiverUNetWidget
+
+    parent = slicer.qMRMLWidget()
+    parent.setLayout(qt.QVBoxLayout())
+    widget = LiverUNetWidget(parent)
+    module = SimpleNamespace(widgetRepresentation=lambda: SimpleNamespace(self=lambda: widget))
+    monkeypatch.setattr(slicer.modules, "liverunet", module, raising=False)
+    monkeypatch.setattr(slicer.app, "processEvents", qt.QApplication.processEvents, raising=False)
+    slicer.app.testing = True
+    widget.setup()
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(LiverUNetTest).run(result)
+    widget.cleanup()
+    assert result.testsRun == 5
+    assert not result.skipped
+    assert not result.errors + result.failures, (result.errors + result.failures)[0][1]
+
+
+def test_opening_the_module_imports_neither_torch_nor_monai_nor_nibabel():
+    code = (
+        "import sys; sys.path.insert(0, 'Testing');"
+        "import slicer_standin; slicer_standin.install_qt(); import LiverUNet;"
+        "print([name for name in ('torch', 'monai', 'nibabel', 'matplotlib', 'pydicom') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_without_the_packages_the_modules_own_test_is_visibly_skipped(scene, monkeypatch):
+    from LiverUNet import LiverUNetTest
+    from LiverUNetPanel import installer
+
+    monkeypatch.setattr(installer, "unmet", list)
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(LiverUNetTest).run(result)
+    assert {reason for _, reason in result.skipped} == {"not installed: torch>=2.4, monai>=1.5.1, nibabel>=5"}
+    assert len(result.skipped) == result.testsRun == 5
+
+
+def test_the_module_says_what_it_is_and_under_which_licence(scene):
+    from LiverUNet import LiverUNet
+
+    parent = SimpleNamespace()
+    LiverUNet(parent)
+    assert parent.categories == ["Segmentation"]
+    assert "non-commercial" in parent.helpText
+    assert parent.contributors
+    assert "MONAI" in parent.acknowledgementText

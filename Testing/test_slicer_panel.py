@@ -1,0 +1,302 @@
+"""The panel on stand-in widgets: what can be pressed when, whole runs, and every way a start can fail."""
+
+import time
+
+import numpy as np
+import pytest
+import slicer
+
+from helpers import SPACING_MM
+from LiverUNetLib.exchange import pack_model
+from LiverUNetLib.formats import write_volume
+from LiverUNetLib.phantom import abdomen, axial_affine
+from mrml_helpers import add_volume, measured, node_names
+from slicer_standin.picture import draw
+
+
+@pytest.fixture
+def own_models(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIVER_UNET_MODELS", str(tmp_path / "models"))
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def panel(qt, scene, threshold_model, own_models):
+    """The widget, on the model of thresholds."""
+    from LiverUNetLib.exchange import install_model
+    from LiverUNetPanel.widget import LiverUNetWidget
+
+    install_model(threshold_model.folder)
+    parent = slicer.qMRMLWidget()
+    parent.setLayout(qt.QVBoxLayout())
+    widget = LiverUNetWidget(parent)
+    widget.setup()
+    widget._parameterNode.model = "threshold"
+    widget.models.show("threshold")
+    widget.settings.device = "cpu"
+    yield widget
+    widget.cleanup()
+
+
+def run_to_the_end(panel, seconds=60):
+    """Let the event loop turn until the run is over."""
+    import qt
+
+    end = time.monotonic() + seconds
+    while panel.runner.running:
+        qt.QApplication.processEvents()
+        assert time.monotonic() < end, panel.ui.statusLabel.text()
+
+
+def run_until(panel, stage):
+    import qt
+
+    while stage not in panel.ui.statusLabel.text():
+        qt.QApplication.processEvents()
+        assert panel.runner.running
+
+
+def state(button):
+    return button.isEnabled(), button.toolTip()
+
+
+def test_a_property_set_as_pythonqt_does_changes_the_widget(panel):
+    """The trap of PySide6: otherwise it would set an attribute, and every test of a state would lie."""
+    from LiverUNetPanel.buttons import enableOrSayWhy
+
+    enableOrSayWhy(panel.ui.segmentButton, "missing", "")
+    assert not panel.ui.segmentButton.isEnabled()
+    enableOrSayWhy(panel.ui.segmentButton, "", "what")
+    assert state(panel.ui.segmentButton) == (True, "what")
+
+
+def test_without_a_volume_the_button_says_what_is_missing(panel):
+    assert state(panel.ui.segmentButton) == (False, "Choose a CT volume.")
+    assert state(panel.ui.segmentAllButton)[0] is False
+    assert state(panel.ui.segmentFolderButton) == (False, "Choose both folders.")
+    assert state(panel.ui.editButton) == (False, "There is no liver yet.")
+    assert state(panel.ui.copyButton) == (False, "There is no result yet.")
+    assert state(panel.ui.withdrawButton) == (False, "You have agreed to no licence.")
+
+
+def test_a_volume_that_is_chosen_can_be_segmented(panel, a_volume):
+    panel._parameterNode.volume = a_volume
+    assert panel.ui.volumeSelector.currentNode() is a_volume
+    assert state(panel.ui.segmentButton) == (True, "Find the liver.")
+
+
+def test_a_whole_run_fills_result_and_buttons(panel, a_volume):
+    panel._parameterNode.volume = a_volume
+    panel.ui.segmentButton.click()
+    assert panel.ui.segmentButton.text() == "Cancel"
+    assert state(panel.ui.segmentAllButton) == (False, "Wait for the run to end, or cancel it.")
+    run_to_the_end(panel)
+    node = panel._parameterNode.segmentation
+    assert panel.ui.segmentButton.text() == "Segment"
+    assert panel.ui.statusLabel.text() == "Done."
+    assert panel.ui.resultLabel.text().startswith(f"CT\nLiver: {measured(node)[0]:.0f} ml")
+    assert panel.ui.segmentationSelector.currentNode() is node
+    assert panel.ui.show3DButton.node is node
+    panel.ui.copyButton.click()
+    assert "ml" in slicer.app.clipboard().text
+    panel.ui.tableButton.click()
+    assert slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLTableNode").GetNumberOfRows() == 1
+    panel.ui.editButton.click()
+    assert slicer.modules.segmenteditor.editor.segmentationNode() is node
+
+
+def test_cancel_writes_nothing_and_another_run_can_begin(panel, a_volume, scene):
+    panel._parameterNode.volume = a_volume
+    before = node_names(scene)
+    panel.ui.segmentButton.click()
+    run_until(panel, "Segmenting")
+    panel.ui.segmentButton.click()
+    assert panel.ui.statusLabel.text() == "Cancelled; nothing was written."
+    assert node_names(scene) == before
+    panel.ui.segmentButton.click()
+    run_to_the_end(panel)
+    assert panel._parameterNode.segmentation
+
+
+def test_another_volume_does_not_replace_the_liver_of_the_one_before(panel, a_volume, a_phantom):
+    panel._parameterNode.volume = a_volume
+    panel.ui.segmentButton.click()
+    run_to_the_end(panel)
+    first = panel._parameterNode.segmentation
+    panel._parameterNode.volume = add_volume(a_phantom[0].hu_kji, a_phantom[0].affine, "other")
+    assert panel._parameterNode.segmentation is None
+    panel._parameterNode.volume = a_volume
+    assert panel._parameterNode.segmentation is first
+
+
+def test_closing_the_scene_in_mid_run_ends_it_cleanly(panel, a_volume, scene):
+    panel._parameterNode.volume = a_volume
+    panel.ui.segmentButton.click()
+    run_until(panel, "Segmenting")
+    scene.Clear(0)
+    assert not panel.runner.running
+    assert panel.ui.statusLabel.text() == "Cancelled; nothing was written."
+    assert not slicer.app.shown
+    assert state(panel.ui.segmentButton) == (False, "Choose a CT volume.")
+
+
+def test_leaving_the_module_lets_a_run_finish(panel, a_volume):
+    panel._parameterNode.volume = a_volume
+    panel.ui.segmentButton.click()
+    run_until(panel, "Segmenting")
+    panel.exit()
+    run_to_the_end(panel)
+    panel.enter()
+    assert panel.ui.segmentationSelector.currentNode() is panel._parameterNode.segmentation
+
+
+def test_quitting_in_mid_run_ends_it(panel, a_volume, scene):
+    panel._parameterNode.volume = a_volume
+    panel.ui.segmentButton.click()
+    run_until(panel, "Segmenting")
+    panel.cleanup()
+    assert not panel.runner.running
+    assert scene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is None
+
+
+def test_what_is_no_ct_is_shown_once_in_a_sentence(panel, scene):
+    panel._parameterNode.volume = add_volume(np.zeros((4, 4, 4), np.int16), np.eye(4), "flat")
+    panel.ui.segmentButton.click()
+    run_to_the_end(panel)
+    assert slicer.app.shown == ["LiverUNet could not finish.\n\nflat is constant: every voxel is 0; this is not a CT."]
+    assert panel.ui.statusLabel.text().startswith("flat is constant")
+    assert state(panel.ui.segmentButton)[0]
+
+
+def test_consent_is_asked_once_remembered_and_can_be_withdrawn(panel, a_volume):
+    panel._parameterNode.volume = a_volume
+    panel._onModelChosen("liver-ct")
+    panel.models.show("liver-ct")
+    slicer.app.answer = False
+    panel.ui.segmentButton.click()
+    assert not panel.runner.running
+    assert "Non-commercial research only" in slicer.app.asked[-1]
+    assert "was not agreed to" in panel.ui.statusLabel.text()
+    slicer.app.answer = True
+    panel.ui.segmentButton.click()
+    panel.ui.segmentButton.click()
+    asked = len(slicer.app.asked)
+    panel.ui.segmentButton.click()
+    panel.ui.segmentButton.click()
+    assert len(slicer.app.asked) == asked, "asked once"
+    assert state(panel.ui.withdrawButton)[0]
+    panel.ui.withdrawButton.click()
+    panel.ui.segmentButton.click()
+    panel.ui.segmentButton.click()
+    assert len(slicer.app.asked) == asked + 1
+
+
+def test_consent_is_never_asked_in_testing_mode(panel, a_volume):
+    panel._parameterNode.volume = a_volume
+    panel._onModelChosen("liver-ct")
+    panel.models.show("liver-ct")
+    slicer.app.testing = True
+    panel.ui.segmentButton.click()
+    assert panel.runner.running
+    panel.runner.cancel()
+    assert slicer.app.asked == []
+
+
+def test_a_permissive_licence_asks_nothing(panel, a_volume):
+    panel._parameterNode.volume = a_volume
+    panel.ui.segmentButton.click()
+    assert panel.runner.running
+    assert slicer.app.asked == []
+
+
+def test_a_failed_installation_is_said_once_and_the_button_stays(panel, a_volume, monkeypatch):
+    from LiverUNetPanel.installer import InstallationError
+
+    def fail(_folder):
+        raise InstallationError("monai could not be installed: the disk is full.")
+
+    panel._parameterNode.volume = a_volume
+    monkeypatch.setattr(panel.installer, "ensure", fail)
+    panel.ui.segmentButton.click()
+    assert slicer.app.shown == ["LiverUNet cannot start.\n\nmonai could not be installed: the disk is full."]
+    assert state(panel.ui.segmentButton) == (True, "Find the liver.")
+    monkeypatch.setattr(panel.installer, "ensure", lambda _folder: False)
+    panel.ui.segmentButton.click()
+    assert len(slicer.app.shown) == 1, "who declines is not told so"
+    assert panel.ui.statusLabel.text() == "Nothing was done: packages are missing and were not installed."
+    assert not panel.runner.running
+
+
+def test_all_volumes_of_the_scene(panel, a_volume, scene):
+    add_volume(np.zeros((4, 4, 4), np.int16), np.eye(4), "flat")
+    panel._parameterNode.volume = a_volume
+    panel.ui.segmentAllButton.click()
+    run_to_the_end(panel)
+    words = panel.ui.statusLabel.text()
+    assert words.startswith("1 volumes segmented, 1 failed")
+    assert "flat: flat is constant" in words
+    assert scene.GetFirstNodeByClass("vtkMRMLTableNode").GetCellText(0, 0) == "CT"
+
+
+def test_a_folder_of_scans(panel, tmp_path):
+    source, target = tmp_path / "scans", tmp_path / "livers"
+    source.mkdir()
+    shape = (96, 72, 44)
+    volume, _ = abdomen(axial_affine(SPACING_MM, shape), shape[::-1], noise_hu=0)
+    write_volume(source / "one.nii.gz", volume.hu_kji, volume.affine)
+    panel.ui.sourcePath.setText(str(source))
+    panel.ui.targetPath.setText(str(target))
+    assert state(panel.ui.segmentFolderButton) == (True, "Goes on where it stopped.")
+    panel.ui.segmentFolderButton.click()
+    run_to_the_end(panel)
+    assert panel.ui.statusLabel.text().startswith("1 of 1 scans segmented")
+    assert sorted(path.name for path in target.iterdir()) == ["liver.csv", "one_liver.seg.nrrd"]
+
+
+def test_models_come_in_and_go(panel, qt, threshold_model, own_models, tmp_path):
+    assert state(panel.ui.removeModelButton) == (True, "Delete this model from your own models.")
+    pack_model(threshold_model, tmp_path / "threshold.zip")
+    panel.ui.removeModelButton.click()
+    assert not (own_models / "threshold").exists()
+    assert panel.ui.modelSelector.currentText() == "liver-ct"
+    assert panel._parameterNode.model == "liver-ct"
+    assert state(panel.ui.removeModelButton) == (False, "Only models that you have added can be removed.")
+    qt.QFileDialog.chosen = str(tmp_path / "threshold.zip")
+    panel.ui.addModelButton.click()
+    run_to_the_end(panel)
+    assert panel._parameterNode.model == "threshold"
+    assert panel.ui.statusLabel.text() == "Installed threshold 1."
+    panel.ui.openModelButton.click()
+    assert qt.QDesktopServices.opened[-1] == str(own_models / "threshold")
+
+
+def test_a_model_that_is_gone_is_named_and_nothing_can_be_segmented(panel, a_volume):
+    panel._parameterNode.volume = a_volume
+    panel._parameterNode.model = "vanished"
+    panel.models.show("vanished")
+    panel._updateButtons()
+    assert panel.ui.modelCardLabel.text().startswith("There is no model 'vanished'")
+    assert state(panel.ui.segmentButton) == (False, panel.ui.modelCardLabel.text())
+
+
+def test_the_doctor_copies_what_it_finds(panel):
+    panel.ui.doctorButton.click()
+    run_to_the_end(panel)
+    assert "liver-ct" in slicer.app.clipboard().text
+    assert panel.ui.statusLabel.text().startswith("Copied for a bug report")
+
+
+def test_nothing_is_cut_off_in_a_picture_of_400_pixels_width(panel, a_volume, qt, tmp_path):
+    """The README's picture is made the same way, by Testing/draw_panel.py."""
+    panel._parameterNode.volume = a_volume
+    panel.ui.segmentButton.click()
+    run_to_the_end(panel)
+    width = 400
+    picture = draw(panel, width, 900)
+    assert panel.parent.width() == width
+    for name, widget in vars(panel.ui).items():
+        if widget.isVisible():
+            right = widget.mapTo(panel.parent, widget.rect().topRight()).x()
+            assert right <= width, name
+            assert widget.height() >= min(widget.heightForWidth(widget.width()), 400), f"{name} is cut off"
+    assert picture.save(str(tmp_path / "panel.png"))

@@ -60,3 +60,19 @@ def test_the_module_says_what_it_is_and_under_which_licence(scene):
     assert "non-commercial" in parent.helpText
     assert parent.contributors
     assert "MONAI" in parent.acknowledgementText
+
+
+def test_the_runner_of_the_self_tests_takes_nothing_for_granted(scene, monkeypatch):
+    from run_self_tests import module_names, run
+
+    assert "LiverUNet" in module_names(REPOSITORY)
+    good, report = run(["LiverUNet"])
+    assert not good
+    assert "not loaded by Slicer" in report
+    assert run([]) == (False, "")
+    monkeypatch.setattr(slicer.modules, "empty", object(), raising=False)
+    empty = SimpleNamespace(EmptyTest=type("EmptyTest", (unittest.TestCase,), {}))
+    monkeypatch.setitem(sys.modules, "Empty", empty)
+    assert run(["Empty"])[0] is False, "no test ran"
+    empty.EmptyTest.test_passes = unittest.TestCase.tearDown
+    assert run(["Empty"])[0] is True

@@ -229,6 +229,7 @@ def test_a_failed_installation_is_said_once_and_the_button_stays(panel, a_volume
 
 def test_all_volumes_of_the_scene(panel, a_volume, scene):
     add_volume(np.zeros((4, 4, 4), np.int16), np.eye(4), "flat")
+    scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "no CT at all")
     panel._parameterNode.volume = a_volume
     panel.ui.segmentAllButton.click()
     run_to_the_end(panel)

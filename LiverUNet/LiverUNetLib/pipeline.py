@@ -123,6 +123,7 @@ def segment(
             "model_version": model.card.version,
             "model_checksum": model.card.checksum,
             "model_license": model.card.license,
+            "settings": asdict(spec) | {"threshold": model.card.threshold},
             "device": device.name,
             "dtype": device.dtype,
             "seconds": round(time.monotonic() - started, 2),

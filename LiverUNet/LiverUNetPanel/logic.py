@@ -71,16 +71,10 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         self,
         volumeNode: vtkMRMLScalarVolumeNode,
         segmentationNode: vtkMRMLSegmentationNode | None = None,
-        *,
-        modelName: str = DEFAULT_MODEL,
-        deviceName: str = "auto",
-        roiNode: vtkMRMLMarkupsROINode | None = None,
+        **options: Any,
     ) -> Outcome:
-        """Segment a volume and return when it is done; the arguments are those of `segmentSteps`."""
-        steps = self.segmentSteps(
-            volumeNode, segmentationNode, modelName=modelName, deviceName=deviceName, roiNode=roiNode
-        )
-        return finish(steps)
+        """Segment a volume and return when it is done; arguments and errors are those of `segmentSteps`."""
+        return finish(self.segmentSteps(volumeNode, segmentationNode, **options))
 
     def segmentSteps(
         self,
@@ -146,6 +140,11 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         about = f"Slicer       {getattr(slicer.app, 'applicationVersion', 'unknown')}"
         lines = yield from in_background("Examining", lambda: list(examine()))
         return "\n".join([about, *lines])
+
+    def ctVolumes(self) -> list[vtkMRMLScalarVolumeNode]:
+        """The volumes of the scene that can be a CT: label maps and colour volumes are scalar volumes to MRML too."""
+        kind = "vtkMRMLScalarVolumeNode"
+        return [node for node in slicer.util.getNodesByClass(kind) if node.GetClassName() == kind]
 
     def ownSegmentation(self, volumeNode: vtkMRMLScalarVolumeNode | None) -> vtkMRMLSegmentationNode | None:
         """The segmentation of this volume in which LiverUNet has put a liver before."""

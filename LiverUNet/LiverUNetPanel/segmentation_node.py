@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -157,4 +158,5 @@ def _attributes(result: Segmentation) -> dict[str, str]:
     }
     madeBy = {name: str(result.provenance[key]) for name, key in names.items()}
     packages = ", ".join(f"{name} {version}" for name, version in result.provenance["packages"].items())
-    return madeBy | {"Packages": packages, "Warnings": " ".join(result.warnings)}
+    settings = json.dumps(result.provenance["settings"])
+    return madeBy | {"Settings": settings, "Packages": packages, "Warnings": " ".join(result.warnings)}

@@ -30,11 +30,11 @@ class Settings:
 
     def hasConsent(self, license: str) -> bool:  # noqa: A002 - it is one
         """Whether a person has agreed to a licence; its very words count, so that a changed one is asked again."""
-        return license in self._consents()
+        return _line(license) in self._consents()
 
     def addConsent(self, license: str) -> None:  # noqa: A002
         """Remember that a person has agreed."""
-        self._set("Consents", "\n".join([*self._consents(), license]))
+        self._set("Consents", "\n".join([*self._consents(), _line(license)]))
 
     def withdrawConsents(self) -> None:
         """Forget every agreement; the next run asks again."""
@@ -54,3 +54,7 @@ class Settings:
     @staticmethod
     def _set(name: str, value: str) -> None:
         slicer.app.userSettings().setValue(f"LiverUNet/{name}", value)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

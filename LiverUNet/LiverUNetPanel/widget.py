@@ -106,9 +106,7 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Show the scene's choices; the first volume is chosen if there is none."""
         self.setParameterNode(self.logic.getParameterNode())
         if not self._parameterNode.volume:
-            first = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
-            if first:
-                self._parameterNode.volume = first
+            self._parameterNode.volume = next(iter(self.logic.ctVolumes()), None)
 
     def setParameterNode(self, parameterNode: LiverUNetParameterNode | None) -> None:
         """Show and observe a parameter node, or none."""
@@ -164,8 +162,8 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSegmentAll(self) -> None:
         """Segment every scalar volume of the scene."""
         if self._mayRun():
-            volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-            self._start(self.logic.segmentAllSteps(volumes, **self._modelAndDevice()), self._onAllSegmented)
+            steps = self.logic.segmentAllSteps(self.logic.ctVolumes(), **self._modelAndDevice())
+            self._start(steps, self._onAllSegmented)
 
     def onSegmentFolder(self) -> None:
         """Segment files into files."""
@@ -196,7 +194,6 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Whether packages are there and the model's licence is agreed to; asks where it must."""
         with slicer.util.tryWithErrorDisplay(_("LiverUNet cannot start.")):
             return self._ensureAgreed(self.models.model()) and self._ensureInstalled()
-        return False
 
     def _ensureAgreed(self, model: LiverModel) -> bool:
         card = model.card

@@ -111,7 +111,7 @@ def test_cancel_writes_nothing_and_another_run_can_begin(panel, a_volume, scene)
     panel.ui.segmentButton.click()
     run_until(panel, "Segmenting")
     panel.ui.segmentButton.click()
-    assert panel.ui.statusLabel.text() == "Cancelled; nothing was written."
+    assert panel.ui.statusLabel.text() == "Cancelled; nothing unfinished was written."
     assert node_names(scene) == before
     panel.ui.segmentButton.click()
     run_to_the_end(panel)
@@ -129,13 +129,23 @@ def test_another_volume_does_not_replace_the_liver_of_the_one_before(panel, a_vo
     assert panel._parameterNode.segmentation is first
 
 
+def test_a_volume_chosen_in_mid_run_does_not_get_the_segmentation_of_another(panel, a_volume, a_phantom):
+    panel._parameterNode.volume = a_volume
+    panel.ui.segmentButton.click()
+    run_until(panel, "Segmenting")
+    panel._parameterNode.volume = add_volume(a_phantom[0].hu_kji, a_phantom[0].affine, "other")
+    run_to_the_end(panel)
+    assert panel._parameterNode.segmentation is None
+    assert panel.logic.ownSegmentation(a_volume)
+
+
 def test_closing_the_scene_in_mid_run_ends_it_cleanly(panel, a_volume, scene):
     panel._parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_until(panel, "Segmenting")
     scene.Clear(0)
     assert not panel.runner.running
-    assert panel.ui.statusLabel.text() == "Cancelled; nothing was written."
+    assert panel.ui.statusLabel.text() == "Cancelled; nothing unfinished was written."
     assert not slicer.app.shown
     assert state(panel.ui.segmentButton) == (False, "Choose a CT volume.")
 

@@ -52,7 +52,8 @@ def install_model(source: Path, *, overwrite: bool = False) -> LiverModel:
         target = model_folders()[-1] / model.card.name
         if target.exists() and not overwrite:
             raise OutputError(
-                f"A model {model.card.name} is installed already in {target}; allow replacing it (--overwrite)."
+                f"A model {model.card.name} is installed already in {target}; "
+                "remove it first or allow replacing it (--overwrite)."
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         with staged(target) as temporary:

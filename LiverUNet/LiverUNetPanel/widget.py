@@ -153,11 +153,11 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.runner.running:
             self.runner.cancel()
         elif self._mayRun():
-            chosen = self._parameterNode
+            chosen, volume = self._parameterNode, self._parameterNode.volume
             steps = self.logic.segmentSteps(
-                chosen.volume, chosen.segmentation, roiNode=chosen.region, **self._modelAndDevice()
+                volume, chosen.segmentation, roiNode=chosen.region, **self._modelAndDevice()
             )
-            self._start(steps, self._onSegmented)
+            self._start(steps, lambda outcome: self._onSegmented(outcome, volume))
 
     def onSegmentAll(self) -> None:
         """Segment every scalar volume of the scene."""
@@ -175,8 +175,9 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onAddModel(self) -> None:
         """Install a model from a zip."""
         path = qt.QFileDialog.getOpenFileName(self.parent, _("Add a model"), "", _("Models (*.zip)"))
-        if path and self._ensureInstalled():
-            self._start(self.logic.installModelSteps(Path(path)), self._onModelAdded)
+        with slicer.util.tryWithErrorDisplay(_("The model was not added.")):
+            if path and self._ensureInstalled():
+                self._start(self.logic.installModelSteps(Path(path)), self._onModelAdded)
 
     def onDoctor(self) -> None:
         """Examine this installation and copy what is found."""
@@ -233,8 +234,8 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.statusLabel.text = progress.stage + count
 
     def onCancelled(self) -> None:
-        """Say that nothing came of it."""
-        self._ended(_("Cancelled; nothing was written."))
+        """Say what came of it."""
+        self._ended(_("Cancelled; nothing unfinished was written."))
 
     def onFailed(self, error: Exception) -> None:
         """Show what was wrong, once."""
@@ -242,9 +243,9 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         with slicer.util.tryWithErrorDisplay(_("LiverUNet could not finish.")):
             raise error
 
-    def _onSegmented(self, outcome: Outcome) -> None:
+    def _onSegmented(self, outcome: Outcome, volume: slicer.vtkMRMLScalarVolumeNode) -> None:
         self._ended(_("Done."))
-        if self._parameterNode and outcome.segmentationNode:
+        if outcome.segmentationNode and self._parameterNode and self._parameterNode.volume is volume:
             self._parameterNode.segmentation = outcome.segmentationNode
         self.result.show(outcome)
 
@@ -309,7 +310,9 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.segmentButton.text = _("Cancel") if running else _("Segment")
         missing = "" if running else noVolume or noModel
         enableOrSayWhy(
-            ui.segmentButton, missing, _("End the run; nothing is written.") if running else _("Find the liver.")
+            ui.segmentButton,
+            missing,
+            _("End the run; nothing unfinished is written.") if running else _("Find the liver."),
         )
         enableOrSayWhy(
             ui.segmentAllButton, busy or noVolume or noModel, _("What this model has done already is passed over.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,10 +23,15 @@ class AugmentationSettings:
         p_flip_left_right, p_flip_top_bottom: mirror a slice. Off by default: the liver lies on the right.
         rotation_degrees, scaling, shift: of one affine map; scaling in factors around 1, shift in shares of the side.
         blur_px: standard deviation of the Gaussian, in pixels of the model grid.
-        noise: standard deviation, in units of the window's half width (0.05 is 10 HU of [-160, 240]).
+        noise: highest standard deviation, low ones are likelier; in units of the window's half width, of which 0.05
+            is 10 HU of [-160, 240].
         contrast, gamma: factors are drawn from [1 / (1 + x), 1 + x].
         shift_hu: of all but air, in units of the window's half width.
         liver_shift: the same, of the liver alone: fatty livers, and other phases of contrast.
+        lesion: largest radius, in shares of the side, of an ellipse of another density, drawn inside the liver or
+            outside of it: a tumour, a cyst, or a mass of another organ, which the mask never shows.
+        p_fluid: fat around the liver becomes fluid, as in ascites.
+        streaks: amplitude of rays from a point, as metal and arms cause, in units of the window's half width.
         low_resolution: pixels are enlarged by up to this factor and interpolated back.
         p_context_dropout: all context slices are replaced by the middle one, as in thick or single slice scans.
     """
@@ -39,7 +45,7 @@ class AugmentationSettings:
     p_blur: float = 0.15
     blur_px: float = 1.2
     p_noise: float = 0.3
-    noise: float = 0.12
+    noise: float = 0.35
     p_contrast: float = 0.5
     contrast: float = 0.3
     p_gamma: float = 0.35
@@ -48,6 +54,11 @@ class AugmentationSettings:
     shift_hu: float = 0.2
     p_liver_shift: float = 0.35
     liver_shift: float = 0.4
+    p_lesion: float = 0.2
+    lesion: float = 0.2
+    p_fluid: float = 0.05
+    p_streaks: float = 0.08
+    streaks: float = 0.4
     p_low_resolution: float = 0.1
     low_resolution: float = 2.5
     p_context_dropout: float = 0.1
@@ -67,6 +78,7 @@ def augment(
     """
     draw = _Draw(len(image), generator, image.device)
     image, mask = _move(image, mask, settings, draw)
+    image = _change_tissue(image, mask, settings, draw)
     image = _change_contrast(image, mask, settings, draw)
     image = _degrade(image, settings, draw)
     middle = image.shape[1] // 2
@@ -97,6 +109,12 @@ class _Draw:
         """0 where nothing happens, else uniform in [-most, most]."""
         return torch.where(self.happens(probability), self.uniform(-most, most), 0.0)
 
+    def pixel(self, weight: torch.Tensor) -> torch.Tensor:
+        """One pixel, drawn by weight (batch, 1, rows, columns): its place as (batch, 2), row and column."""
+        flat = (weight.flatten(1) + 1e-6).cpu()
+        index = torch.multinomial(flat, 1, generator=self._generator).to(self._device)[:, 0]
+        return torch.stack([index // weight.shape[3], index % weight.shape[3]], dim=1)
+
     def noise(self, like: torch.Tensor) -> torch.Tensor:
         return torch.randn(like.shape, generator=self._generator).to(self._device)
 
@@ -124,6 +142,49 @@ def _move(
     return both[:, :-1] + AIR, both[:, -1:]
 
 
+def _change_tissue(
+    image: torch.Tensor, mask: torch.Tensor, settings: AugmentationSettings, draw: _Draw
+) -> torch.Tensor:
+    """A lesion or a mass, and fluid around the liver; the mask stays as it is."""
+    body = (image[:, image.shape[1] // 2, None] > AIR + 0.2).float()
+    where = torch.where(draw.happens(0.5), mask, body * (1 - mask))
+    centre, density = draw.pixel(where), draw.uniform(-0.25, 0.35)
+    radius_row, radius_column = (draw.uniform(0.1, 1) * settings.lesion * image.shape[2] for _ in "rc")
+
+    def lesion(part: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        row, column = _from(centre[chosen], part)
+        distance = (row / radius_row[chosen]) ** 2 + (column / radius_column[chosen]) ** 2
+        share = 0.8 * where[chosen] * ((1.2 - distance).clamp(0, 0.2) / 0.2)
+        return part + (density[chosen] - part) * share
+
+    def fluid(part: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        liver = mask[chosen]
+        around = (_blur(liver, torch.full((len(liver), 1, 1, 1), 5.0, device=liver.device)) > 0.05) & (liver < 0.5)
+        fat = (part > AIR + 0.05) & (part < -0.35)
+        return torch.where(around & fat, part * 0.2 - 0.12, part)
+
+    image = _sometimes(image, draw.happens(settings.p_lesion), lesion)
+    return _sometimes(image, draw.happens(settings.p_fluid), fluid)
+
+
+def _sometimes(
+    image: torch.Tensor, happens: torch.Tensor, change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """Change only the slices to which it happens; most changes are rare and cost more than the choice."""
+    chosen = happens.flatten()
+    if not chosen.any():
+        return image
+    image = image.clone()
+    image[chosen] = change(image[chosen], chosen)
+    return image
+
+
+def _from(pixel: torch.Tensor, image: torch.Tensor) -> list[torch.Tensor]:
+    """Rows and columns counted from a pixel of each slice, both (batch, 1, rows, columns)."""
+    axes = torch.meshgrid(*(torch.arange(size, device=image.device) for size in image.shape[2:]), indexing="ij")
+    return [(axis - pixel[:, n].view(-1, 1, 1, 1)).float() for n, axis in enumerate(axes)]
+
+
 def _change_contrast(
     image: torch.Tensor, mask: torch.Tensor, settings: AugmentationSettings, draw: _Draw
 ) -> torch.Tensor:
@@ -139,17 +200,31 @@ def _change_contrast(
 
 
 def _degrade(image: torch.Tensor, settings: AugmentationSettings, draw: _Draw) -> torch.Tensor:
-    """Blur, low resolution and noise."""
-    blurred = _blur(image, draw.uniform(0.3, settings.blur_px))
-    image = torch.where(draw.happens(settings.p_blur), blurred, image)
-    coarse = draw.happens(settings.p_low_resolution)
-    if coarse.any():
-        factor = 1 / (1 + (settings.low_resolution - 1) * float(draw.uniform(0, 1)[0]))
-        small = interpolate(image, scale_factor=factor, mode="bilinear", antialias=True)
-        image = torch.where(coarse, interpolate(small, size=image.shape[2:], mode="bilinear"), image)
-    deviation = draw.uniform(0, settings.noise) * draw.happens(settings.p_noise)
-    if deviation.any():
-        image = image + deviation * draw.noise(image)
+    """Blur, low resolution, streaks and noise."""
+    sigma = draw.uniform(0.3, settings.blur_px)
+    factor = 1 / (1 + (settings.low_resolution - 1) * float(draw.uniform(0, 1)[0]))
+    source, rays, amplitude = draw.pixel(torch.ones_like(image[:, :1])), draw.uniform(5, 15), draw.uniform(0, 1)
+    deviation = draw.uniform(0, 1) ** 2 * settings.noise
+
+    def blur(part: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        return _blur(part, sigma[chosen])
+
+    def coarsen(part: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        small = interpolate(part, scale_factor=factor, mode="bilinear", antialias=True)
+        return interpolate(small, size=part.shape[2:], mode="bilinear")
+
+    def streak(part: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        row, column = _from(source[chosen], part)
+        pattern = torch.sin(torch.round(rays[chosen]) * torch.atan2(row, column)) ** 3
+        return part + pattern * settings.streaks * amplitude[chosen] * (part > AIR + 0.01)
+
+    def grain(part: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        return part + deviation[chosen] * draw.noise(part)
+
+    image = _sometimes(image, draw.happens(settings.p_blur), blur)
+    image = _sometimes(image, draw.happens(settings.p_low_resolution), coarsen)
+    image = _sometimes(image, draw.happens(settings.p_streaks), streak)
+    image = _sometimes(image, draw.happens(settings.p_noise), grain)
     return image.clamp(-1, 1)
 
 

@@ -97,8 +97,8 @@ def test_a_split_never_shares_a_patient_and_is_drawn_by_its_seed():
 def test_a_split_that_cannot_be_made_says_why():
     with pytest.raises(TrainingError, match="Cannot hold out typo"):
         split_by_patient(["a", "b", "c"], held_out=["typo"])
-    with pytest.raises(TrainingError, match="1 patient is left"):
-        split_by_patient(["a", "b"], held_out=["a"])
+    with pytest.raises(TrainingError, match="No patient is left for training"):
+        split_by_patient(["a", "b"], held_out=["a", "b"])
     with pytest.raises(TrainingError, match="between 0 and 1"):
         split_by_patient(["a", "b"], validation=1.5)
 

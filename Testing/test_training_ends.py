@@ -1,21 +1,16 @@
 """When a training ends, what it does when it diverges or runs out of memory, and where it may start."""
 
 import contextlib
-import json
 import logging
 from dataclasses import replace
 
 import pytest
 import torch
 
-from helpers import NETWORK, SETTINGS, assert_same_weights, weights_of
+from helpers import SETTINGS, assert_same_weights, weights_of
 from LiverUNetLib.environment import Device
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.model import open_model
 from LiverUNetTrainLib import learner
-from LiverUNetTrainLib.cli import main
-from LiverUNetTrainLib.dataset import split_by_patient
-from LiverUNetTrainLib.export import Statement, export_run
 from LiverUNetTrainLib.learner import Learner
 from LiverUNetTrainLib.run_folder import EpochLog
 from LiverUNetTrainLib.training import Trainer
@@ -144,32 +139,3 @@ def test_out_of_memory_halves_the_batch_in_words(caplog):
     assert network.seen == [16, 8, 4, 4, 4, 4, 4, 4, 4, 4]
     assert "going on with 4 slices at once" in caplog.text
     assert network.scale.item() != 1
-
-
-@pytest.fixture
-def a_model(a_trainer, tmp_path):
-    """A model trained on phantoms that holds out patient3."""
-    list(a_trainer("parent-run").epochs())
-    return export_run(tmp_path / "parent-run", tmp_path / "parent", Statement("parent", license="CC0-1.0"))
-
-
-def test_fine_tuning_starts_from_the_parent_and_inherits_its_lineage(a_model, a_cache, tmp_path, capsys):
-    train = ["train", str(a_cache.folder), "--run", str(tmp_path / "child-run"), "--from", str(a_model.folder)]
-    few = ["--epochs", "1", "--learning-rate", "1e-12", "--device", "cpu"]
-    assert main([*train, *few]) == 1
-    assert "patient3 must never train: parent holds them out; add them to --hold-out" in capsys.readouterr().err
-    assert main([*train, *few, "--hold-out", "patient3", "patient0"]) == 0
-    assert main(["export", str(tmp_path / "child-run"), "-o", str(tmp_path / "child")]) == 0
-    child = open_model(tmp_path / "child")
-    assert set(child.card.lineage.held_out) == {"patient0", "patient3"}
-    assert set(a_model.card.lineage.training) <= set(child.card.lineage.training)
-    assert json.loads((tmp_path / "child-run/settings.json").read_text())["parent"]["checksum"] == a_model.card.checksum
-    parent, tuned = a_model.state_dict(), child.state_dict()
-    assert torch.allclose(parent["1.weight"].float(), tuned["1.weight"].float(), atol=1e-3)
-
-
-def test_a_parent_of_another_grid_is_refused(a_model, a_cache, tmp_path, cpu):
-    other = replace(a_cache, preprocessing=replace(a_cache.preprocessing, pixel_mm=3.0))
-    split = split_by_patient([case.name for case in a_cache.cases], held_out=["patient3"])
-    with pytest.raises(TrainingError, match="made for another model grid"):
-        Trainer(other, split, tmp_path / "x", network=NETWORK, settings=SETTINGS, device=cpu, parent=a_model)

@@ -32,7 +32,9 @@ def add_commands(commands: Any) -> None:
 
 
 def _add_recipe_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--recipe", choices=("standard", "notebook"), default="standard", help="(%(default)s)")
+    command.add_argument(
+        "--recipe", choices=("standard", "notebook", "fine-tuning"), help="(standard, with --from fine-tuning)"
+    )
     command.add_argument("--validation", type=float, help=f"share of the patients that validates {FROM_RECIPE}")
     command.add_argument("--epochs", type=int, help=f"passes over the data {FROM_RECIPE}")
     command.add_argument("--batch-size", type=int, help=f"slices in a batch {FROM_RECIPE}")
@@ -48,7 +50,8 @@ def _add_recipe_options(command: argparse.ArgumentParser) -> None:
 def _recipe(options: argparse.Namespace) -> Recipe:
     from .recipes import RECIPES
 
-    return RECIPES[options.recipe].with_settings(vars(options))
+    named = options.recipe or ("fine-tuning" if getattr(options, "parent", None) else "standard")
+    return RECIPES[named].with_settings(vars(options))
 
 
 def _add_train(commands: Any) -> None:
@@ -80,19 +83,18 @@ def _train_together(options: argparse.Namespace, world: World) -> None:
 
     from .cache import open_cache
     from .dataset import split_by_patient
+    from .finetuning import split_for_finetuning
     from .run_folder import EpochLog
     from .training import Trainer
 
     recipe, cache = _recipe(options), open_cache(options.cache)
     parent = find_model(options.parent) if options.parent else None
+    division = {"held_out": options.hold_out, "validation": recipe.validation, "seed": recipe.settings.seed}
     if parent:
         recipe = replace(recipe, network=parent.card.network, context_mm=parent.card.preprocessing.context_mm)
-    split = split_by_patient(
-        [case.name for case in cache.cases],
-        held_out=options.hold_out,
-        validation=recipe.validation,
-        seed=recipe.settings.seed,
-    )
+        split, replayed = split_for_finetuning(cache, parent, **division)
+    else:
+        split, replayed = split_by_patient([case.name for case in cache.cases], **division), ()
     trainer = Trainer(
         recipe.view(cache),
         split,
@@ -102,6 +104,7 @@ def _train_together(options: argparse.Namespace, world: World) -> None:
         device=device_for(world.device_name(options.device)),
         resume=options.resume,
         parent=parent,
+        replayed=replayed,
         world=world,
     )
     with _progress_bar(shown=world.speaks) as bar:
@@ -191,13 +194,13 @@ def _crossval_command(options: argparse.Namespace) -> str:
 
 @contextmanager
 def _progress_bar(*, shown: bool = True) -> Iterator[tqdm]:
-    """A bar on stderr; Ctrl-C says how to go on."""
+    """A bar on stderr, if that is a terminal; Ctrl-C says how to go on."""
     from tqdm import tqdm
 
     from LiverUNetLib.errors import TrainingError
 
     try:
-        with tqdm(unit="batch", leave=False, file=sys.stderr, disable=not shown) as bar:
+        with tqdm(unit="batch", leave=False, file=sys.stderr, disable=None if shown else True) as bar:
             yield bar
     except KeyboardInterrupt:
         raise TrainingError("Stopped; what was finished is kept, the next run (train: --resume) goes on.") from None

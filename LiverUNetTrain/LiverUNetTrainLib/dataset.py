@@ -14,7 +14,7 @@ from LiverUNetLib.errors import ScanError, TrainingError
 from LiverUNetLib.formats import read_mask, read_volume
 from LiverUNetLib.volume import CTVolume, check_ct
 
-__all__ = ["Case", "CheckedCase", "Split", "check_case", "content_hash", "split_by_patient"]
+__all__ = ["Case", "CheckedCase", "Split", "check_case", "check_liver", "content_hash", "split_by_patient"]
 
 # An adult liver has 1.0 to 2.5 l; a partial scan shows less of it, metastases can double it.
 PLAUSIBLE_LIVER_ML = (5.0, 6000.0)
@@ -85,14 +85,19 @@ def check_case(case: Case) -> CheckedCase:
     scan, mask = case.read()
     check_ct(scan)
     liver_ml = float(mask.hu_kji.sum(dtype=np.int64)) * mask.voxel_ml
+    check_liver(liver_ml, case.mask.name)
+    return CheckedCase(case, scan, mask, content_hash(scan), liver_ml)
+
+
+def check_liver(liver_ml: float, name: str) -> None:
+    """Raise ScanError unless a mask, called `name` in the message, can be that of a liver."""
     if liver_ml == 0:
-        raise ScanError(f"{case.mask.name} is empty: a case to learn from needs a liver.")
+        raise ScanError(f"{name} is empty: a case to learn from needs a liver.")
     low, high = PLAUSIBLE_LIVER_ML
     if not low <= liver_ml <= high:
         raise ScanError(
-            f"{case.mask.name} marks {liver_ml:.0f} ml, a liver has {low:.0f} to {high:.0f} ml; check mask and spacing."
+            f"{name} marks {liver_ml:.0f} ml, a liver has {low:.0f} to {high:.0f} ml; check mask and spacing."
         )
-    return CheckedCase(case, scan, mask, content_hash(scan), liver_ml)
 
 
 def content_hash(scan: CTVolume) -> str:
@@ -118,10 +123,10 @@ def split_by_patient(
     """Draw the validation patients at random from those not held out; one name is one patient.
 
     Args:
-        validation: their share, rounded, at least one patient.
+        validation: their share, rounded, at least one patient; a single patient trains and nobody validates.
 
     Raises:
-        TrainingError: an unknown name is held out, or fewer than two patients are left.
+        TrainingError: an unknown name is held out, or no patient is left.
     """
     held_out = tuple(sorted(set(held_out)))
     unknown = sorted(set(held_out) - set(names))
@@ -130,13 +135,11 @@ def split_by_patient(
             f"Cannot hold out {', '.join(unknown)}: there is no such case among {', '.join(sorted(names))}."
         )
     rest = sorted(set(names) - set(held_out))
-    if len(rest) < 2:
-        raise TrainingError(
-            f"{len(rest)} patient is left for training and validation, 2 are needed; add cases or hold out fewer."
-        )
+    if not rest:
+        raise TrainingError("No patient is left for training; add cases or hold out fewer.")
     if not 0 < validation < 1:
         raise TrainingError(f"The validation share must lie between 0 and 1, not {validation:g}.")
-    count = min(max(round(validation * len(rest)), 1), len(rest) - 1)
+    count = min(max(round(validation * len(rest)), 1), len(rest) - 1)  # a single patient trains
     drawn = set(random.Random(seed).sample(rest, count))  # noqa: S311 - no cryptography
     return Split(
         training=tuple(name for name in rest if name not in drawn),

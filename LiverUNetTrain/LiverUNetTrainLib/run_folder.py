@@ -5,6 +5,8 @@ log.jsonl       one line an epoch
 last.pt         everything that resuming needs
 best.pt         the averaged weights with the best validation Dice
 stop            made by anybody: the training ends after the batch in hand
+end.json        why it ended; missing while it works, and after a crash
+running         locked by the process that works here, see `occupancy`
 """
 
 from __future__ import annotations
@@ -110,6 +112,19 @@ class RunFolder:
     def withdraw_stop(self) -> None:
         """Forget that somebody did."""
         (self.path / "stop").unlink(missing_ok=True)
+
+    def write_end(self, words: str, *, interrupted: bool) -> None:
+        """Say why the training has ended, and whether it could go on."""
+        write_json(self.path / "end.json", {"words": words, "interrupted": interrupted})
+
+    def end(self) -> dict[str, Any]:
+        """What `write_end` wrote; empty if the training works or has died."""
+        path = self.path / "end.json"
+        return read_json(path, TrainingError) if path.exists() else {}
+
+    def forget_end(self) -> None:
+        """The training goes on."""
+        (self.path / "end.json").unlink(missing_ok=True)
 
     def checkpoint(self, device: str) -> tuple[dict[str, Any], list[EpochLog]]:
         """The last checkpoint and the epochs up to it; there is one before the first epoch."""

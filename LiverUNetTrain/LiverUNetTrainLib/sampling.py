@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -27,13 +27,22 @@ class SliceSampler:
             case.name: context_indices(len(case.image), case.slice_mm, cache.preprocessing.context_mm) for case in cases
         }
 
-    def epoch(self, seed: int, epoch: int, *, empty_slices: float) -> list[Slice]:
-        """All slices with liver and a share of those without, in random order."""
+    def epoch(
+        self, seed: int, epoch: int, *, empty_slices: float, replayed: Collection[str] = (), replay: float = 1.0
+    ) -> list[Slice]:
+        """All slices with liver and a share of those without, in random order.
+
+        Args:
+            replayed: cases of which only some slices are shown, `replay` for each slice of the others.
+        """
         random = np.random.default_rng([seed, epoch])
-        slices = []
+        slices, old = [], []
         for case, has_liver in zip(self._cases, self._has_liver, strict=True):
             chosen = has_liver | (random.random(len(has_liver)) < empty_slices)
-            slices += [(case, int(index)) for index in np.flatnonzero(chosen)]
+            part = old if case.name in replayed else slices
+            part += [(case, int(index)) for index in np.flatnonzero(chosen)]
+        random.shuffle(old)
+        slices += old[: round(replay * len(slices))]
         random.shuffle(slices)
         return slices
 

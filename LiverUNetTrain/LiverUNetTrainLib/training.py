@@ -6,12 +6,13 @@ resumed therefore ends with the same weights, given the same threads, dtype and 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import platform
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from .augmentation import AugmentationSettings, augment
 from .cache import Cache
 from .dataset import Split
 from .learner import Agreement, Learner, NotFiniteError
+from .occupancy import claimed
+from .request import descent, request
 from .run_folder import EpochLog, RunFolder
 from .sampling import SliceSampler
 from .world import World
@@ -47,6 +50,7 @@ class TrainingSettings:
         warmup_epochs: the learning rate rises linearly to its highest, for a fifth of the training at most.
         schedule: then it falls to zero along a "cosine", or stays "constant".
         ema_decay: of the averaged weights, which are the ones validated and kept.
+        replay: in fine-tuning, slices of known cases for each slice of a new one.
         validate_every: epochs between validations; the last one is always validated.
         patience: stop after so many validations without a better one; 0 for never.
     """
@@ -61,6 +65,7 @@ class TrainingSettings:
     gradient_norm: float = 5.0
     ema_decay: float = 0.999
     empty_slices: float = 0.25
+    replay: float = 1.0
     validate_every: int = 4
     patience: int = 0
     seed: int = 0
@@ -78,6 +83,7 @@ class Trainer:
         resume: go on after the last whole epoch found in `run`.
         world: the processes that share the work; all make the same trainer, the first one writes.
         parent: start from the weights of this model instead of fresh ones.
+        replayed: training cases that the parent knows, of which an epoch shows `replay` slices for each new one.
 
     Raises:
         TrainingError: the folder holds a run and `resume` is not set, there is nothing to resume,
@@ -96,6 +102,7 @@ class Trainer:
         device: Device,
         resume: bool = False,
         parent: LiverModel | None = None,
+        replayed: Collection[str] = (),
         world: World | None = None,
     ) -> None:
         if cache.canvas_px % network.multiple:
@@ -110,10 +117,14 @@ class Trainer:
         self._training = SliceSampler(cache, cache.select(split.training))
         self._validation_cases = cache.select(split.validation)
         self._validation = SliceSampler(cache, self._validation_cases)
+        self._replayed = tuple(replayed)
         self._history: list[EpochLog] = []
         self._rate_factor = 1.0
         self._end, self._interrupted = "", False
-        asked = _asked(cache, split, network, settings) | {"parent": _descent(parent, cache, split)}
+        asked = request(cache, split, network, settings) | {
+            "parent": descent(parent, cache, split),
+            "replayed": list(replayed),
+        }
         self._learner = Learner(
             _network(network, settings.seed, parent),
             device,
@@ -132,6 +143,11 @@ class Trainer:
             self._keep(best=False)
         if world.speaks:
             self._run.withdraw_stop()
+            if not split.validation:
+                logger.warning(
+                    "No patient is left to validate: nothing will show when the network only remembers what it has "
+                    "seen, and the weights of the last epoch are kept."
+                )
         world.agree(None)  # nobody goes on before the folder is there
 
     @property
@@ -155,6 +171,14 @@ class Trainer:
         Args:
             minutes: no epoch is begun that would not end in this time, judged by the one before.
         """
+        with claimed(self._run.path) if self._world.speaks else contextlib.nullcontext():
+            if self._world.speaks:
+                self._run.forget_end()
+            yield from self._train(minutes)
+            if self._world.speaks:
+                self._run.write_end(self._end, interrupted=self._interrupted)
+
+    def _train(self, minutes: float | None) -> Iterator[EpochLog | Progress]:
         begun = time.monotonic()
         while not self._ended():
             started = time.monotonic()
@@ -170,11 +194,12 @@ class Trainer:
             epoch, now = len(self._history) + 1, time.monotonic()
             out_of_time = self._world.agree(minutes is not None and (now - begun) + (now - started) > 60 * minutes)
             due = epoch == self._settings.epochs or epoch % self._settings.validate_every == 0 or out_of_time
+            due = due and bool(self._validation_cases)
             validation = self._world.agree(self._validate() if due and self._world.speaks else {})
             seconds = time.monotonic() - started
             log = EpochLog(epoch, rate, mean.loss, mean.dice, mean.accuracy, seconds, **validation)
             self._history.append(log)
-            self._keep(best=bool(validation) and log is _best(self._history))
+            self._keep(best=not self._validation_cases or (bool(validation) and log is _best(self._history)))
             yield log
             if out_of_time:
                 self._end, self._interrupted = f"the time is up after {epoch} epochs; --resume goes on", True
@@ -183,7 +208,13 @@ class Trainer:
     def _epoch(self, epoch: int) -> Iterator[Progress]:
         """One epoch; returns the mean agreement and the last learning rate, or None if it was stopped."""
         size, seed = self._settings.batch_size, self._settings.seed
-        slices = self._training.epoch(seed, epoch, empty_slices=self._settings.empty_slices)
+        slices = self._training.epoch(
+            seed,
+            epoch,
+            empty_slices=self._settings.empty_slices,
+            replayed=self._replayed,
+            replay=self._settings.replay,
+        )
         batches = math.ceil(len(slices) // self._world.size * self._world.size / size)
         sums = np.zeros(3)
         for batch in range(batches):
@@ -285,31 +316,6 @@ def _network(spec: NetworkSpec, seed: int, parent: LiverModel | None) -> torch.n
     if parent:
         network.load_state_dict(parent.state_dict())
     return network
-
-
-def _asked(cache: Cache, split: Split, network: NetworkSpec, settings: TrainingSettings) -> dict[str, Any]:
-    """What a run folder keeps of what was asked for."""
-    hashes = {case.name: case.content_hash for case in cache.cases}
-    return {
-        "preprocessing": asdict(cache.preprocessing),
-        "network": asdict(network),
-        "training": asdict(settings),
-        "split": {part: {name: hashes[name] for name in names} for part, names in asdict(split).items()},
-    }
-
-
-def _descent(parent: LiverModel | None, cache: Cache, split: Split) -> dict[str, Any] | None:
-    """Where fine-tuning starts, and what its lineage has seen and holds out."""
-    if parent is None:
-        return None
-    card = parent.card
-    if card.preprocessing != cache.preprocessing:
-        raise TrainingError(f"{card.name} was made for another model grid than {cache.folder}: prepare it alike.")
-    held_out = set(card.lineage.held_out.values())
-    leaks = [case.name for case in cache.select(split.training + split.validation) if case.content_hash in held_out]
-    if leaks:
-        raise TrainingError(f"{', '.join(leaks)} must never train: {card.name} holds them out; add them to --hold-out.")
-    return {"name": card.name, "version": card.version, "checksum": card.checksum, "lineage": asdict(card.lineage)}
 
 
 def _index(validated: Sequence[EpochLog]) -> int:

@@ -1,0 +1,104 @@
+"""A training as a process of its own, which outlives whoever starts it and speaks through its run folder alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from LiverUNetLib.errors import TrainingError
+
+from .occupancy import is_occupied
+from .run_folder import EpochLog, RunFolder
+
+__all__ = ["RunState", "launch", "state_of"]
+
+OUTPUT, ERRORS = "output.txt", "errors.txt"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How a run is, as its folder tells.
+
+    Attributes:
+        phase: "starting", "running", "stopped" (it can go on), "finished" or "died".
+        epochs: how many it was asked for; 0 if that is not known yet.
+        words: why it ended, or the last sentence of one that died.
+    """
+
+    phase: str
+    history: tuple[EpochLog, ...] = ()
+    epochs: int = 0
+    words: str = ""
+
+
+def launch(arguments: Sequence[str], run: Path, *, python: str = sys.executable) -> subprocess.Popen:
+    """Start `liver-unet-train` with these arguments, detached; its output goes to files in the run folder.
+
+    Args:
+        python: the interpreter; inside Slicer that is PythonSlicer.
+
+    Raises:
+        TrainingError: a training works in this folder already, or the process cannot be started.
+    """
+    if is_occupied(run):
+        raise TrainingError(f"A training works in {run} already; stop it, or name another folder.")
+    run.mkdir(parents=True, exist_ok=True)
+    command = [python, "-m", "LiverUNetTrainLib", *map(str, arguments)]
+    detached = {"creationflags": 0x00000008 | 0x00000200} if os.name == "nt" else {"start_new_session": True}
+    try:
+        with (run / OUTPUT).open("a") as output, (run / ERRORS).open("w") as errors:
+            return subprocess.Popen(  # noqa: S603 - our own module
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=_environment(), **detached
+            )
+    except OSError as error:
+        raise TrainingError(f"The training could not be started with {python} ({error.strerror}).") from error
+
+
+def state_of(run: Path, process: subprocess.Popen | None = None) -> RunState:
+    """How a run is, whoever started it.
+
+    Args:
+        process: what `launch` gave, if it was started from here: it is reaped, and one that has not
+            come as far as its folder is not taken for dead.
+
+    Raises:
+        TrainingError: the folder is gone, or its files are damaged.
+    """
+    if not run.is_dir():
+        raise TrainingError(f"The run folder {run} is gone; what was in it cannot be resumed.")
+    folder = RunFolder(run)
+    history = tuple(folder.history())
+    epochs = folder.settings()["training"]["epochs"] if folder.exists() else 0
+    if is_occupied(run):
+        return RunState("running", history, epochs)
+    if process is not None and process.poll() is None:
+        return RunState("starting", history, epochs)
+    end = folder.end()
+    if end:
+        return RunState("stopped" if end["interrupted"] else "finished", history, epochs, end["words"])
+    return RunState("died", history, epochs, _last_sentence(run))
+
+
+def _last_sentence(run: Path) -> str:
+    """The last line that the process has written on stderr."""
+    try:
+        text = (run / ERRORS).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        text = ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it ended without a word; it was killed, or the machine was switched off"
+
+
+def _environment() -> Mapping[str, str]:
+    """Ours, with the libraries on Python's path and unbuffered output."""
+    import LiverUNetLib
+    import LiverUNetTrainLib
+
+    folders = [str(Path(package.__file__).parents[1]) for package in (LiverUNetLib, LiverUNetTrainLib)]
+    before = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([*dict.fromkeys(folders), *([before] if before else [])])
+    return os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}

@@ -1,0 +1,115 @@
+"""What a training will cost, before it begins: disk, time and memory."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from LiverUNetLib.environment import Device
+from LiverUNetLib.errors import TrainingError
+from LiverUNetLib.network import NetworkSpec, build_network
+from LiverUNetLib.steps import Progress
+
+from .augmentation import augment
+from .dataset import Case
+from .learner import Learner
+from .training import TrainingSettings
+
+__all__ = ["Cost", "check_disk", "estimate_training"]
+
+# int16 image and uint8 mask.
+BYTES_A_VOXEL = 3
+# The first steps are slower: memory is fetched and kernels are chosen.
+WARM_STEPS, TIMED_STEPS = 1, 2
+# Activations are kept for the way back, and again as gradients; allocators round up.
+ACTIVATION_COPIES = 3
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds for an epoch and for the whole training without validation, and memory in GiB beside Python's own."""
+
+    epoch_seconds: float
+    total_seconds: float
+    memory_gib: float
+
+    @property
+    def words(self) -> str:
+        """In a line."""
+        minutes = self.total_seconds / 60
+        length = f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+        return f"about {length} ({self.epoch_seconds:.0f} s an epoch), {self.memory_gib:.1f} GiB of memory"
+
+
+def check_disk(cases: Sequence[Case], folder: Path, *, canvas_px: int = 192, slices: int = 250) -> None:
+    """Raise TrainingError unless the prepared slices of so many cases fit on the disk of `folder`.
+
+    Args:
+        slices: of a long scan on the model grid; most have fewer.
+    """
+    needed = len(cases) * slices * canvas_px**2 * BYTES_A_VOXEL
+    parent = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise TrainingError(
+            f"{len(cases)} cases need up to {needed / 2**30:.1f} GiB in {folder}, {free / 2**30:.1f} GiB are free; "
+            "free some space or choose another folder."
+        )
+
+
+def estimate_training(
+    slices: int, network: NetworkSpec, settings: TrainingSettings, device: Device, *, canvas_px: int = 192
+) -> Generator[Progress, None, Cost]:
+    """Take a few steps on random slices and reckon from them.
+
+    Args:
+        slices: that an epoch shows.
+    """
+    random = torch.Generator().manual_seed(0)
+    shape = (settings.batch_size, network.in_channels, canvas_px, canvas_px)
+    image = torch.rand(shape, generator=random) * 2 - 1
+    mask = (torch.rand(shape, generator=random)[:, :1] > 0.8).float()
+    made = build_network(network)
+    memory = _memory_gib(made, shape)
+    pupil = Learner(
+        made,
+        device,
+        loss=settings.loss,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        ema_decay=settings.ema_decay,
+        gradient_norm=settings.gradient_norm,
+    )
+    seconds = []
+    for step in range(WARM_STEPS + TIMED_STEPS):
+        yield Progress("Estimating", step, WARM_STEPS + TIMED_STEPS)
+        started = time.perf_counter()
+        changed = augment(image.to(device.name), mask.to(device.name), settings.augmentation, random)
+        pupil.step(*changed, settings.learning_rate)
+        seconds.append(time.perf_counter() - started)
+    epoch = float(np.median(seconds[WARM_STEPS:])) * math.ceil(slices / settings.batch_size)
+    return Cost(epoch, epoch * settings.epochs, memory)
+
+
+def _memory_gib(network: torch.nn.Module, shape: tuple[int, ...]) -> float:
+    """Weights with their averages and Adam's two moments, and the activations of a batch, all float32."""
+    elements = [0]
+
+    def count(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
+        elements[0] += output.numel()
+
+    leaves = [module for module in network.modules() if not list(module.children())]
+    hooks = [leaf.register_forward_hook(count) for leaf in leaves]
+    with torch.no_grad():
+        network(torch.zeros(1, *shape[1:]))
+    for hook in hooks:
+        hook.remove()
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    return 4 * (5 * weights + ACTIVATION_COPIES * shape[0] * elements[0]) / 2**30

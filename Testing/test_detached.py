@@ -1,0 +1,136 @@
+"""The protocol of the run folder, against real trainings in processes of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from LiverUNetLib.errors import TrainingError
+from LiverUNetTrainLib.detached import launch, state_of
+from LiverUNetTrainLib.occupancy import claimed, is_occupied
+
+
+@pytest.fixture
+def start(a_cache, tmp_path):
+    """Start a training of so many epochs; what still runs at the end is killed."""
+    started = []
+
+    def begin(*more, epochs=3):
+        arguments = ["train", a_cache.folder, "--run", tmp_path / "run", "--device", "cpu"]
+        few = ["--epochs", epochs, "--batch-size", 4, "--validate-every", 1]
+        started.append(launch([*arguments, *few, *more], tmp_path / "run"))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def run(tmp_path):
+    return tmp_path / "run"
+
+
+def wait_for(run, phase, process=None, *, epochs=0, seconds=120):
+    end = time.monotonic() + seconds
+    while True:
+        state = state_of(run, process)
+        if state.phase == phase and len(state.history) >= epochs:
+            return state
+        assert time.monotonic() < end, state
+        time.sleep(0.05)
+
+
+def test_a_training_is_seen_to_start_progress_and_finish(start, run):
+    process = start()
+    assert state_of(run, process).phase == "starting"
+    state = wait_for(run, "running", process, epochs=1)
+    assert state.epochs == 3
+    state = wait_for(run, "finished", process, epochs=3)
+    assert state.words == "all 3 epochs are done"
+    assert not is_occupied(run)
+    assert "epoch 3" in (run / "output.txt").read_text()
+
+
+def test_it_stops_on_request_and_goes_on(start, run):
+    process = start(epochs=400)
+    wait_for(run, "running", process, epochs=1)
+    (run / "stop").touch()
+    state = wait_for(run, "stopped", process)
+    assert "--resume goes on" in state.words
+    before = len(state.history)
+    process = start("--resume", epochs=400)
+    assert wait_for(run, "running", process, epochs=before + 1)
+
+
+def test_killed_it_is_found_dead_with_its_whole_curve_and_resumes(start, run):
+    process = start(epochs=400)
+    wait_for(run, "running", process, epochs=2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    state = state_of(run)  # a new panel knows nothing of the process
+    assert state.phase == "died"
+    assert len(state.history) >= 2
+    assert "killed" in state.words
+    process = start("--resume", epochs=400)
+    wait_for(run, "running", process, epochs=len(state.history) + 1)
+
+
+def test_it_outlives_whoever_started_it(a_cache, run):
+    code = (
+        "import sys; from pathlib import Path; from LiverUNetTrainLib.detached import launch;"
+        "launch(['train', *sys.argv[1:], '--device', 'cpu', '--epochs', '400'], Path(sys.argv[3]));"
+        "import os; os.kill(os.getpid(), 9)"
+    )
+    command = [sys.executable, "-c", code, str(a_cache.folder), "--run", str(run)]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+    wait_for(run, "running", epochs=1)
+    (run / "stop").touch()
+    wait_for(run, "stopped")
+
+
+def test_a_trainer_that_fails_leaves_its_last_sentence(start, run, a_cache):
+    (a_cache.folder / "patient0/image.npy").write_bytes(b"damaged")
+    process = start()
+    process.wait()
+    state = state_of(run, process)
+    assert state.phase == "died"
+    assert "damaged" in state.words
+    assert "delete it and run prepare again" in state.words
+
+
+def test_a_line_that_is_half_written_is_not_yet_an_epoch(start, run):
+    process = start()
+    wait_for(run, "finished", process)
+    with (run / "log.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "learn')
+    assert len(state_of(run).history) == 3
+
+
+def test_two_trainings_do_not_share_a_folder(start, run):
+    process = start(epochs=400)
+    wait_for(run, "running", process)
+    with pytest.raises(TrainingError, match=r"A training works in .* already; stop it"):
+        launch(["train"], run)
+    with pytest.raises(TrainingError, match=f"Another training works in .* \\(process {process.pid}\\)"), claimed(run):
+        pass
+    process.kill()
+    process.wait()
+    assert not is_occupied(run), "the system releases the lock of a dead process"
+    with claimed(run):
+        pass
+
+
+def test_a_folder_that_is_gone_is_named(run):
+    with pytest.raises(TrainingError, match=r"The run folder .* is gone"):
+        state_of(run)
+    assert not is_occupied(run)
+
+
+def test_a_python_that_is_not_there_is_named(run):
+    with pytest.raises(TrainingError, match="could not be started with /no/python"):
+        launch(["train"], run, python="/no/python")

@@ -1,0 +1,136 @@
+"""Fine-tuning: what it may train on, what it shows, and whether the model has become better."""
+
+import json
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+
+from helpers import NETWORK, SETTINGS, write_pair
+from LiverUNetLib.errors import TrainingError
+from LiverUNetLib.geometry import PreprocessingSpec
+from LiverUNetLib.model import open_model
+from LiverUNetTrainLib.cache import open_cache, prepare
+from LiverUNetTrainLib.cli import main
+from LiverUNetTrainLib.dataset import split_by_patient
+from LiverUNetTrainLib.evaluation import CaseScores, compare_masks
+from LiverUNetTrainLib.export import Statement, export_run
+from LiverUNetTrainLib.finetuning import compare_before_after, split_for_finetuning
+from LiverUNetTrainLib.layouts import find_cases
+from LiverUNetTrainLib.run_folder import RunFolder
+from LiverUNetTrainLib.sampling import SliceSampler
+from LiverUNetTrainLib.training import Trainer
+
+
+@pytest.fixture
+def a_model(a_trainer, tmp_path):
+    """A model trained on phantoms that holds out patient3."""
+    list(a_trainer("parent-run").epochs())
+    return export_run(tmp_path / "parent-run", tmp_path / "parent", Statement("parent", license="CC0-1.0"))
+
+
+@pytest.fixture
+def a_grown_cache(a_cache, pairs, tmp_path):
+    """The cache with three patients more, whom the model does not know."""
+    for n in range(3):
+        write_pair(pairs, f"new{n}", seed=10 + n)
+    spec = PreprocessingSpec(pixel_mm=8.0, slice_mm=18.0, context_mm=(-18.0, 0.0, 18.0))
+    list(prepare(find_cases([pairs]), tmp_path / "cache", spec, canvas_px=64))
+    return open_cache(tmp_path / "cache")
+
+
+def test_new_cases_are_split_and_old_ones_keep_their_part(a_model, a_grown_cache):
+    split, replayed = split_for_finetuning(a_grown_cache, a_model, validation=0.3)
+    assert split.held_out == ("patient3",), "held out by the parent, so held out for ever"
+    assert replayed == ("patient0", "patient1", "patient2")
+    assert set(replayed) < set(split.training)
+    assert len(split.validation) == 1
+    assert split.validation[0].startswith("new")
+    assert split_for_finetuning(a_grown_cache, a_model, held_out=["new0"])[0].held_out == ("new0", "patient3")
+
+
+def test_without_anything_new_there_is_nothing_to_learn(a_model, a_cache):
+    with pytest.raises(TrainingError, match="There is nothing new for parent to learn from: all 4 cases are known"):
+        split_for_finetuning(a_cache, a_model)
+    with pytest.raises(TrainingError, match="Cannot hold out typo"):
+        split_for_finetuning(a_cache, a_model, held_out=["typo"])
+
+
+def test_an_epoch_replays_known_slices_for_new_ones(a_grown_cache):
+    sampler = SliceSampler(a_grown_cache, a_grown_cache.cases)
+    old = {"patient0", "patient1", "patient2", "patient3"}
+    for replay in (0.0, 0.5, 1.0):
+        slices = sampler.epoch(0, 0, empty_slices=0.0, replayed=old, replay=replay)
+        shown = sum(case.name in old for case, _ in slices)
+        assert shown == round(replay * (len(slices) - shown))
+    assert slices == sampler.epoch(0, 0, empty_slices=0.0, replayed=old)
+    assert slices != sampler.epoch(0, 1, empty_slices=0.0, replayed=old)
+
+
+def test_fine_tuning_on_the_command_line_keeps_the_lineage(a_model, a_grown_cache, tmp_path):
+    train = ["train", str(a_grown_cache.folder), "--run", str(tmp_path / "run"), "--from", str(a_model.folder)]
+    assert main([*train, "--epochs", "1", "--learning-rate", "1e-12", "--device", "cpu"]) == 0
+    assert main(["export", str(tmp_path / "run"), "-o", str(tmp_path / "child")]) == 0
+    child = open_model(tmp_path / "child")
+    assert set(child.card.lineage.held_out) == {"patient3"}
+    assert set(a_model.card.lineage.training) <= set(child.card.lineage.training)
+    settings = json.loads((tmp_path / "run/settings.json").read_text())
+    assert settings["parent"]["checksum"] == a_model.card.checksum
+    assert settings["training"]["patience"] == 3, "the recipe of fine-tuning"
+    parent, tuned = a_model.state_dict(), child.state_dict()
+    assert torch.allclose(parent["1.weight"].float(), tuned["1.weight"].float(), atol=1e-3)
+
+
+def test_the_trainer_itself_refuses_what_a_parent_holds_out(a_model, a_cache, tmp_path, cpu):
+    split = split_by_patient([case.name for case in a_cache.cases])
+    with pytest.raises(TrainingError, match="patient3 must never train: parent holds them out"):
+        Trainer(a_cache, split, tmp_path / "x", network=NETWORK, settings=SETTINGS, device=cpu, parent=a_model)
+
+
+def test_a_parent_of_another_grid_is_refused(a_model, a_cache, tmp_path, cpu):
+    other = replace(a_cache, preprocessing=replace(a_cache.preprocessing, pixel_mm=3.0))
+    split = split_by_patient([case.name for case in a_cache.cases], held_out=["patient3"])
+    with pytest.raises(TrainingError, match="made for another model grid"):
+        Trainer(other, split, tmp_path / "x", network=NETWORK, settings=SETTINGS, device=cpu, parent=a_model)
+
+
+def test_a_single_patient_trains_without_validation_and_is_told_what_that_means(a_cache, tmp_path, cpu, caplog):
+    split = split_by_patient(["patient0"])
+    assert (split.training, split.validation) == (("patient0",), ())
+    settings = replace(SETTINGS, epochs=2)
+    with caplog.at_level(logging.WARNING):
+        trainer = Trainer(a_cache, split, tmp_path / "run", network=NETWORK, settings=settings, device=cpu)
+    assert "No patient is left to validate" in caplog.text
+    list(trainer.epochs())
+    assert all(log.validation_dice is None for log in trainer.history)
+    folder = RunFolder(tmp_path / "run")
+    best, last = folder.weights("best"), folder.weights("last")
+    assert all(torch.equal(best[key], last[key]) for key in best), "the last epoch is kept"
+
+
+def scores(*dice: float) -> list[CaseScores]:
+    one = compare_masks(torch.ones(2, 2, 2).numpy(), torch.ones(2, 2, 2).numpy(), (1.0, 1.0, 1.0))
+    return [CaseScores(f"case{n}", "held out", replace(one, dice=value), 1.0) for n, value in enumerate(dice)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "worse", "words"),
+    [
+        ((0.9, 0.8), (0.95, 0.85), False, "was 0.8500 before and is 0.9000 after: no worse"),
+        ((0.9, 0.8), (0.9, 0.79), True, "was 0.8500 before and is 0.8450 after: worse"),
+        ((0.9,), (0.8998,), False, "no worse"),
+    ],
+)
+def test_the_verdict_says_in_numbers_whether_a_model_got_worse(before, after, worse, words):
+    verdict = compare_before_after(scores(*before), scores(*after))
+    assert verdict.worse is worse
+    assert words in verdict.words
+
+
+def test_no_verdict_without_held_out_cases_or_on_different_ones():
+    verdict = compare_before_after([], [])
+    assert not verdict.worse
+    assert "nobody knows" in verdict.words
+    with pytest.raises(TrainingError, match="not measured on the same cases"):
+        compare_before_after(scores(0.9), scores(0.9, 0.8))

@@ -62,7 +62,7 @@ def test_an_epoch_replays_known_slices_for_new_ones(a_grown_cache):
     old = {"patient0", "patient1", "patient2", "patient3"}
     for replay in (0.0, 0.5, 1.0):
         slices = sampler.epoch(0, 0, empty_slices=0.0, replayed=old, replay=replay)
-        shown = sum(case.name in old for case, _ in slices)
+        shown = sum(stack.case.name in old for stack, _ in slices)
         assert shown == round(replay * (len(slices) - shown))
     assert slices == sampler.epoch(0, 0, empty_slices=0.0, replayed=old)
     assert slices != sampler.epoch(0, 1, empty_slices=0.0, replayed=old)

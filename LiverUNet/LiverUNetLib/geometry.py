@@ -43,13 +43,15 @@ class PreprocessingSpec:
         pixel_mm: in-plane pixel size of the model grid.
         slice_mm: slices closer than this are averaged in blocks of at most this thickness.
         window_hu: HU are clipped to it and mapped to [-1, 1].
-        context_mm: distances along the patient's axis of the slices that form the channels.
+        context_mm: distances across the slices of those that form the channels.
+        views: in which directions the volume is cut, see `views`; their probabilities are averaged.
     """
 
     pixel_mm: float = 2.0
     slice_mm: float = 2.0
     window_hu: tuple[float, float] = (-160.0, 240.0)
     context_mm: tuple[float, ...] = (-8.0, -4.0, 0.0, 4.0, 8.0)
+    views: tuple[str, ...] = ("axial",)
 
     def normalise(self, hu: float) -> float:
         """The value that `hu` has on the model grid."""
@@ -141,8 +143,8 @@ def to_model_grid(array_kji: np.ndarray, grid: ModelGrid, value_range: tuple[flo
 
 def model_grid_steps(
     array_kji: np.ndarray, grid: ModelGrid, value_range: tuple[float, float]
-) -> Generator[int, None, np.ndarray]:
-    """Bring an array of the scan's shape onto the model grid; yields the number of model slices done.
+) -> Generator[tuple[int, int], None, np.ndarray]:
+    """Bring an array of the scan's shape onto the model grid; yields model slices done and in all.
 
     Values are clipped before anything is averaged: a scan that was already clipped to the window
     then gives the same result as its full-range original. Works in slabs; no full-size copy is made.
@@ -171,7 +173,7 @@ def model_grid_steps(
             slab = slab.reshape(last - first, grid.block, *slab.shape[1:]).mean(axis=1)
         pixels = interpolate(torch.from_numpy(slab)[:, None], size=grid.shape[1:], mode="bilinear", antialias=True)
         model[first:last] = pixels[:, 0].numpy()
-        yield last
+        yield last, grid.shape[0]
     model -= low
     model *= 2 / (high - low)
     model -= 1

@@ -15,11 +15,10 @@ from .geometry import (
     SLICES_AT_ONCE,
     ModelGrid,
     body_canvas,
-    context_indices,
     from_model_grid,
     model_grid_steps,
 )
-from .inference import predict
+from .inference import predict_volume
 from .measurement import Measurement, bounding_box, measure
 from .model import LiverModel
 from .postprocessing import fill_holes, largest_component, without_other_components
@@ -92,14 +91,14 @@ def segment(
     grid = ModelGrid.of(volume, spec)
     total = grid.shape[0]
     yield Progress("Preparing", 0, total)
-    image = yield from stage("Preparing", model_grid_steps(volume.hu_kji, grid, spec.window_hu), total)
+    image = yield from stage("Preparing", model_grid_steps(volume.hu_kji, grid, spec.window_hu))
     network = network or model.network()
     canvas = body_canvas(image, spec.normalise(BODY_HU), multiple=model.card.network.multiple)
-    context = context_indices(total, grid.slice_mm, spec.context_mm)
     yield Progress("Segmenting", 0, total)
 
-    batches = predict(network, canvas.crop(image, fill=-1.0), context, device)
-    cropped = yield from stage("Segmenting", batches, total)
+    multiple = model.card.network.multiple
+    batches = predict_volume(network, canvas.crop(image, fill=-1.0), grid.slice_mm, spec, device, multiple=multiple)
+    cropped = yield from stage("Segmenting", batches)
     probability = canvas.paste(cropped, grid.shape[1:], fill=0.0)
 
     liver = without_other_components(probability, model.card.threshold)

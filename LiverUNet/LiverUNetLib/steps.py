@@ -36,11 +36,11 @@ def finish(steps: Generator[Any, None, T], show: Callable[[Any], None] = lambda 
             return end.value
 
 
-def stage(name: str, counts: Generator[int, None, T], total: int) -> Generator[Progress, None, T]:
-    """Pass on the counts of a generator as Progress."""
+def stage(name: str, counts: Generator[tuple[int, int], None, T]) -> Generator[Progress, None, T]:
+    """Pass on the counts of a generator, done and in all, as Progress."""
     while True:
         try:
-            yield Progress(name, next(counts), total)
+            yield Progress(name, *next(counts))
         except StopIteration as end:
             return end.value
 

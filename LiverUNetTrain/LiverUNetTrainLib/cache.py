@@ -3,6 +3,8 @@
 CACHE/cache.json           the preprocessing and the cases, in order
 CACHE/<name>/image.npy     int16 (slices, rows, columns): HU, clipped to the window
 CACHE/<name>/mask.npy      uint8, same shape: share of liver in each voxel, 255 is all
+CACHE/<name>/cube.npy      the image again, its slices as far apart as its pixels, for coronal and sagittal views
+CACHE/<name>/cube_mask.npy the mask likewise
 CACHE/<name>/case.json     content hash, slice distance, and what the files were made from
 """
 
@@ -19,12 +21,14 @@ import numpy as np
 from LiverUNetLib.errors import ScanError, TrainingError
 from LiverUNetLib.files import from_json, read_json, staged, write_json
 from LiverUNetLib.geometry import BODY_HU, ModelGrid, PreprocessingSpec, body_canvas, to_model_grid
+from LiverUNetLib.views import isotropic
 
 from .dataset import Case, check_case
 
 __all__ = ["Cache", "CachedCase", "open_cache", "prepare"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+ARRAYS = ("image", "mask", "cube", "cube_mask")
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class CachedCase:
     Attributes:
         image: int16 HU, memory-mapped (slices, rows, columns).
         mask: uint8 share of liver, 0 to 255, memory-mapped.
+        cube, cube_mask: the same with slices as far apart as pixels.
         slice_mm: distance of the slices.
     """
 
@@ -43,6 +48,8 @@ class CachedCase:
     voxel_ml: float
     image: np.ndarray
     mask: np.ndarray
+    cube: np.ndarray
+    cube_mask: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,8 @@ def open_cache(folder: Path) -> Cache:
 def _prepare_case(case: Case, folder: Path, spec: PreprocessingSpec, canvas_px: int) -> tuple[dict[str, Any], str]:
     source = {
         "schema_version": SCHEMA_VERSION,
-        "preprocessing": asdict(spec) | {"context_mm": None},  # chosen at training, nothing here depends on it
+        # Context and views are chosen at training; nothing here depends on them.
+        "preprocessing": asdict(spec) | {"context_mm": None, "views": None},
         "canvas_px": canvas_px,
         "labels": case.labels,
         "files": [_stamp(path) for path in (case.scan, case.mask)],
@@ -123,7 +131,7 @@ def _prepare_case(case: Case, folder: Path, spec: PreprocessingSpec, canvas_px: 
     share = (to_model_grid(checked.mask.hu_kji, grid, (0, 1)) + 1) / 2
     canvas = body_canvas(image, spec.normalise(BODY_HU), size=(canvas_px, canvas_px))
     low, high = spec.window_hu
-    hu = (canvas.crop(image, -1.0) + 1) / 2 * (high - low) + low
+    hu, share = (canvas.crop(image, -1.0) + 1) / 2 * (high - low) + low, canvas.crop(share, 0.0)
     entry = {
         "source": source,
         "content_hash": checked.content_hash,
@@ -133,8 +141,10 @@ def _prepare_case(case: Case, folder: Path, spec: PreprocessingSpec, canvas_px: 
     }
     with staged(target) as temporary:
         temporary.mkdir()
-        np.save(temporary / "image.npy", np.rint(hu).astype(np.int16))
-        np.save(temporary / "mask.npy", np.rint(canvas.crop(share, 0.0) * 255).astype(np.uint8))
+        for image_name, mask_name, resample in (("image", "mask", False), ("cube", "cube_mask", True)):
+            parts = [isotropic(part, grid.slice_mm, spec.pixel_mm) if resample else part for part in (hu, share)]
+            np.save(temporary / f"{image_name}.npy", np.rint(parts[0]).astype(np.int16))
+            np.save(temporary / f"{mask_name}.npy", np.rint(parts[1] * 255).astype(np.uint8))
         write_json(temporary / "case.json", entry)
     return entry, f"{checked.description}, {len(hu)} slices of {grid.slice_mm:.2f} mm"
 
@@ -156,7 +166,7 @@ def _stamp(path: Path) -> list[Any]:
 def _open_case(folder: Path) -> CachedCase:
     entry = read_json(folder / "case.json", TrainingError)
     try:
-        image, mask = (np.load(folder / name, mmap_mode="r") for name in ("image.npy", "mask.npy"))
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
     except (OSError, ValueError) as error:
         raise TrainingError(f"{folder} is damaged ({error}); delete it and run prepare again.") from error
-    return CachedCase(folder.name, entry["content_hash"], entry["slice_mm"], entry["voxel_ml"], image, mask)
+    return CachedCase(folder.name, entry["content_hash"], entry["slice_mm"], entry["voxel_ml"], **arrays)

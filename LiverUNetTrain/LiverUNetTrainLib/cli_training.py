@@ -91,7 +91,8 @@ def _train_together(options: argparse.Namespace, world: World) -> None:
     parent = find_model(options.parent) if options.parent else None
     division = {"held_out": options.hold_out, "validation": recipe.validation, "seed": recipe.settings.seed}
     if parent:
-        recipe = replace(recipe, network=parent.card.network, context_mm=parent.card.preprocessing.context_mm)
+        seen = parent.card.preprocessing
+        recipe = replace(recipe, network=parent.card.network, context_mm=seen.context_mm, views=seen.views)
         split, replayed = split_for_finetuning(cache, parent, **division)
     else:
         split, replayed = split_by_patient([case.name for case in cache.cases], **division), ()

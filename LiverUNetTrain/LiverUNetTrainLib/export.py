@@ -91,9 +91,10 @@ def _readme(card: ModelCard) -> str:
         f"# {card.name} {card.version}\n\n{card.description}.",
         f"**Licence of the weights: {card.license}.**",
         "## Network\n\n"
-        f"2D U-Net of MONAI, feature maps {', '.join(map(str, card.network.channels))}. Input: axial slices in "
-        f"{spec.pixel_mm:g} mm pixels, HU clipped to [{spec.window_hu[0]:g}, {spec.window_hu[1]:g}], channels at "
-        f"{', '.join(f'{mm:g}' for mm in spec.context_mm)} mm along the patient's axis. "
+        f"2D U-Net of MONAI, feature maps {', '.join(map(str, card.network.channels))}. "
+        f"Input: {_and(spec.views)} slices in {spec.pixel_mm:g} mm pixels, "
+        f"HU clipped to [{spec.window_hu[0]:g}, {spec.window_hu[1]:g}], channels at "
+        f"{', '.join(f'{mm:g}' for mm in spec.context_mm)} mm across the slices{_average(spec.views)}. "
         f"Liver is where the probability exceeds {card.threshold:g}.",
         "## Data\n\n"
         f"Trained on {len(lineage.training)} patients: {', '.join(lineage.training)}.\n\n"
@@ -110,6 +111,14 @@ def _readme(card: ModelCard) -> str:
         "## Limits\n\n" + LIMITS.format(pixel_mm=spec.pixel_mm) + (f"\n{card.notes.strip()}\n" if card.notes else ""),
     ]
     return "\n\n".join(section.rstrip() for section in sections) + "\n"
+
+
+def _and(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _average(views: Sequence[str]) -> str:
+    return f"; the probabilities of the {len(views)} views are averaged" if len(views) > 1 else ""
 
 
 def _scores_section(scores: dict[str, Any]) -> str:

@@ -91,7 +91,7 @@ def draw_augmentation(cache: Cache, name: str, settings: AugmentationSettings, *
     (case,) = cache.select([name])
     sampler = SliceSampler(cache, [case])
     fullest = int(np.argmax(np.sum(case.mask, axis=(1, 2), dtype=np.int64)))
-    image, mask = sampler.batch([(case, fullest)] * 15)
+    image, mask = sampler.batch([(sampler.stacks[0], fullest)] * 15)
     images, masks = augment(image, mask, settings, torch.Generator().manual_seed(seed))
     middle = image.shape[1] // 2
     figure = Figure(figsize=(12, 12), facecolor="black", layout="constrained")

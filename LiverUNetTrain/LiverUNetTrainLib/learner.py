@@ -8,17 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from monai.losses import DiceCELoss, DiceFocalLoss, DiceLoss
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from LiverUNetLib.environment import Device
-from LiverUNetLib.inference import predict
+from LiverUNetLib.geometry import PreprocessingSpec
+from LiverUNetLib.inference import predict_volume
 from LiverUNetLib.steps import finish
 
 from .cache import CachedCase
-from .sampling import SliceSampler
 from .world import World
 
 __all__ = ["LOSSES", "Agreement", "Learner", "NotFiniteError"]
@@ -102,10 +103,16 @@ class Learner:
                     "The memory of %s is too small; going on with %d slices at once.", self._device.name, size
                 )
 
-    def validate(self, sampler: SliceSampler, case: CachedCase) -> Agreement:
-        """The averaged weights on a whole case, in 3D on the model grid."""
-        image, context, mask = sampler.whole(case)
-        probability = torch.from_numpy(finish(predict(self.averaged.module, image, context, self._device)))
+    def validate(self, case: CachedCase, spec: PreprocessingSpec, *, multiple: int) -> Agreement:
+        """The averaged weights on a whole case, in 3D on the model grid, as `pipeline.segment` predicts it.
+
+        Args:
+            multiple: of rows and columns that the network takes.
+        """
+        image = spec.normalise(case.image.astype(np.float32))
+        mask = torch.from_numpy(case.mask.astype(np.float32) / 255)
+        steps = predict_volume(self.averaged.module, image, case.slice_mm, spec, self._device, multiple=multiple)
+        probability = torch.from_numpy(finish(steps))
         loss = self._loss(torch.logit(probability, 1e-6)[:, None], mask[:, None]).item()
         return _agreement(loss, probability > THRESHOLD, mask > THRESHOLD)
 

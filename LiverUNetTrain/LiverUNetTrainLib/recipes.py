@@ -20,11 +20,13 @@ class Recipe:
     """Everything of a training but its data.
 
     Attributes:
-        context_mm: the slices that form the channels; chosen here, since the cache does not depend on it.
+        context_mm: the slices that form the channels.
+        views: the directions of the slices; both are chosen here, since the cache depends on neither.
         validation: share of the patients.
     """
 
     context_mm: tuple[float, ...] = PreprocessingSpec().context_mm
+    views: tuple[str, ...] = ("axial", "coronal", "sagittal")
     network: NetworkSpec = field(default_factory=NetworkSpec)
     settings: TrainingSettings = field(default_factory=TrainingSettings)
     validation: float = 0.2
@@ -41,13 +43,14 @@ class Recipe:
         )
 
     def view(self, cache: Cache) -> Cache:
-        """The cache with the channels of this recipe."""
-        return replace(cache, preprocessing=replace(cache.preprocessing, context_mm=self.context_mm))
+        """The cache with the channels and views of this recipe."""
+        return replace(cache, preprocessing=replace(cache.preprocessing, context_mm=self.context_mm, views=self.views))
 
 
 # What the notebook did, under honest splits: single slices, batch 10, 50 epochs at 1e-3, flips, rotation and blur.
 NOTEBOOK = Recipe(
     context_mm=(0.0,),
+    views=("axial",),
     network=NetworkSpec(in_channels=1, channels=(16, 32, 64, 128, 256), strides=(2, 2, 2, 2)),
     settings=TrainingSettings(
         epochs=50,

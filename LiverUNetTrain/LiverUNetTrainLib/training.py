@@ -26,7 +26,7 @@ from LiverUNetLib.network import NetworkSpec, build_network
 from LiverUNetLib.steps import Progress
 
 from .augmentation import AugmentationSettings, augment
-from .cache import Cache
+from .cache import Cache, CachedCase
 from .dataset import Split
 from .learner import Agreement, Learner, NotFiniteError
 from .occupancy import claimed
@@ -116,7 +116,7 @@ class Trainer:
         self._settings, self._device, self._run, self._world = settings, device, RunFolder(run), world
         self._training = SliceSampler(cache, cache.select(split.training))
         self._validation_cases = cache.select(split.validation)
-        self._validation = SliceSampler(cache, self._validation_cases)
+        self._preprocessing, self._multiple = cache.preprocessing, network.multiple
         self._replayed = tuple(replayed)
         self._history: list[EpochLog] = []
         self._rate_factor = 1.0
@@ -259,12 +259,15 @@ class Trainer:
 
     def _validate(self) -> dict[str, Any]:
         """Loss, accuracy and 3D Dice on every validation patient."""
-        results = {case.name: self._learner.validate(self._validation, case) for case in self._validation_cases}
+        results = {case.name: self._validate_case(case) for case in self._validation_cases}
         return {
             "validation_loss": float(np.mean([result.loss for result in results.values()])),
             "validation_accuracy": float(np.mean([result.accuracy for result in results.values()])),
             "validation_dice": {name: result.dice for name, result in results.items()},
         }
+
+    def _validate_case(self, case: CachedCase) -> Agreement:
+        return self._learner.validate(case, self._preprocessing, multiple=self._multiple)
 
     def _learning_rate(self, epoch: float) -> float:
         settings = self._settings

@@ -67,7 +67,7 @@ def test_a_disk_that_is_too_small_is_named_with_the_number(pairs, tmp_path, monk
     check_disk(cases, tmp_path / "not/yet/there")
     usage = type("Usage", (), {"free": 2**20})
     monkeypatch.setattr(estimate.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(TrainingError, match=r"4 cases need up to 0\.1 GiB in .*, 0\.0 GiB are free"):
+    with pytest.raises(TrainingError, match=r"4 cases need up to 0\.5 GiB in .*, 0\.0 GiB are free"):
         check_disk(cases, tmp_path / "not/yet/there")
 
 

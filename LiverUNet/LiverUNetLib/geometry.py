@@ -47,7 +47,7 @@ class PreprocessingSpec:
         views: in which directions the volume is cut, see `views`; their probabilities are averaged.
     """
 
-    pixel_mm: float = 2.0
+    pixel_mm: float = 1.5
     slice_mm: float = 2.0
     window_hu: tuple[float, float] = (-160.0, 240.0)
     context_mm: tuple[float, ...] = (-8.0, -4.0, 0.0, 4.0, 8.0)

@@ -25,9 +25,10 @@ from LiverUNetLib.views import isotropic
 
 from .dataset import Case, check_case
 
-__all__ = ["Cache", "CachedCase", "open_cache", "prepare"]
+__all__ = ["Cache", "CachedCase", "open_cache", "prepare", "standard_canvas_px"]
 
 SCHEMA_VERSION = 2
+CANVAS_MM, CANVAS_MULTIPLE = 384.0, 32
 ARRAYS = ("image", "mask", "cube", "cube_mask")
 
 
@@ -67,9 +68,13 @@ class Cache:
 
 
 def prepare(
-    cases: Sequence[Case], folder: Path, spec: PreprocessingSpec, *, canvas_px: int = 192, strict: bool = False
+    cases: Sequence[Case], folder: Path, spec: PreprocessingSpec, *, canvas_px: int | None = None, strict: bool = False
 ) -> Iterator[tuple[Case, str]]:
     """Bring cases onto the model grid; yields each with a line on what happened, then the folder can be opened.
+
+    Args:
+        canvas_px: rows and columns of the slices; None for `standard_canvas_px`.
+        strict: raise the first fault.
 
     A case is made anew only if its files or the settings changed. Faulty cases and repeated scans
     are named and left out, or the first one is raised under `strict`.
@@ -79,6 +84,7 @@ def prepare(
         ScanError: under `strict`.
         OutputError: the folder cannot be written to.
     """
+    canvas_px = canvas_px or standard_canvas_px(spec)
     folder.mkdir(parents=True, exist_ok=True)
     seen: dict[str, str] = {}
     for case in cases:
@@ -95,6 +101,11 @@ def prepare(
         raise TrainingError("None of the cases can be used; the lines above say why.")
     settings = {"schema_version": SCHEMA_VERSION, "preprocessing": asdict(spec), "canvas_px": canvas_px}
     write_json(folder / "cache.json", settings | {"cases": list(seen.values())})
+
+
+def standard_canvas_px(spec: PreprocessingSpec) -> int:
+    """Pixels that show a large patient without the table, a multiple of what networks of six levels need."""
+    return round(CANVAS_MM / spec.pixel_mm / CANVAS_MULTIPLE) * CANVAS_MULTIPLE
 
 
 def open_cache(folder: Path) -> Cache:

@@ -40,7 +40,7 @@ def _add_prepare(commands: Any) -> None:
         "--cache", type=Path, required=True, help="folder for the prepared slices; what is unchanged there is kept"
     )
     command.add_argument(
-        "--pixel-mm", type=float, default=2.0, help="in-plane pixel size of the model grid (%(default)s mm)"
+        "--pixel-mm", type=float, default=1.5, help="in-plane pixel size of the model grid (%(default)s mm)"
     )
     command.add_argument(
         "--slice-mm", type=float, default=2.0, help="thinner slices are averaged up to this (%(default)s mm)"

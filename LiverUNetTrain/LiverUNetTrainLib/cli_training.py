@@ -123,6 +123,7 @@ def _add_crossval(commands: Any) -> None:
     command.add_argument("data", nargs="+", type=Path, help=f"cases to be tested; {DATA_HELP}")
     command.add_argument("--extra", nargs="+", type=Path, default=[], help="cases that only ever train")
     command.add_argument("--folds", type=int, default=5, help="(%(default)s)")
+    command.add_argument("--fold", type=int, help="work on this one alone; several processes can share a work folder")
     command.add_argument("--limit", type=int, help="take only so many cases of the data, to try things out")
     command.add_argument(
         "--work", type=Path, default=Path("crossval"), help="folder for all that is made (%(default)s)"
@@ -153,7 +154,7 @@ def _crossval(options: argparse.Namespace) -> None:
         options.work, open_cache(options.work / "cache"), references, _recipe(options), options.folds
     )
     with _progress_bar() as bar:
-        for fold, event in validation.run(device_for(options.device)):
+        for fold, event in validation.run(device_for(options.device), only=options.fold):
             if isinstance(event, EpochLog):
                 bar.write(f"fold {fold}, {epoch_line(event)}", file=sys.stdout)
             elif isinstance(event, CaseScores):

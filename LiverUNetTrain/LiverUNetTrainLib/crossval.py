@@ -65,18 +65,23 @@ class CrossValidation:
     recipe: Recipe
     folds: int = 5
 
-    def run(self, device: Device) -> Iterator[tuple[int, Progress | EpochLog | CaseScores]]:
+    def run(self, device: Device, *, only: int | None = None) -> Iterator[tuple[int, Progress | EpochLog | CaseScores]]:
         """Train and test fold after fold; yields the fold's number with whatever happens in it.
 
+        Args:
+            only: this fold alone, counted from 1, so that several processes can share the work.
+
         Raises:
-            TrainingError: the work folder belongs to another cross-validation.
+            TrainingError: the work folder belongs to another cross-validation, or there is no such fold.
         """
+        if only is not None and not 1 <= only <= self.folds:
+            raise TrainingError(f"There is no fold {only}; there are 1 to {self.folds}.")
         tested = [case for case in self.cache.cases if case.name in {reference.name for reference in self.references}]
         folds = folds_of(tested, self.folds, self.recipe.settings.seed)
         self._check_same(folds)
         for number, names in enumerate(folds, start=1):
             folder = self.work / f"fold{number}"
-            if not (folder / "scores.json").exists():
+            if only in (None, number) and not (folder / "scores.json").exists():
                 yield from ((number, event) for event in self._train(folder / "run", names, device))
                 yield from ((number, event) for event in self._test(folder, names, device))
 
@@ -106,7 +111,8 @@ class CrossValidation:
 
     def _test(self, folder: Path, names: Sequence[str], device: Device) -> Iterator[CaseScores]:
         statement = Statement(f"{folder.name}", description="A fold of a cross-validation, for measurement only")
-        model = export_run(folder / "run", folder / "model", statement)
+        # The last weights, not the best ones: nothing in a fold is chosen by a score.
+        model = export_run(folder / "run", folder / "model", statement, weights="last")
         scores = []
         for case in evaluate_model(model, [case for case in self.references if case.name in names], device):
             scores.append(case)

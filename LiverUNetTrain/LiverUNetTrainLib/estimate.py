@@ -24,8 +24,8 @@ from .training import TrainingSettings
 
 __all__ = ["Cost", "check_disk", "estimate_training"]
 
-# int16 image and uint8 mask.
-BYTES_A_VOXEL = 3
+# int16 image and uint8 mask, and both again as a cube, which is larger where slices are far apart.
+BYTES_A_VOXEL = 8
 # The first steps are slower: memory is fetched and kernels are chosen.
 WARM_STEPS, TIMED_STEPS = 1, 2
 # Activations are kept for the way back, and again as gradients; allocators round up.
@@ -48,7 +48,7 @@ class Cost:
         return f"about {length} ({self.epoch_seconds:.0f} s an epoch), {self.memory_gib:.1f} GiB of memory"
 
 
-def check_disk(cases: Sequence[Case], folder: Path, *, canvas_px: int = 192, slices: int = 250) -> None:
+def check_disk(cases: Sequence[Case], folder: Path, *, canvas_px: int = 256, slices: int = 250) -> None:
     """Raise TrainingError unless the prepared slices of so many cases fit on the disk of `folder`.
 
     Args:
@@ -65,7 +65,7 @@ def check_disk(cases: Sequence[Case], folder: Path, *, canvas_px: int = 192, sli
 
 
 def estimate_training(
-    slices: int, network: NetworkSpec, settings: TrainingSettings, device: Device, *, canvas_px: int = 192
+    slices: int, network: NetworkSpec, settings: TrainingSettings, device: Device, *, canvas_px: int = 256
 ) -> Generator[Progress, None, Cost]:
     """Take a few steps on random slices and reckon from them.
 

@@ -1,4 +1,4 @@
-"""What each choice is worth: short trainings that differ from the standard recipe in one thing.
+"""What each choice is worth: short trainings that differ from a base in one thing.
 
     python Testing/benchmarks/ablation.py ../shared/data/ircad --extra ../shared/data/lits --work W [--only NAME …]
 
@@ -12,7 +12,7 @@ import json
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
@@ -23,7 +23,7 @@ from scipy import ndimage
 from LiverUNetLib.environment import choose_device
 from LiverUNetLib.files import write_json
 from LiverUNetLib.geometry import PreprocessingSpec
-from LiverUNetLib.inference import predict
+from LiverUNetLib.inference import predict_volume
 from LiverUNetLib.model import open_model
 from LiverUNetLib.network import NetworkSpec
 from LiverUNetLib.steps import finish
@@ -39,9 +39,13 @@ from LiverUNetTrainLib.run_folder import RunFolder
 from LiverUNetTrainLib.training import Trainer, TrainingSettings
 
 EPOCHS = 8
-CANVAS_MM = 384.0
 TABLE = Path(__file__).with_name("ablation.md")
 Inference = dict[str, Callable]
+
+
+# What every other row is compared with: 2 mm pixels, axial slices, and none of the changes of tissue.
+PLAIN = AugmentationSettings(p_lesion=0.0, p_fluid=0.0, p_streaks=0.0, noise=0.12)
+BASE = Recipe(views=("axial",), settings=TrainingSettings(augmentation=PLAIN))
 
 
 @dataclass(frozen=True)
@@ -49,43 +53,47 @@ class Variant:
     """One row: what is changed, in training or, by what the pipeline calls, in inference with the weights of `of`."""
 
     change: str
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: Recipe = BASE
     pixel_mm: float = 2.0
     of: str | None = None
     inference: Inference | None = None
 
 
 def context(*distances_mm: float) -> Recipe:
-    return Recipe(context_mm=distances_mm, network=NetworkSpec(in_channels=len(distances_mm)))
+    return replace(BASE, context_mm=distances_mm, network=NetworkSpec(in_channels=len(distances_mm)))
+
+
+def network(**settings: object) -> Recipe:
+    return replace(BASE, network=NetworkSpec(**settings))
 
 
 def training(**settings: object) -> Recipe:
-    return Recipe(settings=TrainingSettings(**settings))
+    return replace(BASE, settings=replace(BASE.settings, **settings))
 
 
 def augmented(**settings: float) -> Recipe:
-    return training(augmentation=AugmentationSettings(**settings))
+    return training(augmentation=replace(PLAIN, **settings))
 
 
 def smoothed(sigma: float) -> Inference:
     """Average the probability over neighbouring slices."""
 
-    def run(*arguments: object) -> Iterator[int]:
-        probability = yield from predict(*arguments)
+    def run(*arguments: object, **options: object) -> Iterator[tuple[int, int]]:
+        probability = yield from predict_volume(*arguments, **options)
         return ndimage.gaussian_filter1d(probability, sigma, axis=0)
 
-    return {"predict": run}
+    return {"predict_volume": run}
 
 
 def mirrored() -> Inference:
     """Average with the mirrored slice."""
 
-    def run(network: torch.nn.Module, image: np.ndarray, *rest: object) -> Iterator[int]:
-        probability = yield from predict(network, image, *rest)
-        other = finish(predict(network, np.ascontiguousarray(image[:, :, ::-1]), *rest))
+    def run(network: torch.nn.Module, image: np.ndarray, *rest: object, **options: object) -> Iterator[tuple[int, int]]:
+        probability = yield from predict_volume(network, image, *rest, **options)
+        other = finish(predict_volume(network, np.ascontiguousarray(image[:, :, ::-1]), *rest, **options))
         return (probability + other[:, :, ::-1]) / 2
 
-    return {"predict": run}
+    return {"predict_volume": run}
 
 
 def all_parts() -> Inference:
@@ -94,14 +102,14 @@ def all_parts() -> Inference:
 
 INTENSITY = ("blur", "noise", "contrast", "gamma", "shift", "liver_shift", "low_resolution")
 VARIANTS = {
-    "standard": Variant("the standard recipe"),
+    "base": Variant("2 mm pixels, five axial slices, plain augmentation"),
     "full-resolution": Variant(
         "a first level without stride: channels 8 to 256, strides 1 2 2 2 2 2",
-        Recipe(network=NetworkSpec(channels=(8, 16, 32, 64, 128, 256, 256), strides=(1, 2, 2, 2, 2, 2))),
+        network(channels=(8, 16, 32, 64, 128, 256, 256), strides=(1, 2, 2, 2, 2, 2)),
     ),
     "pixel-1.5": Variant("model grid 1.5 mm instead of 2 mm", pixel_mm=1.5),
     "context-wide": Variant("context at 0, 8 and 16 mm instead of 0, 4 and 8 mm", context(-16, -8, 0, 8, 16)),
-    "wide": Variant("1.5 times the channels", Recipe(network=NetworkSpec(channels=(24, 48, 96, 192, 384, 384)))),
+    "wide": Variant("1.5 times the channels", network(channels=(24, 48, 96, 192, 384, 384))),
     "flips": Variant("slices mirrored left to right, half of them", augmented(p_flip_left_right=0.5)),
     "no-intensity": Variant("no changes of intensity", augmented(**{f"p_{name}": 0.0 for name in INTENSITY})),
     "context-7": Variant("seven slices: context at 0, 4, 8 and 12 mm", context(-12, -8, -4, 0, 4, 8, 12)),
@@ -111,13 +119,15 @@ VARIANTS = {
     "context-1": Variant("a single slice", context(0)),
     "dice": Variant("Dice loss without cross-entropy", training(loss="dice")),
     "focal": Variant("focal loss instead of cross-entropy", training(loss="dice+focal")),
-    "narrow": Variant("half the channels", Recipe(network=NetworkSpec(channels=(8, 16, 32, 64, 128, 128)))),
+    "narrow": Variant("half the channels", network(channels=(8, 16, 32, 64, 128, 128))),
     "context-3": Variant("three slices: context at 0 and 4 mm", context(-4, 0, 4)),
-    "instance": Variant("instance instead of batch normalisation", Recipe(network=NetworkSpec(norm="instance"))),
-    "smooth-0.5": Variant("probability smoothed along z, 0.5 slices", of="standard", inference=smoothed(0.5)),
-    "smooth-1": Variant("probability smoothed along z, 1 slice", of="standard", inference=smoothed(1.0)),
+    "instance": Variant("instance instead of batch normalisation", network(norm="instance")),
+    "tissue": Variant("lesions, masses, fluid, streaks, more noise", training(augmentation=AugmentationSettings())),
+    "views": Variant("axial, coronal and sagittal slices, averaged", replace(BASE, views=Recipe().views)),
+    "smooth-0.5": Variant("probability smoothed along z, 0.5 slices", of="base", inference=smoothed(0.5)),
+    "smooth-1": Variant("probability smoothed along z, 1 slice", of="base", inference=smoothed(1.0)),
     "mirror": Variant("flips, and averaged with the mirrored slice", of="flips", inference=mirrored()),
-    "all-parts": Variant("all components kept", of="standard", inference=all_parts()),
+    "all-parts": Variant("all components kept", of="base", inference=all_parts()),
 }
 
 
@@ -139,8 +149,8 @@ def measure(name: str, tested: list[Case], extra: list[Case], work: Path) -> Non
     variant = VARIANTS[name]
     cache_folder = work / f"cache-{variant.pixel_mm:g}"
     if not (cache_folder / "cache.json").exists():
-        spec, pixels = PreprocessingSpec(pixel_mm=variant.pixel_mm), round(CANVAS_MM / variant.pixel_mm / 32) * 32
-        for case, verdict in prepare([*tested, *extra], cache_folder, spec, canvas_px=pixels):
+        spec = PreprocessingSpec(pixel_mm=variant.pixel_mm)
+        for case, verdict in prepare([*tested, *extra], cache_folder, spec):
             print(f"{case.name}: {verdict}", flush=True)
     cache = open_cache(cache_folder)
     names = {case.name for case in tested}

@@ -14,7 +14,7 @@ from helpers import REPOSITORY
 from LiverUNetLib.model import find_model
 
 LIBRARIES = [REPOSITORY / "LiverUNet/LiverUNetLib", REPOSITORY / "LiverUNetTrain/LiverUNetTrainLib"]
-PANELS = [REPOSITORY / "LiverUNet/LiverUNetPanel"]
+PANELS = [REPOSITORY / "LiverUNet/LiverUNetPanel", REPOSITORY / "LiverUNetTrain/LiverUNetTrainPanel"]
 SLICER = {"slicer", "qt", "ctk", "vtk", "mrml"}
 
 
@@ -51,8 +51,9 @@ def test_cmake_lists_every_file_and_no_other(module):
     assert listed == tree
 
 
-def test_a_module_that_slicer_loads_is_tested_by_it():
-    text = (REPOSITORY / "LiverUNet/CMakeLists.txt").read_text()
+@pytest.mark.parametrize("module", ["LiverUNet", "LiverUNetTrain"])
+def test_a_module_that_slicer_loads_is_tested_by_it(module):
+    text = (REPOSITORY / module / "CMakeLists.txt").read_text()
     assert "WITH_GENERIC_TESTS" in text
     assert re.search(r"if\(BUILD_TESTING\)\s+slicer_add_python_unittest\(SCRIPT \$\{MODULE_NAME\}\.py\)", text)
 
@@ -106,7 +107,6 @@ def test_every_mrml_widget_of_a_panel_gets_the_scene(path):
         and connection.findtext("signal") == "mrmlSceneChanged(vtkMRMLScene*)"
         and connection.findtext("slot") == "setMRMLScene(vtkMRMLScene*)"
     }
-    assert selectors
     assert connected == selectors
     declared = {each.findtext("class") for each in tree.iter("customwidget")}
     used = {widget.get("class") for widget in tree.iter("widget") if not widget.get("class").startswith("Q")}
@@ -115,7 +115,18 @@ def test_every_mrml_widget_of_a_panel_gets_the_scene(path):
 
 @pytest.mark.parametrize("path", [path for panel in PANELS for path in panel.glob("*.py")], ids=lambda path: path.name)
 def test_a_panel_imports_at_file_scope_only_what_slicer_brings(path):
-    stock = {"slicer", "qt", "ctk", "vtk", "numpy", "scipy", "SimpleITK", "LiverUNetLib"} | set(sys.stdlib_module_names)
+    stock = {
+        "slicer",
+        "qt",
+        "ctk",
+        "vtk",
+        "numpy",
+        "scipy",
+        "SimpleITK",
+        "LiverUNetLib",
+        "LiverUNetPanel",
+        "LiverUNetTrainLib",
+    } | set(sys.stdlib_module_names)
     tree = ast.parse(path.read_text(encoding="utf-8"))
     imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     names = {name.name for node in imports if isinstance(node, ast.Import) for name in node.names}

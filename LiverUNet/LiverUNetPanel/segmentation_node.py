@@ -22,7 +22,7 @@ from LiverUNetLib.pipeline import Segmentation
 
 from .volume_node import Scan, ijkToRas, matrixFromArray, transformToWorld
 
-__all__ = ["findLiver", "writeLiver"]
+__all__ = ["findLiver", "labelmapOf", "writeLiver"]
 
 SEGMENT_ID = "liver"
 # Marks the segment that is ours, whatever a person calls it, and says what made it.
@@ -59,7 +59,7 @@ def writeLiver(
     toWorld = transformToWorld(volumeNode) @ ijkToRas(volumeNode)
     try:
         geometry = np.linalg.inv(transformToWorld(segmentationNode)) @ toWorld
-        labelmap = _labelmap(result.mask_kji, scan.first_kji, geometry)
+        labelmap = labelmapOf(result.mask_kji, scan.first_kji, geometry)
         segmentId = findLiver(segmentationNode)
         if segmentId:
             beforeReplacing(segmentationNode)
@@ -102,7 +102,7 @@ def _newNode(volumeNode: vtkMRMLScalarVolumeNode) -> vtkMRMLSegmentationNode:
     return node
 
 
-def _labelmap(mask_kji: np.ndarray, first_kji: tuple[int, int, int], geometry: np.ndarray) -> vtkOrientedImageData:
+def labelmapOf(mask_kji: np.ndarray, first_kji: tuple[int, int, int], geometry: np.ndarray) -> vtkOrientedImageData:
     """The mask, cropped to the liver, where `geometry` (IJK of the volume node -> RAS of the segmentation) puts it."""
     box = bounding_box(mask_kji)
     cropped = np.ascontiguousarray(mask_kji[box])

@@ -28,6 +28,14 @@ class Settings:
     def wheelFolder(self, folder: str) -> None:
         self._set("WheelFolder", folder)
 
+    def folder(self, name: str) -> str:
+        """A folder that a person has chosen for this purpose; empty if they have not."""
+        return self._value(f"Folders/{name}")
+
+    def setFolder(self, name: str, folder: str) -> None:
+        """Remember a folder."""
+        self._set(f"Folders/{name}", folder)
+
     def hasConsent(self, license: str) -> bool:  # noqa: A002 - it is one
         """Whether a person has agreed to a licence; its very words count, so that a changed one is asked again."""
         return _line(license) in self._consents()

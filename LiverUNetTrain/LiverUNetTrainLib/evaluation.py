@@ -28,6 +28,7 @@ __all__ = [
     "compare_masks",
     "evaluate_model",
     "evaluate_predictions",
+    "largest_disagreement",
     "summarise",
 ]
 
@@ -187,6 +188,12 @@ def _masks(folder: Path) -> dict[str, Path]:
 def _bare(stem: str) -> str:
     """A name without what marks it as a scan, a mask or a channel."""
     return re.sub(r"(_(liver|orig|seg|mask|label|pred|prediction|0000))+$", "", stem.removesuffix(".seg"))
+
+
+def largest_disagreement(mask: np.ndarray, reference: np.ndarray) -> int:
+    """The slice (first axis) with the most voxels in one of two masks alone; of the fullest, if they agree."""
+    different = np.count_nonzero((mask != 0) != (reference != 0), axis=(1, 2))
+    return int(np.argmax(different if different.any() else np.count_nonzero(reference, axis=(1, 2))))
 
 
 def summarise(cases: Sequence[CaseScores]) -> dict[str, dict[str, float]]:

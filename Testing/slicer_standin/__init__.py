@@ -13,7 +13,12 @@ from . import application, mrml
 
 __all__ = ["install", "install_qt"]
 
-PANEL = ("LiverUNet", *(f"LiverUNetPanel.{path.stem}" for path in Path(__file__).parents[2].glob("*/*Panel/*.py")))
+# The modules that Slicer loads, and their panels.
+PANEL = (
+    "LiverUNet",
+    "LiverUNetTrain",
+    *(f"{path.parent.name}.{path.stem}" for path in Path(__file__).parents[2].glob("*/*Panel/*.py")),
+)
 
 
 def install() -> None:

@@ -1,0 +1,75 @@
+"""What Slicer loads: declares the module and its self-test; all else is in the packages beside it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest
+
+from LiverUNetLib.phantom import abdomen, axial_affine
+from LiverUNetLib.steps import finish
+from LiverUNetPanel.installer import Installer
+from LiverUNetPanel.logic import LiverUNetLogic
+from LiverUNetTrainPanel.logic import LiverUNetTrainLogic
+from LiverUNetTrainPanel.widget import LiverUNetTrainWidget
+
+__all__ = ["LiverUNetTrain", "LiverUNetTrainLogic", "LiverUNetTrainTest", "LiverUNetTrainWidget"]
+
+
+class LiverUNetTrain(ScriptedLoadableModule):
+    """The module as Slicer lists it."""
+
+    def __init__(self, parent: Any) -> None:
+        super().__init__(parent)
+        parent.title = _("LiverUNetTrain")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        parent.dependencies = ["LiverUNet", "Segmentations", "Plots", "Tables", "Markups"]
+        parent.contributors = ["The LiverUNet developers"]
+        parent.helpText = _(
+            "Trains, evaluates and installs liver models on pairs of scans and masks, or on the segmentations of this "
+            "scene, without a server. A training is a process of its own, which outlives Slicer and is found again by "
+            "its run folder. Models that you train have the licence that your data allow."
+        )
+        parent.acknowledgementText = _("Built on MONAI and PyTorch, for 3D-IRCADb-01 of IRCAD, Strasbourg.")
+
+
+class LiverUNetTrainTest(ScriptedLoadableModuleTest):
+    """Runs in Slicer without data, network or GPU: two tiny phantoms, two epochs, a model that segments."""
+
+    def setUp(self) -> None:
+        """Begin with an empty scene; without the packages there is nothing to test, and the log says so."""
+        slicer.mrmlScene.Clear()
+        missing = Installer(Path(__file__).parent / "Resources" / "LiverUNetTrain-requirements.txt").missing()
+        if missing:
+            self.skipTest(f"not installed: {', '.join(missing)}")
+
+    def test_two_phantoms_become_a_model_that_segments(self) -> None:
+        """Prepare, train in a process of its own, make a model, segment with it."""
+        from LiverUNetTrainLib.detached import state_of
+        from LiverUNetTrainLib.export import Statement, export_run
+        from LiverUNetTrainLib.order import TrainingOrder
+        from LiverUNetTrainLib.pairs import add_case
+
+        logic, shape = LiverUNetTrainLogic(), (64, 48, 16)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            scans = [abdomen(axial_affine((6.0, 6.0, 12.0), shape), shape[::-1], seed=seed) for seed in range(2)]
+            for scan, liver in scans:
+                add_case(folder / "pairs", scan, liver, {})
+            prepared = finish(logic.prepareSteps([folder / "pairs"], folder / "cache"))
+            self.assertEqual([case.usable for case in prepared], [True, True])
+            order = TrainingOrder(folder / "cache", folder / "run", epochs=2, batch_size=4, device="cpu")
+            process = logic.launch(order.arguments(), folder / "run")
+            process.wait()
+            state = state_of(folder / "run", process)
+            self.assertEqual((state.phase, len(state.history)), ("finished", 2), state.words)
+            logic.showCurves("run", state.history)
+            model = export_run(folder / "run", folder / "model", Statement("self-test"))
+            volume = slicer.util.addVolumeFromArray(scans[0][0].hu_kji, scans[0][0].affine, "Phantom")
+            outcome = LiverUNetLogic().process(volume, modelName=str(model.folder), deviceName="cpu")
+            self.assertEqual(outcome.result.provenance["model"], "self-test")

@@ -1,0 +1,1 @@
+"""LiverUNetTrain's face in Slicer: data, training, evaluation, use. What needs no Slicer is in LiverUNetTrainLib."""

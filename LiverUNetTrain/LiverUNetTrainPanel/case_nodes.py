@@ -1,0 +1,46 @@
+"""A case of a data set as nodes: the scan, and masks as segments over it."""
+
+from __future__ import annotations
+
+import numpy as np
+import slicer
+from slicer import vtkMRMLSegmentationNode, vtkSegment
+
+from LiverUNetLib.volume import CTVolume
+from LiverUNetPanel.segmentation_node import labelmapOf
+
+__all__ = ["showCase"]
+
+COLOURS = {"reference": (0.31, 0.76, 0.97), "prediction": (0.87, 0.51, 0.40)}
+
+
+def showCase(name: str, scan: CTVolume, masks: dict[str, np.ndarray | None]) -> vtkMRMLSegmentationNode:
+    """Add a volume node and a segmentation node with a segment for each mask; views go to the slice to look at.
+
+    Args:
+        masks: (k, j, i) by name, None for one that there is not.
+    """
+    volume = slicer.util.addVolumeFromArray(scan.hu_kji, scan.affine, name)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{name} liver")
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    shown = {title: mask for title, mask in masks.items() if mask is not None and mask.any()}
+    for title, mask in shown.items():
+        segment = vtkSegment()
+        segment.SetName(title)
+        segment.SetColor(*COLOURS[title])
+        segment.AddRepresentation("Binary labelmap", labelmapOf(mask, (0, 0, 0), scan.affine))
+        node.GetSegmentation().AddSegment(segment, title)
+    if "reference" in shown:
+        _jumpTo(scan, shown)
+    return node
+
+
+def _jumpTo(scan: CTVolume, masks: dict[str, np.ndarray]) -> None:
+    from LiverUNetTrainLib.evaluation import largest_disagreement
+
+    k = largest_disagreement(masks.get("prediction", masks["reference"]), masks["reference"])
+    ijk = [size / 2 for size in scan.hu_kji.shape[:0:-1]] + [k]
+    markups = getattr(slicer.modules, "markups", None)
+    if markups:
+        markups.logic().JumpSlicesToLocation(*(scan.affine @ [*ijk, 1])[:3], True)

@@ -1,0 +1,89 @@
+"""The part of the panel that finds and prepares cases, from folders and from the scene."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import qt
+from slicer.i18n import tr as _
+
+from LiverUNetPanel.buttons import enableOrSayWhy
+
+from .logic import PreparedCase, SceneCase
+
+__all__ = ["DataSection"]
+
+
+class DataSection:
+    """Folders of cases, the cases found in them, and the cases of this scene.
+
+    Args:
+        panel: has the widgets `ui`, the `logic`, and `start` for what takes time.
+    """
+
+    def __init__(self, panel: Any) -> None:
+        self._panel, self._ui = panel, panel.ui
+        self._sceneCases: list[SceneCase] = []
+        self._ui.prepareButton.clicked.connect(self._onPrepare)
+        self._ui.pairsButton.clicked.connect(self._onWritePairs)
+        self._ui.addCaseButton.clicked.connect(self._onAddCase)
+        self._ui.caseTable.cellDoubleClicked.connect(self._onLoadCase)
+
+    def folders(self) -> list[Path]:
+        """The folders that hold cases."""
+        chosen = [Path(path) for path in (self._ui.dataPath.currentPath, self._ui.ownPath.currentPath) if path]
+        own = chosen[-1] if self._ui.ownPath.currentPath else None
+        return [path for path in chosen if path != own or any(own.glob("*_orig.nii.gz"))]
+
+    def cache(self) -> Path:
+        """Where the prepared slices are."""
+        return Path(self._ui.cachePath.currentPath)
+
+    def showScene(self) -> None:
+        """List what the scene could teach."""
+        self._sceneCases = self._panel.logic.sceneCases()
+        self._ui.sceneTable.rowCount = len(self._sceneCases)
+        for row, case in enumerate(self._sceneCases):
+            self._ui.sceneTable.setItem(row, 0, qt.QTableWidgetItem(case.name))
+
+    def updateButtons(self, busy: str) -> None:
+        """What can be pressed now."""
+        ui = self._ui
+        noData = "" if ui.dataPath.currentPath or ui.ownPath.currentPath else _("Choose a folder of cases.")
+        noCache = "" if ui.cachePath.currentPath else _("Choose a folder for the prepared slices.")
+        noOwn = "" if ui.ownPath.currentPath else _("Choose a folder for your training set.")
+        noScene = "" if self._sceneCases else _("No segmentation of this scene was drawn on a volume.")
+        enableOrSayWhy(ui.prepareButton, busy or noData or noCache, _("Check every case."))
+        noSource = "" if ui.dataPath.currentPath else _("Choose a folder of cases.")
+        enableOrSayWhy(ui.pairsButton, busy or noSource or noOwn, _("Write the cases of the folder as pairs of NIfTI."))
+        enableOrSayWhy(ui.addCaseButton, busy or noScene or noOwn, _("No name of the patient is kept."))
+
+    def _onPrepare(self) -> None:
+        self._panel.start(self._panel.logic.prepareSteps(self.folders(), self.cache()), self._onPrepared)
+
+    def _onPrepared(self, cases: list[PreparedCase]) -> None:
+        table = self._ui.caseTable
+        table.rowCount = len(cases)
+        for row, case in enumerate(cases):
+            table.setItem(row, 0, qt.QTableWidgetItem(case.name))
+            table.setItem(row, 1, qt.QTableWidgetItem(case.verdict))
+        usable = sum(case.usable for case in cases)
+        words = _("{usable} of {all} cases can be used.").format(usable=usable, all=len(cases))
+        if usable == 1:
+            words += _(" With a single patient nothing can validate: nobody will see when the network only remembers.")
+        self._panel.say(words)
+
+    def _onWritePairs(self) -> None:
+        source, target = Path(self._ui.dataPath.currentPath), Path(self._ui.ownPath.currentPath)
+        self._panel.start(self._panel.logic.pairsSteps(source, target), self._onPrepared)
+
+    def _onAddCase(self) -> None:
+        row = max(self._ui.sceneTable.currentRow(), 0)
+        folder = Path(self._ui.ownPath.currentPath)
+        steps = self._panel.logic.addCaseSteps(self._sceneCases[row], folder)
+        self._panel.start(steps, lambda name: self._panel.say(_("Added as {name}.").format(name=name)))
+
+    def _onLoadCase(self, row: int, _column: int) -> None:
+        name = self._ui.caseTable.item(row, 0).text()
+        self._panel.start(self._panel.logic.loadCaseSteps(self.folders(), name), lambda _node: None)

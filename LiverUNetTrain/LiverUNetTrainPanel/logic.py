@@ -1,0 +1,245 @@
+"""What LiverUNetTrain does in Slicer, without a widget."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+
+from LiverUNetLib.errors import LiverUNetError, TrainingError
+from LiverUNetLib.model import LiverModel
+from LiverUNetLib.steps import Progress, in_background
+from LiverUNetPanel.volume_node import scanSteps
+
+from .case_nodes import showCase
+from .segments import liverSegments, maskOnVolume
+
+__all__ = ["LiverUNetTrainLogic", "PreparedCase", "SceneCase"]
+
+
+@dataclass(frozen=True, eq=False)
+class SceneCase:
+    """A volume of the scene with a segment that could be its liver."""
+
+    volumeNode: vtkMRMLScalarVolumeNode
+    segmentationNode: vtkMRMLSegmentationNode
+    segmentId: str
+
+    @property
+    def name(self) -> str:
+        """How a table calls it."""
+        segment = self.segmentationNode.GetSegmentation().GetSegment(self.segmentId).GetName()
+        return f"{self.volumeNode.GetName()} / {self.segmentationNode.GetName()} / {segment}"
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """What preparing found in a case: `usable` ones can train."""
+
+    name: str
+    verdict: str
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is in the cache."""
+        return not self.verdict.startswith("left out")
+
+
+class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
+    """Prepares data, starts trainings that outlive Slicer, evaluates and installs models.
+
+    torch and all that needs it are imported when a method is called, never before.
+    """
+
+    def sceneCases(self) -> list[SceneCase]:
+        """Every volume of the scene that a segmentation was drawn on, with the segment likeliest to be its liver."""
+        cases = []
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+            volume = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+            segments = list(liverSegments(node))
+            if volume is not None and segments:
+                cases.append(SceneCase(volume, node, segments[0]))
+        return cases
+
+    def addCaseSteps(self, case: SceneCase, folder: Path) -> Generator[Progress, None, str]:
+        """Copy a volume and its segment to a training set of one's own; returns the name that the case gets."""
+        from LiverUNetTrainLib.pairs import add_case
+
+        scan = yield from scanSteps(case.volumeNode)
+        mask = maskOnVolume(case.segmentationNode, case.segmentId, case.volumeNode)
+        names = ("Model", "ModelVersion", "ModelChecksum")
+        provenance = {name: case.segmentationNode.GetAttribute(f"LiverUNet.{name}") for name in names}
+        return (yield from in_background("Adding the case", lambda: add_case(folder, scan.volume, mask, provenance)))
+
+    def prepareSteps(self, folders: Sequence[Path], cache: Path) -> Generator[Progress, None, list[PreparedCase]]:
+        """Check all cases of the folders and bring them onto the model grid.
+
+        Raises:
+            TrainingError: a folder is missing or holds no case, the disk is too small, nothing can be used.
+        """
+        yield Progress("Looking for cases", 0, 0)
+        yield from in_background("Loading", _importTraining)
+        from LiverUNetLib.geometry import PreprocessingSpec
+        from LiverUNetTrainLib.cache import prepare
+        from LiverUNetTrainLib.estimate import check_disk
+        from LiverUNetTrainLib.layouts import find_cases
+
+        cases = find_cases(folders)
+        check_disk(cases, cache)
+        found = yield from _each("Preparing", prepare(cases, cache, PreprocessingSpec()), len(cases))
+        return [PreparedCase(case.name, verdict) for case, verdict in found]
+
+    def pairsSteps(self, source: Path, target: Path) -> Generator[Progress, None, list[PreparedCase]]:
+        """Write the cases of a data set, 3D-IRCADb-01 as downloaded say, as pairs of NIfTI."""
+        yield from in_background("Loading", _importTraining)
+        from LiverUNetTrainLib.layouts import find_cases
+        from LiverUNetTrainLib.pairs import write_pairs
+
+        cases = find_cases([source])
+        found = yield from _each("Writing", write_pairs(cases, target), len(cases))
+        return [PreparedCase(case.name, verdict) for case, verdict in found]
+
+    def estimateSteps(self, cache: Path, recipeName: str, deviceName: str) -> Generator[Progress, None, str]:
+        """What a training would cost, in words."""
+
+        def reckon() -> str:
+            _importTraining()
+            from LiverUNetLib.environment import choose_device
+            from LiverUNetLib.steps import finish
+            from LiverUNetTrainLib.cache import open_cache
+            from LiverUNetTrainLib.estimate import estimate_training
+            from LiverUNetTrainLib.recipes import RECIPES
+            from LiverUNetTrainLib.sampling import SliceSampler
+
+            recipe, opened = RECIPES[recipeName], open_cache(cache)
+            sampler = SliceSampler(recipe.view(opened), opened.cases)
+            slices = len(sampler.epoch(0, 0, empty_slices=recipe.settings.empty_slices))
+            cost = estimate_training(
+                slices, recipe.network, recipe.settings, choose_device(deviceName), canvas_px=opened.canvas_px
+            )
+            return finish(cost).words
+
+        return (yield from in_background("Estimating", reckon))
+
+    def launch(self, arguments: Sequence[str], run: Path) -> subprocess.Popen:
+        """Start a training that outlives this panel, this module and Slicer."""
+        from LiverUNetTrainLib.detached import launch
+
+        return launch(arguments, run, python=shutil.which("PythonSlicer") or sys.executable)
+
+    def requestStop(self, run: Path) -> None:
+        """Ask a training to end after the batch in hand; its checkpoint stays."""
+        if not run.is_dir():
+            raise TrainingError(f"The run folder {run} is gone.")
+        (run / "stop").touch()
+
+    def evaluateSteps(
+        self, modelName: str, folders: Sequence[Path], *, heldOutOnly: bool, deviceName: str = "auto"
+    ) -> Generator[Progress, None, list]:
+        """The scores of a model on every case, or on those that it holds out, in a thread that touches no MRML."""
+
+        def begin() -> object:
+            _importTraining()
+            from LiverUNetLib.environment import choose_device
+            from LiverUNetLib.model import find_model
+            from LiverUNetTrainLib.evaluation import evaluate_model
+            from LiverUNetTrainLib.layouts import find_cases
+
+            cases = find_cases(folders)
+            return evaluate_model(find_model(modelName), cases, choose_device(deviceName), held_out_only=heldOutOnly)
+
+        work = yield from in_background("Loading the model", begin)
+        return (yield from _each("Evaluating case", work))
+
+    def loadCaseSteps(
+        self, folders: Sequence[Path], name: str, modelName: str = ""
+    ) -> Generator[Progress, None, vtkMRMLSegmentationNode]:
+        """Load a case with its reference as a segment, and with what a model makes of it as another.
+
+        The slice views go to where the two disagree most, or to the middle of the reference.
+        """
+
+        def read() -> tuple:
+            _importTraining()
+            from LiverUNetLib.environment import choose_device
+            from LiverUNetLib.model import find_model
+            from LiverUNetLib.pipeline import segment
+            from LiverUNetLib.steps import finish
+            from LiverUNetTrainLib.layouts import find_cases
+
+            (case,) = [case for case in find_cases(folders) if case.name == name]
+            scan, reference = case.read()
+            found = finish(segment(scan, find_model(modelName), choose_device())) if modelName else None
+            return scan, reference.hu_kji, found.mask_kji if found else None
+
+        scan, reference, prediction = yield from in_background(f"Loading {name}", read)
+        return showCase(name, scan, {"reference": reference, "prediction": prediction})
+
+    def showScores(self, name: str, scores: Sequence) -> vtkMRMLTableNode:
+        """A table node, the worst patient first."""
+        from .plots import scoresTable
+
+        return scoresTable(slicer.mrmlScene, name, scores)
+
+    def showCurves(self, name: str, history: Sequence) -> dict:
+        """Charts of loss, accuracy and Dice."""
+        from .plots import curvesOf
+
+        return curvesOf(slicer.mrmlScene, name, history)
+
+    def installSteps(
+        self,
+        run: Path,
+        name: str,
+        *,
+        description: str = "",
+        licence: str = "",
+    ) -> Generator[Progress, None, LiverModel]:
+        """Make a model of a run and install it for the LiverUNet module."""
+
+        def install() -> LiverModel:
+            _importTraining()
+            from LiverUNetLib.model import check_name
+            from LiverUNetLib.resources import model_folders
+            from LiverUNetTrainLib.export import Statement, export_run
+
+            check_name(name)
+            target = model_folders()[-1] / name
+            if target.exists():
+                raise TrainingError(f"A model {name} is installed already; choose another name or remove it first.")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            said = {"description": description, "license": licence}
+            statement = Statement(name, **{key: value for key, value in said.items() if value})
+            return export_run(run, target, statement)
+
+        return (yield from in_background("Installing the model", install))
+
+
+def _each(name: str, work: Iterator[Any], total: int = 0) -> Generator[Progress, None, list[Any]]:
+    """All that an iterator gives, each made in the background."""
+    found: list[Any] = []
+    while True:
+        count = f"{len(found) + 1} of {total}" if total else str(len(found) + 1)
+        one = yield from in_background(f"{name} {count}", lambda: next(work, None))
+        if one is None:
+            return found
+        found.append(one)
+
+
+def _importTraining() -> None:
+    """Import in a background thread what would hold the event loop for seconds."""
+    from LiverUNetLib.environment import import_libraries
+
+    import_libraries()
+    try:
+        import LiverUNetTrainLib.training  # noqa: F401
+    except ImportError as error:
+        raise LiverUNetError(f"A package is missing ({error}); press Segment in the module LiverUNet once.") from error

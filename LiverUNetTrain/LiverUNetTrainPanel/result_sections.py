@@ -1,0 +1,117 @@
+"""The parts of the panel after a training: evaluate a model, and put it to use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from LiverUNetLib.errors import LiverUNetError
+from LiverUNetLib.model import LiverModel, list_models
+from LiverUNetPanel.buttons import enableOrSayWhy
+
+__all__ = ["EvaluateSection", "UseSection"]
+
+
+class EvaluateSection:
+    """Scores of a model per patient, the worst first."""
+
+    def __init__(self, panel: Any) -> None:
+        self._panel, self._ui = panel, panel.ui
+        self._scores: list = []
+        self._ui.evaluateButton.clicked.connect(self._onEvaluate)
+        self._ui.csvButton.clicked.connect(self._onCsv)
+        self._ui.reportButton.clicked.connect(self._onReport)
+        self._ui.scoreTable.cellDoubleClicked.connect(self._onLoadCase)
+
+    def enter(self) -> None:
+        """List the models that are installed now."""
+        chosen = self._ui.evaluateModelSelector.currentText
+        self._ui.evaluateModelSelector.clear()
+        for name, model in list_models().items():
+            if not isinstance(model, LiverUNetError):
+                self._ui.evaluateModelSelector.addItem(name)
+        self._ui.evaluateModelSelector.currentIndex = max(self._ui.evaluateModelSelector.findText(chosen), 0)
+
+    def updateButtons(self, busy: str) -> None:
+        """What can be pressed now."""
+        noData = "" if self._panel.data.folders() else _("Choose a folder of cases above.")
+        noScores = "" if self._scores else _("Evaluate a model first.")
+        enableOrSayWhy(self._ui.evaluateButton, busy or noData, _("Segment every case and compare with its mask."))
+        enableOrSayWhy(self._ui.csvButton, noScores, _("Write the scores as a table."))
+        enableOrSayWhy(self._ui.reportButton, noScores, _("Write one HTML file."))
+
+    def _onEvaluate(self) -> None:
+        steps = self._panel.logic.evaluateSteps(
+            self._ui.evaluateModelSelector.currentText,
+            self._panel.data.folders(),
+            heldOutOnly=self._ui.heldOutCheck.checked,
+        )
+        self._panel.start(steps, self._onEvaluated)
+
+    def _onEvaluated(self, scores: list) -> None:
+        self._scores = sorted(scores, key=lambda case: case.scores.dice)
+        table = self._ui.scoreTable
+        table.rowCount = len(self._scores)
+        for row, case in enumerate(self._scores):
+            found = case.scores
+            figures = [case.case, f"{found.dice:.4f}", f"{found.hd95_mm:.2f}", f"{found.assd_mm:.2f}"]
+            for column, text in enumerate([*figures, f"{found.volume_error_percent:+.1f}"]):
+                table.setItem(row, column, qt.QTableWidgetItem(text))
+        self._panel.logic.showScores(self._ui.evaluateModelSelector.currentText, self._scores)
+        mean = sum(case.scores.dice for case in self._scores) / len(self._scores)
+        self._panel.say(_("{count} cases, mean Dice {dice:.4f}.").format(count=len(self._scores), dice=mean))
+
+    def _onCsv(self) -> None:
+        path = qt.QFileDialog.getSaveFileName(self._panel.parent, _("Write scores"), "scores.csv", "CSV (*.csv)")
+        if path:
+            with slicer.util.tryWithErrorDisplay(_("The scores were not written.")):
+                from LiverUNetTrainLib.tables import write_csv
+
+                write_csv(Path(path), self._scores)
+
+    def _onReport(self) -> None:
+        path = qt.QFileDialog.getSaveFileName(self._panel.parent, _("Write report"), "report.html", "HTML (*.html)")
+        if path:
+            with slicer.util.tryWithErrorDisplay(_("The report was not written.")):
+                from LiverUNetTrainLib.report import Report, histories_of
+
+                run = self._panel.train.run()
+                histories = histories_of(run) if run and (run / "log.jsonl").exists() else {}
+                Report(self._ui.evaluateModelSelector.currentText, histories, self._scores, {}).write(Path(path))
+
+    def _onLoadCase(self, row: int, _column: int) -> None:
+        model = self._ui.evaluateModelSelector.currentText
+        steps = self._panel.logic.loadCaseSteps(self._panel.data.folders(), self._scores[row].case, model)
+        self._panel.start(steps, lambda _node: None)
+
+
+class UseSection:
+    """From a run to a model that the module LiverUNet offers."""
+
+    def __init__(self, panel: Any) -> None:
+        self._panel, self._ui = panel, panel.ui
+        self._ui.installButton.clicked.connect(self._onInstall)
+
+    def updateButtons(self, busy: str) -> None:
+        """What can be pressed now."""
+        run = self._panel.train.run()
+        noRun = "" if run and (run / "best.pt").exists() else _("There is no run with a validated epoch.")
+        enableOrSayWhy(self._ui.installButton, busy or noRun, _("The module LiverUNet offers it at once."))
+
+    def _onInstall(self) -> None:
+        ui = self._ui
+        steps = self._panel.logic.installSteps(
+            self._panel.train.run(),
+            ui.nameEdit.text.strip(),
+            description=ui.descriptionEdit.text.strip(),
+            licence=ui.licenceEdit.text.strip(),
+        )
+        self._panel.start(steps, self._onInstalled)
+
+    def _onInstalled(self, model: LiverModel) -> None:
+        self._panel.say(_("Installed {name}; choose it in the module LiverUNet.").format(name=model.card.name))
+        self._panel.evaluate.enter()

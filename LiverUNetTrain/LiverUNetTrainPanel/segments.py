@@ -1,0 +1,60 @@
+"""A segment as a mask on a volume's own voxels, through every transform above both."""
+
+from __future__ import annotations
+
+import numpy as np
+import vtk
+from scipy import ndimage
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from vtk.util.numpy_support import vtk_to_numpy
+
+from LiverUNetLib.errors import ScanError
+from LiverUNetPanel.volume_node import arrayFromMatrix, ijkToRas, transformToWorld
+
+__all__ = ["liverSegments", "maskOnVolume"]
+
+LABELMAP = "Binary labelmap"
+LIVER_CODE = "SCT^10200004^"
+
+
+def liverSegments(segmentationNode: vtkMRMLSegmentationNode) -> dict[str, str]:
+    """All segments, id -> name, those with the terminology of the liver first, then those of that name."""
+    segmentation = segmentationNode.GetSegmentation()
+    segments = {segmentId: segmentation.GetSegment(segmentId) for segmentId in segmentation.GetSegmentIDs()}
+
+    def distance(segmentId: str) -> int:
+        segment, tag = segments[segmentId], vtk.reference("")
+        if segment.GetTag(segment.GetTerminologyEntryTagName(), tag) and LIVER_CODE in str(tag):
+            return 0
+        return 1 if "liver" in segment.GetName().lower() else 2
+
+    return {segmentId: segments[segmentId].GetName() for segmentId in sorted(segments, key=distance)}
+
+
+def maskOnVolume(
+    segmentationNode: vtkMRMLSegmentationNode, segmentId: str, volumeNode: vtkMRMLScalarVolumeNode
+) -> np.ndarray:
+    """The segment on the voxels of the volume, uint8 (k, j, i); interpolated where the grids differ.
+
+    Raises:
+        ScanError: the segment has no voxels, or a transform is not linear.
+    """
+    segment = segmentationNode.GetSegmentation().GetSegment(segmentId)
+    labelmap = segment.GetRepresentation(LABELMAP) if segment else None
+    if labelmap is None or not labelmap.GetNumberOfPoints():
+        raise ScanError(f"The segment {segmentId} of {segmentationNode.GetName()} holds no voxels.")
+    matrix = vtk.vtkMatrix4x4()
+    labelmap.GetImageToWorldMatrix(matrix)
+    to_world = transformToWorld(volumeNode) @ ijkToRas(volumeNode)
+    from_labelmap = transformToWorld(segmentationNode) @ arrayFromMatrix(matrix)
+    # From (i, j, k) of the volume to (i, j, k) of the labelmap; scipy counts the other way, from its first voxel.
+    ijk = np.linalg.inv(from_labelmap) @ to_world
+    first = np.array(labelmap.GetExtent()[::2])
+    values = vtk_to_numpy(labelmap.GetPointData().GetScalars()).reshape(labelmap.GetDimensions()[::-1])
+    # A border of background: scipy takes what lies outside by a rounding error for nothing at all.
+    inside = np.pad((values == segment.GetLabelValue()).astype(np.float32), 1)
+    shape = tuple(reversed(volumeNode.GetImageData().GetDimensions()))
+    moved = ndimage.affine_transform(
+        inside, ijk[:3, :3][::-1, ::-1], offset=(ijk[:3, 3] - first + 1)[::-1], output_shape=shape, order=1
+    )
+    return (moved > 0.5).astype(np.uint8)

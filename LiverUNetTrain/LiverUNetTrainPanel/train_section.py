@@ -1,0 +1,160 @@
+"""The part of the panel that orders a training, watches it through its run folder, stops it and lets it go on."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from LiverUNetLib.errors import LiverUNetError, TrainingError
+from LiverUNetLib.model import list_models
+from LiverUNetPanel.buttons import enableOrSayWhy
+from LiverUNetTrainLib.order import TrainingOrder
+
+__all__ = ["DEVICES", "TrainSection"]
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+RECIPES = ("standard", "notebook", "fine-tuning")
+WATCH_MILLISECONDS = 1000
+
+
+class TrainSection:
+    """Looks at the run folder once a second; that is all it knows of a training, whoever started it."""
+
+    def __init__(self, panel: Any) -> None:
+        self._panel, self._ui = panel, panel.ui
+        self._process: subprocess.Popen | None = None
+        self._epochsShown = -1
+        self._phase = ""
+        self._ui.recipeSelector.addItems(list(RECIPES))
+        self._ui.trainDeviceSelector.addItems(list(DEVICES))
+        self._ui.estimateButton.clicked.connect(self._onEstimate)
+        self._ui.startButton.clicked.connect(self._onStart)
+        self._ui.resumeButton.clicked.connect(self._onResume)
+        self._ui.stopButton.clicked.connect(self._onStop)
+        self._ui.runPath.currentPathChanged.connect(self._onRunChosen)
+        self._timer = qt.QTimer()
+        self._timer.interval = WATCH_MILLISECONDS
+        self._timer.connect("timeout()", self.watch)
+
+    def run(self) -> Path | None:
+        """The run folder, if one is chosen."""
+        return Path(self._ui.runPath.currentPath) if self._ui.runPath.currentPath else None
+
+    def order(self) -> TrainingOrder:
+        """What is chosen.
+
+        Raises:
+            TrainingError: the learning rate is no positive number.
+        """
+        ui = self._ui
+        rate = None
+        if ui.rateEdit.text.strip():
+            try:
+                rate = float(ui.rateEdit.text)
+            except ValueError:
+                rate = -1.0
+            if not 0 < rate < 1:
+                raise TrainingError(f"The learning rate must be a number between 0 and 1, not {ui.rateEdit.text}.")
+        parent = ui.startSelector.currentText if ui.startSelector.currentIndex > 0 else None
+        return TrainingOrder(
+            self._panel.data.cache(),
+            self.run(),
+            recipe=ui.recipeSelector.currentText,
+            parent=parent,
+            epochs=ui.epochsSpin.value or None,
+            minutes=ui.minutesSpin.value or None,
+            batch_size=ui.batchSpin.value or None,
+            learning_rate=rate,
+            held_out=tuple(ui.heldEdit.text.split()),
+            device=ui.trainDeviceSelector.currentText,
+        )
+
+    def enter(self) -> None:
+        """List the models that are installed now, and begin to watch."""
+        chosen = self._ui.startSelector.currentText
+        self._ui.startSelector.clear()
+        self._ui.startSelector.addItem(_("A new network"))
+        for name, model in list_models().items():
+            if not isinstance(model, LiverUNetError):
+                self._ui.startSelector.addItem(name)
+        self._ui.startSelector.currentIndex = max(self._ui.startSelector.findText(chosen), 0)
+        self._timer.start()
+        self.watch()
+
+    def leave(self) -> None:
+        """Stop watching; the training goes on."""
+        self._timer.stop()
+
+    def watch(self) -> None:
+        """Show the state of the run, and its curves if there is a new epoch."""
+        run = self.run()
+        if run is None or not run.is_dir():
+            self._phase = ""
+            self._ui.runStateLabel.text = _("No run.")
+        else:
+            self._show(run)
+        self._panel.updateButtons()
+
+    def _show(self, run: Path) -> None:
+        from LiverUNetTrainLib.detached import state_of
+
+        try:
+            state = state_of(run, self._process)
+        except LiverUNetError as error:
+            self._phase, self._ui.runStateLabel.text = "", str(error)
+            return
+        self._phase = state.phase
+        done = _("{phase}, {done} of {all} epochs").format(
+            phase=state.phase, done=len(state.history), all=state.epochs or "?"
+        )
+        validated = [log for log in state.history if log.validation_dice]
+        if validated:
+            done += _("; validation Dice {dice:.4f}").format(dice=validated[-1].mean_validation_dice)
+        self._ui.runStateLabel.text = f"{done}. {state.words}".strip()
+        if state.history and len(state.history) != self._epochsShown:
+            self._epochsShown = len(state.history)
+            self._panel.logic.showCurves(run.name, state.history)
+
+    def updateButtons(self, busy: str) -> None:
+        """What can be pressed now."""
+        ui, works = self._ui, self._phase in ("running", "starting")
+        noCache = "" if (self._panel.data.cache() / "cache.json").exists() else _("Prepare the cases first.")
+        noRun = "" if self.run() else _("Choose a run folder.")
+        working = _("A training works in this run folder; stop it first.") if works else ""
+        taken = _("This folder holds a run; resume it or choose another.") if self._phase and not works else ""
+        resumable = "" if self._phase in ("stopped", "died") else _("There is no run that could go on.")
+        idle = "" if works else _("No training works in this run folder.")
+        enableOrSayWhy(ui.estimateButton, busy or noCache, _("Time and memory, from a few steps."))
+        enableOrSayWhy(ui.startButton, noCache or noRun or working or taken, _("The training outlives this panel."))
+        enableOrSayWhy(ui.resumeButton, working or resumable, _("Go on after the last whole epoch."))
+        enableOrSayWhy(ui.stopButton, idle, _("End after the batch in hand; the checkpoint stays."))
+
+    def _onEstimate(self) -> None:
+        order = self.order()
+        steps = self._panel.logic.estimateSteps(order.cache, order.recipe, order.device)
+        self._panel.start(steps, lambda words: setattr(self._ui.costLabel, "text", words))
+
+    def _onStart(self) -> None:
+        self._launch(resume=False)
+
+    def _onResume(self) -> None:
+        self._launch(resume=True)
+
+    def _launch(self, *, resume: bool) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The training was not started.")):
+            order = self.order()
+            self._process = self._panel.logic.launch(order.arguments(resume=resume), order.run)
+            self.watch()
+
+    def _onStop(self) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The training was not stopped.")):
+            self._panel.logic.requestStop(self.run())
+
+    def _onRunChosen(self, _path: str) -> None:
+        self._process, self._epochsShown = None, -1
+        self.watch()

@@ -1,0 +1,146 @@
+"""The panel of training: four sections in the order of use, and one place for what takes time."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
+from slicer.util import VTKObservationMixin
+
+from LiverUNetLib.errors import LiverUNetError
+from LiverUNetLib.steps import Progress
+from LiverUNetPanel.buttons import enableOrSayWhy
+from LiverUNetPanel.installer import Installer
+from LiverUNetPanel.runner import StepRunner
+from LiverUNetPanel.settings import Settings
+
+from .data_section import DataSection
+from .logic import LiverUNetTrainLogic
+from .result_sections import EvaluateSection, UseSection
+from .train_section import TrainSection
+
+__all__ = ["LiverUNetTrainWidget"]
+
+# Folders that a person has chosen are remembered from one day to the next.
+REMEMBERED = ("dataPath", "ownPath", "cachePath", "runPath")
+
+
+class LiverUNetTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """From scans to a model that the LiverUNet module uses."""
+
+    def __init__(self, parent: Any = None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+
+    def setup(self) -> None:
+        """Called when the module is opened for the first time."""
+        super().setup()
+        panel = slicer.util.loadUI(self.resourcePath("UI/LiverUNetTrain.ui"))
+        self.layout.addWidget(panel)
+        self.ui = slicer.util.childWidgetVariables(panel)
+        panel.setMRMLScene(slicer.mrmlScene)
+        self.logic = LiverUNetTrainLogic()
+        self.runner = StepRunner(self)
+        self.settings = Settings()
+        self.installer = Installer(Path(self.resourcePath("LiverUNetTrain-requirements.txt")))
+        for name in REMEMBERED:
+            getattr(self.ui, name).currentPath = self.settings.folder(name)
+        self.data, self.train = DataSection(self), TrainSection(self)
+        self.evaluate, self.use = EvaluateSection(self), UseSection(self)
+        for name in REMEMBERED:
+            getattr(self.ui, name).currentPathChanged.connect(self._onFolderChosen)
+        self.ui.cancelButton.clicked.connect(self.runner.cancel)
+        for event in (slicer.mrmlScene.NodeAddedEvent, slicer.mrmlScene.NodeRemovedEvent):
+            self.addObserver(slicer.mrmlScene, event, self._onSceneChanged)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneClosing)
+        self.enter()
+
+    def cleanup(self) -> None:
+        """Called when the application quits or the module is reloaded; a training goes on."""
+        self.runner.cancel()
+        self.train.leave()
+        self.removeObservers()
+
+    def enter(self) -> None:
+        """Called each time the module is opened."""
+        self.data.showScene()
+        self.evaluate.enter()
+        self.train.enter()
+
+    def exit(self) -> None:
+        """Called each time another module is opened."""
+        self.train.leave()
+
+    def onReload(self) -> None:
+        """Reload our packages with the module, those first that others import."""
+        ours = [module for name, module in sys.modules.items() if name.split(".")[0].startswith("LiverUNet")]
+        for module in reversed([module for module in ours if "." in module.__name__]):
+            importlib.reload(module)
+        super().onReload()
+
+    def start(self, steps: Generator[Progress, None, Any], onDone: Callable[[Any], None]) -> None:
+        """Take steps from the event loop, once the packages are there."""
+        with slicer.util.tryWithErrorDisplay(_("LiverUNetTrain cannot start.")):
+            if not self.installer.ensure(self.settings.wheelFolder):
+                self.say(_("Nothing was done: packages are missing and were not installed."))
+                return
+            self.runner.start(steps, lambda result: self._onDone(result, onDone))
+            self.updateButtons()
+
+    def say(self, words: str) -> None:
+        """Tell a person in the status line."""
+        self.ui.statusLabel.text = words
+
+    def updateButtons(self) -> None:
+        """What can be pressed now; a tooltip says what is missing."""
+        busy = _("Wait for what this panel does, or cancel it.") if self.runner.running else ""
+        for section in (self.data, self.train, self.evaluate, self.use):
+            section.updateButtons(busy)
+        idle = "" if self.runner.running else _("This panel is doing nothing.")
+        enableOrSayWhy(self.ui.cancelButton, idle, _("End it; a training goes on."))
+
+    def onProgress(self, progress: Progress) -> None:
+        """Show the stage."""
+        self.ui.progressBar.maximum = progress.total
+        self.ui.progressBar.value = progress.done
+        self.say(progress.stage)
+
+    def onCancelled(self) -> None:
+        """Say so."""
+        self._ended(_("Cancelled."))
+
+    def onFailed(self, error: Exception) -> None:
+        """Show what was wrong, once."""
+        self._ended(str(error) if isinstance(error, LiverUNetError) else _("Failed: {error}").format(error=error))
+        with slicer.util.tryWithErrorDisplay(_("LiverUNetTrain could not finish.")):
+            raise error
+
+    def _onDone(self, result: Any, onDone: Callable[[Any], None]) -> None:
+        self._ended(_("Done."))
+        onDone(result)
+        self.updateButtons()
+
+    def _ended(self, words: str) -> None:
+        self.ui.progressBar.maximum = 1
+        self.ui.progressBar.value = 0
+        self.say(words)
+        self.updateButtons()
+
+    def _onFolderChosen(self, _path: str) -> None:
+        for name in REMEMBERED:
+            self.settings.setFolder(name, getattr(self.ui, name).currentPath)
+        self.updateButtons()
+
+    def _onSceneChanged(self, caller: Any = None, event: Any = None) -> None:
+        if not self.runner.running:
+            self.data.showScene()
+            self.updateButtons()
+
+    def _onSceneClosing(self, caller: Any = None, event: Any = None) -> None:
+        self.runner.cancel()

@@ -1,13 +1,16 @@
-"""Draw the panel after a run on the phantom, on the stand-in widgets: `python Testing/draw_panel.py panel.png`."""
+"""Draw the panels on the stand-in widgets, LiverUNet after a run: `python Testing/draw_panel.py FOLDER`."""
 
 import os
 import sys
 import time
+from pathlib import Path
 
 os.environ["QT_QPA_PLATFORM"] = "offscreen"
 
 import slicer_standin
 from slicer_standin.picture import draw
+
+WIDTH = 420
 
 
 def main() -> None:
@@ -17,20 +20,28 @@ def main() -> None:
 
     from LiverUNetLib.phantom import abdomen, axial_affine
     from LiverUNetPanel.widget import LiverUNetWidget
+    from LiverUNetTrainPanel.widget import LiverUNetTrainWidget
 
-    shape = (192, 144, 80)
+    def open_panel(widget: type) -> object:
+        parent = slicer.qMRMLWidget()
+        parent.setLayout(qt.QVBoxLayout())
+        panel = widget(parent)
+        panel.setup()
+        return panel
+
+    folder, shape = Path(sys.argv[1]), (192, 144, 80)
     scan, _ = abdomen(axial_affine((2.0, 2.0, 3.0), shape), shape[::-1])
     slicer.util.addVolumeFromArray(scan.hu_kji, scan.affine, "Phantom CT")
-    parent = slicer.qMRMLWidget()
-    parent.setLayout(qt.QVBoxLayout())
-    panel = LiverUNetWidget(parent)
-    panel.setup()
+    panel = open_panel(LiverUNetWidget)
     panel.ui.segmentButton.click()
     while panel.runner.running:
         qt.QApplication.processEvents()
         time.sleep(0)
-    draw(panel, 420, 640).save(sys.argv[1])
-    panel.cleanup()
+    draw(panel, WIDTH, 660).save(str(folder / "panel.png"))
+    training = open_panel(LiverUNetTrainWidget)
+    draw(training, WIDTH, 960).save(str(folder / "panel-train.png"))
+    for each in (panel, training):
+        each.cleanup()
 
 
 if __name__ == "__main__":

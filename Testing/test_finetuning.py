@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from helpers import NETWORK, SETTINGS, write_pair
-from LiverUNetLib.errors import TrainingError
+from LiverUNetLib.errors import ModelError, TrainingError
 from LiverUNetLib.geometry import PreprocessingSpec
 from LiverUNetLib.model import open_model
 from LiverUNetTrainLib.cache import open_cache, prepare
@@ -16,7 +16,7 @@ from LiverUNetTrainLib.cli import main
 from LiverUNetTrainLib.dataset import split_by_patient
 from LiverUNetTrainLib.evaluation import CaseScores, compare_masks
 from LiverUNetTrainLib.export import Statement, export_run
-from LiverUNetTrainLib.finetuning import compare_before_after, split_for_finetuning
+from LiverUNetTrainLib.finetuning import compare_before_after, judge, split_for_finetuning
 from LiverUNetTrainLib.layouts import find_cases
 from LiverUNetTrainLib.run_folder import RunFolder
 from LiverUNetTrainLib.sampling import SliceSampler
@@ -80,6 +80,21 @@ def test_fine_tuning_on_the_command_line_keeps_the_lineage(a_model, a_grown_cach
     assert settings["training"]["patience"] == 3, "the recipe of fine-tuning"
     parent, tuned = a_model.state_dict(), child.state_dict()
     assert torch.allclose(parent["1.weight"].float(), tuned["1.weight"].float(), atol=1e-3)
+
+
+def test_a_tuned_run_is_judged_on_what_it_holds_out(a_model, a_grown_cache, pairs, tmp_path, cpu, monkeypatch):
+    monkeypatch.setenv("LIVER_UNET_MODELS", str(tmp_path))
+    train = ["train", str(a_grown_cache.folder), "--run", str(tmp_path / "run"), "--from", "parent"]
+    assert main([*train, "--epochs", "1", "--learning-rate", "1e-12", "--device", "cpu"]) == 0
+    verdict = judge(tmp_path / "run", find_cases([pairs]), cpu)
+    assert verdict.cases == 1
+    assert verdict.after == pytest.approx(verdict.before, abs=0.01)
+    assert judge(tmp_path / "run", [], cpu).before is None
+    assert judge(tmp_path / "parent-run", find_cases([pairs]), cpu) is None
+    metadata = tmp_path / "parent/configs/metadata.json"
+    metadata.write_text(metadata.read_text().replace(a_model.card.checksum, "0" * 64))
+    with pytest.raises(ModelError, match="parent is not the model that this run started from"):
+        judge(tmp_path / "run", [], cpu)
 
 
 def test_the_trainer_itself_refuses_what_a_parent_holds_out(a_model, a_cache, tmp_path, cpu):

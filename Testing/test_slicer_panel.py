@@ -264,6 +264,19 @@ def test_a_folder_of_scans(panel, tmp_path):
     assert sorted(path.name for path in target.iterdir()) == ["liver.csv", "one_liver.seg.nrrd"]
 
 
+def test_a_corrected_liver_joins_the_training_set(panel, a_volume, qt, tmp_path):
+    assert state(panel.ui.teachButton) == (False, "There is no liver yet.")
+    panel._parameterNode.volume = a_volume
+    panel.ui.segmentButton.click()
+    run_to_the_end(panel)
+    qt.QFileDialog.chosen = str(tmp_path / "own")
+    panel.ui.teachButton.click()
+    run_to_the_end(panel)
+    assert panel.ui.statusLabel.text().startswith("Added as case_")
+    assert len(list((tmp_path / "own").glob("case_*_liver.nii.gz"))) == 1
+    assert panel.settings.folder("ownPath") == str(tmp_path / "own"), "the folder is chosen once"
+
+
 def test_models_come_in_and_go(panel, qt, threshold_model, own_models, tmp_path):
     assert state(panel.ui.removeModelButton) == (True, "Delete this model from your own models.")
     pack_model(threshold_model, tmp_path / "threshold.zip")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -11,6 +13,7 @@ from LiverUNetLib.summary import sentence, table_row
 
 from .buttons import enableOrSayWhy
 from .logic import Outcome
+from .segmentation_node import findLiver
 from .table_node import addMeasurements
 
 __all__ = ["ResultSection"]
@@ -20,15 +23,17 @@ class ResultSection:
     """Shows what became of a volume.
 
     Args:
-        ui: the panel's widgets by name.
+        panel: has the widgets `ui`, the `settings`, and `start` for what takes time.
     """
 
-    def __init__(self, ui: Any) -> None:
-        self._ui = ui
+    def __init__(self, panel: Any) -> None:
+        self._panel, self._ui = panel, panel.ui
+        ui = panel.ui
         self._outcome: Outcome | None = None
         ui.editButton.clicked.connect(self._onEdit)
         ui.tableButton.clicked.connect(self._onAddToTable)
         ui.copyButton.clicked.connect(self._onCopy)
+        ui.teachButton.clicked.connect(self._onTeach)
 
     def show(self, outcome: Outcome | None) -> None:
         """Show a result, or that there is none."""
@@ -45,6 +50,7 @@ class ResultSection:
         noResult = "" if result else _("There is no result yet.")
         enableOrSayWhy(self._ui.editButton, noLiver, _("Correct the liver with Slicer's own tools."))
         enableOrSayWhy(self._ui.show3DButton, noLiver, _("Show the liver in 3D views."))
+        enableOrSayWhy(self._ui.teachButton, noLiver, _("Correct the liver first; no name of the patient is kept."))
         enableOrSayWhy(self._ui.tableButton, noResult, _("Add the measurements to a table node."))
         enableOrSayWhy(self._ui.copyButton, noResult, _("Copy measurements and warnings as text."))
 
@@ -62,3 +68,23 @@ class ResultSection:
     def _onCopy(self) -> None:
         slicer.app.clipboard().setText("\n".join([self._ui.resultLabel.text, *self._outcome.result.warnings]))
         self._ui.statusLabel.text = _("Copied.")
+
+    def _onTeach(self) -> None:
+        """Copy scan and liver to the training set, in a folder that is chosen once."""
+        with slicer.util.tryWithErrorDisplay(_("The case was not added.")):
+            from LiverUNetTrainPanel.logic import LiverUNetTrainLogic, SceneCase
+
+            folder = self._panel.settings.folder("ownPath")
+            if not folder:
+                folder = qt.QFileDialog.getExistingDirectory(self._panel.parent, _("Folder for your training set"))
+                self._panel.settings.setFolder("ownPath", folder)
+            if folder:
+                node = self._outcome.segmentationNode
+                volume = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+                case = SceneCase(volume, node, findLiver(node))
+                steps = LiverUNetTrainLogic().addCaseSteps(case, Path(folder))
+                self._panel.start(steps, lambda name: self._onTaught(name, folder))
+
+    def _onTaught(self, name: str, folder: str) -> None:
+        words = _("Added as {name} to {folder}; the module LiverUNetTrain learns from it.")
+        self._panel.ended(words.format(name=name, folder=folder))

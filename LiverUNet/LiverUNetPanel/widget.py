@@ -59,7 +59,7 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.settings = Settings()
         self.installer = Installer(Path(self.resourcePath("LiverUNet-requirements.txt")))
         self.models = ModelSection(self.ui, self._onModelChosen)
-        self.result = ResultSection(self.ui)
+        self.result = ResultSection(self)
         self._showSettings()
         self._connect()
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
@@ -157,31 +157,31 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             steps = self.logic.segmentSteps(
                 volume, chosen.segmentation, roiNode=chosen.region, **self._modelAndDevice()
             )
-            self._start(steps, lambda outcome: self._onSegmented(outcome, volume))
+            self.start(steps, lambda outcome: self._onSegmented(outcome, volume))
 
     def onSegmentAll(self) -> None:
         """Segment every scalar volume of the scene."""
         if self._mayRun():
             steps = self.logic.segmentAllSteps(self.logic.ctVolumes(), **self._modelAndDevice())
-            self._start(steps, self._onAllSegmented)
+            self.start(steps, self._onAllSegmented)
 
     def onSegmentFolder(self) -> None:
         """Segment files into files."""
         if self._mayRun():
             source, target = Path(self.ui.sourcePath.currentPath), Path(self.ui.targetPath.currentPath)
             steps = self.logic.segmentFolderSteps(source, target, **self._modelAndDevice())
-            self._start(steps, lambda rows: self._onFolderSegmented(rows, target))
+            self.start(steps, lambda rows: self._onFolderSegmented(rows, target))
 
     def onAddModel(self) -> None:
         """Install a model from a zip."""
         path = qt.QFileDialog.getOpenFileName(self.parent, _("Add a model"), "", _("Models (*.zip)"))
         with slicer.util.tryWithErrorDisplay(_("The model was not added.")):
             if path and self._ensureInstalled():
-                self._start(self.logic.installModelSteps(Path(path)), self._onModelAdded)
+                self.start(self.logic.installModelSteps(Path(path)), self._onModelAdded)
 
     def onDoctor(self) -> None:
         """Examine this installation and copy what is found."""
-        self._start(self.logic.examineSteps(), self._onExamined)
+        self.start(self.logic.examineSteps(), self._onExamined)
 
     def onWithdraw(self) -> None:
         """Forget the agreements to licences."""
@@ -218,7 +218,8 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _modelAndDevice(self) -> dict[str, str]:
         return {"modelName": self.models.name, "deviceName": self.settings.device}
 
-    def _start(self, steps: Any, onDone: Any) -> None:
+    def start(self, steps: Any, onDone: Any) -> None:
+        """Take steps from the event loop; `onDone` gets their result."""
         self.runner.start(steps, onDone)
         self.ui.statusLabel.text = _("Starting")
         self._updateButtons()
@@ -235,16 +236,16 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onCancelled(self) -> None:
         """Say what came of it."""
-        self._ended(_("Cancelled; nothing unfinished was written."))
+        self.ended(_("Cancelled; nothing unfinished was written."))
 
     def onFailed(self, error: Exception) -> None:
         """Show what was wrong, once."""
-        self._ended(str(error) if isinstance(error, LiverUNetError) else _("Failed: {error}").format(error=error))
+        self.ended(str(error) if isinstance(error, LiverUNetError) else _("Failed: {error}").format(error=error))
         with slicer.util.tryWithErrorDisplay(_("LiverUNet could not finish.")):
             raise error
 
     def _onSegmented(self, outcome: Outcome, volume: slicer.vtkMRMLScalarVolumeNode) -> None:
-        self._ended(_("Done."))
+        self.ended(_("Done."))
         if outcome.segmentationNode and self._parameterNode and self._parameterNode.volume is volume:
             self._parameterNode.segmentation = outcome.segmentationNode
         self.result.show(outcome)
@@ -255,25 +256,26 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             addMeasurements(slicer.mrmlScene, [table_row(outcome.result) for outcome in good])
         failures = [f"{outcome.name}: {outcome.error}" for outcome in outcomes if outcome.error]
         words = _("{good} volumes segmented, {failed} failed, what was done before passed over.")
-        self._ended("\n".join([words.format(good=len(good), failed=len(failures)), *failures]))
+        self.ended("\n".join([words.format(good=len(good), failed=len(failures)), *failures]))
         self.result.show(good[-1] if good else None)
 
     def _onFolderSegmented(self, rows: list[dict[str, Any]], target: Path) -> None:
         failures = [f"{row['file']}: {row['warnings']}" for row in rows if row["state"] == FAILED]
         words = _("{good} of {all} scans segmented; the table is {table}.")
         words = words.format(good=len(rows) - len(failures), all=len(rows), table=target / TABLE_NAME)
-        self._ended("\n".join([words, *failures]))
+        self.ended("\n".join([words, *failures]))
 
     def _onModelAdded(self, model: LiverModel) -> None:
-        self._ended(_("Installed {name} {version}.").format(name=model.card.name, version=model.card.version))
+        self.ended(_("Installed {name} {version}.").format(name=model.card.name, version=model.card.version))
         self.models.show(model.card.name)
         self._onModelChosen(model.card.name)
 
     def _onExamined(self, text: str) -> None:
         slicer.app.clipboard().setText(text)
-        self._ended(_("Copied for a bug report:\n{text}").format(text=text))
+        self.ended(_("Copied for a bug report:\n{text}").format(text=text))
 
-    def _ended(self, words: str) -> None:
+    def ended(self, words: str) -> None:
+        """Show that nothing is under way any more, and what came of it."""
         self.ui.progressBar.maximum = 1
         self.ui.progressBar.value = 0
         self.ui.statusLabel.text = words

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.model import LiverModel
+from LiverUNetLib.environment import Device
+from LiverUNetLib.errors import ModelError, TrainingError
+from LiverUNetLib.formats import read_volume
+from LiverUNetLib.model import LiverModel, find_model
 
 from .cache import Cache
-from .dataset import Split, split_by_patient
-from .evaluation import CaseScores
+from .dataset import Case, Split, content_hash, split_by_patient
+from .evaluation import CaseScores, evaluate_model
+from .export import Statement, export_run
+from .run_folder import RunFolder
 
-__all__ = ["Verdict", "compare_before_after", "split_for_finetuning"]
+__all__ = ["Verdict", "compare_before_after", "judge", "split_for_finetuning"]
 
 # A mean Dice that falls by less than this is rounding.
 SMALLEST_LOSS = 0.0005
@@ -90,3 +96,28 @@ def compare_before_after(before: Sequence[CaseScores], after: Sequence[CaseScore
         raise TrainingError("Before and after were not measured on the same cases.")
     means = [float(np.mean([case.scores.dice for case in cases])) if cases else None for cases in (before, after)]
     return Verdict(*means, len(before))
+
+
+def judge(run: Path, cases: Sequence[Case], device: Device) -> Verdict | None:
+    """Compare the model of a fine-tuned run with its parent, on the cases that the run holds out.
+
+    Returns:
+        None if the run did not start from a model.
+
+    Raises:
+        TrainingError: the run has no weights yet.
+        ModelError: the parent is not installed any more, or another version of it is.
+    """
+    parent = RunFolder(run).settings().get("parent")
+    if not parent:
+        return None
+    before = find_model(parent["name"])
+    if before.card.checksum != parent["checksum"]:
+        raise ModelError(f"{parent['name']} is not the model that this run started from; install that one to compare.")
+    with tempfile.TemporaryDirectory() as folder:
+        after = export_run(run, Path(folder) / "tuned", Statement("tuned"))
+        held_out = set(after.card.lineage.held_out.values())
+        chosen = [case for case in cases if content_hash(read_volume(case.scan)) in held_out]
+        if not chosen:
+            return compare_before_after([], [])
+        return compare_before_after(*(list(evaluate_model(model, chosen, device)) for model in (before, after)))

@@ -195,6 +195,19 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
 
         return curvesOf(slicer.mrmlScene, name, history)
 
+    def judgeSteps(self, run: Path, folders: Sequence[Path]) -> Generator[Progress, None, Any]:
+        """Whether a fine-tuned run is better than the model it started from; None if it started from none."""
+
+        def compare() -> object:
+            _importTraining()
+            from LiverUNetLib.environment import choose_device
+            from LiverUNetTrainLib.finetuning import judge
+            from LiverUNetTrainLib.layouts import find_cases
+
+            return judge(run, find_cases(folders) if folders else [], choose_device())
+
+        return (yield from in_background("Comparing with the model before", compare))
+
     def installSteps(
         self,
         run: Path,

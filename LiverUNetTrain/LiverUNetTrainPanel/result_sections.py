@@ -103,6 +103,16 @@ class UseSection:
         enableOrSayWhy(self._ui.installButton, busy or noRun, _("The module LiverUNet offers it at once."))
 
     def _onInstall(self) -> None:
+        steps = self._panel.logic.judgeSteps(self._panel.train.run(), self._panel.data.folders())
+        self._panel.start(steps, self._onJudged)
+
+    def _onJudged(self, verdict: Any) -> None:
+        """A model that got worse is not offered without saying so in numbers."""
+        if verdict and verdict.worse:
+            question = _("{words} Install it all the same?").format(words=verdict.words)
+            if not slicer.util.confirmYesNoDisplay(question):
+                self._panel.say(_("Not installed. {words}").format(words=verdict.words))
+                return
         ui = self._ui
         steps = self._panel.logic.installSteps(
             self._panel.train.run(),
@@ -110,8 +120,9 @@ class UseSection:
             description=ui.descriptionEdit.text.strip(),
             licence=ui.licenceEdit.text.strip(),
         )
-        self._panel.start(steps, self._onInstalled)
+        self._panel.start(steps, lambda model: self._onInstalled(model, verdict))
 
-    def _onInstalled(self, model: LiverModel) -> None:
-        self._panel.say(_("Installed {name}; choose it in the module LiverUNet.").format(name=model.card.name))
+    def _onInstalled(self, model: LiverModel, verdict: Any) -> None:
+        words = _("Installed {name}; choose it in the module LiverUNet.").format(name=model.card.name)
+        self._panel.say(f"{words} {verdict.words}" if verdict else words)
         self._panel.evaluate.enter()

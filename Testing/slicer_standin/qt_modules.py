@@ -24,6 +24,8 @@ class QFileDialog(QtWidgets.QFileDialog):
     def getOpenFileName(*_arguments):
         return QFileDialog.chosen
 
+    getExistingDirectory = getSaveFileName = getOpenFileName
+
 
 class QDesktopServices:
     opened = []

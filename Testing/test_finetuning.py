@@ -110,6 +110,11 @@ def test_a_parent_of_another_grid_is_refused(a_model, a_cache, tmp_path, cpu):
         Trainer(other, split, tmp_path / "x", network=NETWORK, settings=SETTINGS, device=cpu, parent=a_model)
 
 
+def test_cases_are_prepared_on_the_grid_of_the_model_that_is_to_learn(a_model, pairs, tmp_path):
+    assert main(["prepare", str(pairs), "--cache", str(tmp_path / "alike"), "--like", str(a_model.folder)]) == 0
+    assert open_cache(tmp_path / "alike").preprocessing == a_model.card.preprocessing
+
+
 def test_a_single_patient_trains_without_validation_and_is_told_what_that_means(a_cache, tmp_path, cpu, caplog):
     split = split_by_patient(["patient0"])
     assert (split.training, split.validation) == (("patient0",), ())

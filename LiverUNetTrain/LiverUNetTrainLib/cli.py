@@ -45,13 +45,17 @@ def _add_prepare(commands: Any) -> None:
     command.add_argument(
         "--slice-mm", type=float, default=2.0, help="thinner slices are averaged up to this (%(default)s mm)"
     )
+    command.add_argument("--like", metavar="MODEL", help="instead on the grid of this model, to fine-tune it")
     command.set_defaults(run=_prepare)
 
 
 def _prepare(options: argparse.Namespace) -> None:
     from LiverUNetLib.geometry import PreprocessingSpec
+    from LiverUNetLib.model import find_model
 
     spec = PreprocessingSpec(pixel_mm=options.pixel_mm, slice_mm=options.slice_mm)
+    if options.like:
+        spec = find_model(options.like).card.preprocessing
     prepare_cases(options.data, options.cache, spec, strict=options.strict)
 
 

@@ -35,7 +35,9 @@ def descent(parent: LiverModel | None, cache: Cache, split: Split) -> dict[str, 
         return None
     card = parent.card
     if card.preprocessing != cache.preprocessing:
-        raise TrainingError(f"{card.name} was made for another model grid than {cache.folder}: prepare it alike.")
+        raise TrainingError(
+            f"{card.name} was made for another model grid than {cache.folder}: prepare it by --like {card.name}."
+        )
     held_out = set(card.lineage.held_out.values())
     leaks = [case.name for case in cache.select(split.training + split.validation) if case.content_hash in held_out]
     if leaks:

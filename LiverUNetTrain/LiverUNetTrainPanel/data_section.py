@@ -60,7 +60,9 @@ class DataSection:
         enableOrSayWhy(ui.addCaseButton, busy or noScene or noOwn, _("No name of the patient is kept."))
 
     def _onPrepare(self) -> None:
-        self._panel.start(self._panel.logic.prepareSteps(self.folders(), self.cache()), self._onPrepared)
+        parent = self._panel.train.parent()
+        steps = self._panel.logic.prepareSteps(self.folders(), self.cache(), parent=parent)
+        self._panel.start(steps, self._onPrepared)
 
     def _onPrepared(self, cases: list[PreparedCase]) -> None:
         table = self._ui.caseTable

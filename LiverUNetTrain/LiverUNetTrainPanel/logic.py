@@ -15,7 +15,7 @@ from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTabl
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from LiverUNetLib.errors import LiverUNetError, TrainingError
-from LiverUNetLib.model import LiverModel
+from LiverUNetLib.model import LiverModel, find_model
 from LiverUNetLib.steps import Progress, in_background
 from LiverUNetPanel.volume_node import scanSteps
 
@@ -79,8 +79,13 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
         provenance = {name: case.segmentationNode.GetAttribute(f"LiverUNet.{name}") for name in names}
         return (yield from in_background("Adding the case", lambda: add_case(folder, scan.volume, mask, provenance)))
 
-    def prepareSteps(self, folders: Sequence[Path], cache: Path) -> Generator[Progress, None, list[PreparedCase]]:
+    def prepareSteps(
+        self, folders: Sequence[Path], cache: Path, *, parent: str | None = None
+    ) -> Generator[Progress, None, list[PreparedCase]]:
         """Check all cases of the folders and bring them onto the model grid.
+
+        Args:
+            parent: prepare for the fine-tuning of this model, on its grid.
 
         Raises:
             TrainingError: a folder is missing or holds no case, the disk is too small, nothing can be used.
@@ -94,7 +99,8 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
 
         cases = find_cases(folders)
         check_disk(cases, cache)
-        found = yield from _each("Preparing", prepare(cases, cache, PreprocessingSpec()), len(cases))
+        spec = find_model(parent).card.preprocessing if parent else PreprocessingSpec()
+        found = yield from _each("Preparing", prepare(cases, cache, spec), len(cases))
         return [PreparedCase(case.name, verdict) for case, verdict in found]
 
     def pairsSteps(self, source: Path, target: Path) -> Generator[Progress, None, list[PreparedCase]]:
@@ -149,7 +155,6 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
         def begin() -> object:
             _importTraining()
             from LiverUNetLib.environment import choose_device
-            from LiverUNetLib.model import find_model
             from LiverUNetTrainLib.evaluation import evaluate_model
             from LiverUNetTrainLib.layouts import find_cases
 
@@ -170,7 +175,6 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
         def read() -> tuple:
             _importTraining()
             from LiverUNetLib.environment import choose_device
-            from LiverUNetLib.model import find_model
             from LiverUNetLib.pipeline import segment
             from LiverUNetLib.steps import finish
             from LiverUNetTrainLib.layouts import find_cases

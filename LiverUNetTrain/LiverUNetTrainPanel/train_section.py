@@ -45,6 +45,11 @@ class TrainSection:
         """The run folder, if one is chosen."""
         return Path(self._ui.runPath.currentPath) if self._ui.runPath.currentPath else None
 
+    def parent(self) -> str | None:
+        """The model that is to learn from new cases; None for a new network."""
+        selector = self._ui.startSelector
+        return selector.currentText if selector.currentIndex > 0 else None
+
     def order(self) -> TrainingOrder:
         """What is chosen.
 
@@ -60,12 +65,11 @@ class TrainSection:
                 rate = -1.0
             if not 0 < rate < 1:
                 raise TrainingError(f"The learning rate must be a number between 0 and 1, not {ui.rateEdit.text}.")
-        parent = ui.startSelector.currentText if ui.startSelector.currentIndex > 0 else None
         return TrainingOrder(
             self._panel.data.cache(),
             self.run(),
             recipe=ui.recipeSelector.currentText,
-            parent=parent,
+            parent=self.parent(),
             epochs=ui.epochsSpin.value or None,
             minutes=ui.minutesSpin.value or None,
             batch_size=ui.batchSpin.value or None,

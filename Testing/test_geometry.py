@@ -126,7 +126,7 @@ def test_a_canvas_that_reaches_beyond_the_image_crops_and_pastes_back():
 
 @pytest.mark.parametrize("air", [-1000, -160], ids=["full range", "clipped"])
 def test_the_body_is_found_with_and_without_air_at_minus_1000(air):
-    spec = PreprocessingSpec()
+    spec = PreprocessingSpec(pixel_mm=2.0)
     hu = np.full((4, 60, 80), air, dtype=np.int16)
     hu[:, 20:40, 10:50] = 40
     grid = ModelGrid.of(CTVolume(hu, np.diag([-2.0, -2.0, 2.0, 1.0])), spec)

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from helpers import NETWORK, SETTINGS
 from LiverUNetLib.environment import Device
+from LiverUNetTrainLib.augmentation import AugmentationSettings
 from LiverUNetTrainLib.cache import open_cache
 from LiverUNetTrainLib.dataset import split_by_patient
 from LiverUNetTrainLib.training import Trainer
@@ -29,7 +30,10 @@ from LiverUNetTrainLib.world import World
 torch.set_num_threads(1)
 cache, run, norm = open_cache(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
 split = split_by_patient([case.name for case in cache.cases], held_out=["patient3"], validation=0.3)
-settings = replace(SETTINGS, epochs=int(sys.argv[4]), learning_rate=float(sys.argv[5]), ema_decay=0.9, empty_slices=1.0)
+# Gentle augmentation: a network that swings between two epochs says nothing of the processes.
+gentle = AugmentationSettings(p_lesion=0, p_fluid=0, p_streaks=0, p_liver_shift=0, p_low_resolution=0, noise=0.05)
+settings = replace(SETTINGS, epochs=int(sys.argv[4]), learning_rate=float(sys.argv[5]), ema_decay=0.98)
+settings = replace(settings, augmentation=gentle, batch_size=8, empty_slices=1.0)
 with World.joined() as world:
     trainer = Trainer(
         cache, split, run, network=replace(NETWORK, norm=norm), settings=settings, device=Device("cpu"), world=world
@@ -63,7 +67,7 @@ def test_with_instance_norm_two_processes_end_with_the_function_of_one(train):
     """What the networks compute is equal; biases before a normalisation change nothing, and drift by rounding."""
     probabilities, losses = [], []
     for processes in (1, 2):
-        run = RunFolder(train(processes, "instance", epochs=1, rate=1e-3))
+        run = RunFolder(train(processes, "instance", epochs=1, rate=3e-4))
         network = build_network(replace(NETWORK, norm="instance")).eval()
         network.load_state_dict(run.weights("last"))
         with torch.inference_mode():
@@ -76,7 +80,7 @@ def test_with_instance_norm_two_processes_end_with_the_function_of_one(train):
 
 
 def test_with_batch_norm_two_processes_validate_like_one(train):
-    one, two = (RunFolder(train(processes, "batch", epochs=30, rate=5e-3)).history()[-1] for processes in (1, 2))
+    one, two = (RunFolder(train(processes, "batch", epochs=45, rate=5e-3)).history()[-1] for processes in (1, 2))
     assert one.mean_validation_dice > 0.8
     assert two.mean_validation_dice == pytest.approx(one.mean_validation_dice, abs=0.005)
 

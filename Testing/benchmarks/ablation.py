@@ -195,7 +195,8 @@ def write_table(work: Path) -> None:
         "# What each choice is worth",
         "",
         f"{EPOCHS} epochs each, on the same patients; tested on the 8 patients of two of five folds of 3D-IRCADb-01. "
-        "Differences below about 0.003 in Dice are within what another seed changes. Made by "
+        "No row was repeated with another seed, so small differences mean little. Times are upper bounds: the "
+        "machine's other core was busy. Made by "
         "`python Testing/benchmarks/ablation.py ../shared/data/ircad --extra ../shared/data/lits --work W`, "
         f"one row alone by `--only NAME`; on {platform.machine()}, {torch.get_num_threads()} thread(s).",
         "",

@@ -1,13 +1,16 @@
 """The module file: its own test, and what opening it costs."""
 
+import json
 import subprocess
 import sys
 import unittest
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import slicer
 
 from helpers import REPOSITORY
+from LiverUNetTrainLib.run_folder import EpochLog
 
 
 def test_the_self_test_of_the_module_passes_on_the_stand_in(qt, scene, monkeypatch):
@@ -30,14 +33,32 @@ def test_the_self_test_of_the_module_passes_on_the_stand_in(qt, scene, monkeypat
     assert not result.errors + result.failures, (result.errors + result.failures)[0][1]
 
 
-def test_opening_the_module_imports_neither_torch_nor_monai_nor_nibabel():
-    code = (
-        "import sys; sys.path.insert(0, 'Testing');"
-        "import slicer_standin; slicer_standin.install_qt(); import LiverUNet;"
-        "print([name for name in ('torch', 'monai', 'nibabel', 'matplotlib', 'pydicom') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
+OPENED = """
+import sys; sys.path.insert(0, "Testing")
+import slicer_standin; slicer_standin.install_qt()
+import qt, slicer
+from LiverUNet import LiverUNetWidget
+from LiverUNetTrain import LiverUNetTrainWidget
+slicer.app.userSettings().setValue("LiverUNet/Folders/runPath", sys.argv[1])
+for widget in (LiverUNetWidget, LiverUNetTrainWidget):
+    parent = slicer.qMRMLWidget()
+    parent.setLayout(qt.QVBoxLayout())
+    panel = widget(parent)
+    panel.setup()
+print(panel.ui.runStateLabel.property("text"))
+print([name for name in ("torch", "monai", "nibabel", "matplotlib", "pydicom") if name in sys.modules])
+"""
+
+
+def test_opening_both_modules_imports_neither_torch_nor_monai_nor_nibabel(tmp_path):
+    """Not even with a run to watch."""
+    (tmp_path / "settings.json").write_text('{"training": {"epochs": 5}}')
+    (tmp_path / "log.jsonl").write_text(json.dumps(asdict(EpochLog(1, 1e-3, 0.9, 0.5, 0.9, 2.0))) + "\n")
+    command = [sys.executable, "-c", OPENED, str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    state, imported = done.stdout.splitlines() or ("", done.stderr)
+    assert state.startswith("died, 1 of 5 epochs")
+    assert imported == "[]"
 
 
 def test_without_the_packages_the_modules_own_test_is_visibly_skipped(scene, monkeypatch):

@@ -7,6 +7,8 @@ best.pt         the averaged weights with the best validation Dice
 stop            made by anybody: the training ends after the batch in hand
 end.json        why it ended; missing while it works, and after a crash
 running         locked by the process that works here, see `occupancy`
+
+Whoever only watches a run needs no torch.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.files import read_json, staged, write_json
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["EpochLog", "RunFolder"]
 
@@ -144,10 +148,14 @@ class RunFolder:
         return {key.removeprefix(prefix): value for key, value in state["averaged"].items() if key.startswith(prefix)}
 
     def _save(self, name: str, content: dict[str, Any]) -> None:
+        import torch
+
         with staged(self.path / name) as temporary:
             torch.save(content, temporary)
 
     def _load(self, name: str, device: str) -> dict[str, Any]:
+        import torch
+
         path = self.path / name
         try:
             return torch.load(path, map_location=device, weights_only=True)

@@ -29,7 +29,7 @@ class TrainSection:
         self._panel, self._ui = panel, panel.ui
         self._process: subprocess.Popen | None = None
         self._epochsShown = -1
-        self._phase = ""
+        self._phase, self._begun = "", False
         self._ui.recipeSelector.addItems(list(RECIPES))
         self._ui.trainDeviceSelector.addItems(list(DEVICES))
         self._ui.estimateButton.clicked.connect(self._onEstimate)
@@ -98,7 +98,7 @@ class TrainSection:
         """Show the state of the run, and its curves if there is a new epoch."""
         run = self.run()
         if run is None or not run.is_dir():
-            self._phase = ""
+            self._phase, self._begun = "", False
             self._ui.runStateLabel.text = _("No run.")
         else:
             self._show(run)
@@ -110,9 +110,9 @@ class TrainSection:
         try:
             state = state_of(run, self._process)
         except LiverUNetError as error:
-            self._phase, self._ui.runStateLabel.text = "", str(error)
+            self._phase, self._begun, self._ui.runStateLabel.text = "", False, str(error)
             return
-        self._phase = state.phase
+        self._phase, self._begun = state.phase, bool(state.epochs)
         done = _("{phase}, {done} of {all} epochs").format(
             phase=state.phase, done=len(state.history), all=state.epochs or "?"
         )
@@ -130,8 +130,8 @@ class TrainSection:
         noCache = "" if (self._panel.data.cache() / "cache.json").exists() else _("Prepare the cases first.")
         noRun = "" if self.run() else _("Choose a run folder.")
         working = _("A training works in this run folder; stop it first.") if works else ""
-        taken = _("This folder holds a run; resume it or choose another.") if self._phase and not works else ""
-        resumable = "" if self._phase in ("stopped", "died") else _("There is no run that could go on.")
+        taken = _("This folder holds a run; resume it or choose another.") if self._begun and not works else ""
+        resumable = "" if self._begun and self._phase in ("stopped", "died") else _("There is no run that could go on.")
         idle = "" if works else _("No training works in this run folder.")
         enableOrSayWhy(ui.estimateButton, busy or noCache, _("Time and memory, from a few steps."))
         enableOrSayWhy(ui.startButton, noCache or noRun or working or taken, _("The training outlives this panel."))
@@ -139,9 +139,12 @@ class TrainSection:
         enableOrSayWhy(ui.stopButton, idle, _("End after the batch in hand; the checkpoint stays."))
 
     def _onEstimate(self) -> None:
-        order = self.order()
-        steps = self._panel.logic.estimateSteps(order.cache, order.recipe, order.device)
-        self._panel.start(steps, lambda words: setattr(self._ui.costLabel, "text", words))
+        recipe, device = self._ui.recipeSelector.currentText, self._ui.trainDeviceSelector.currentText
+        steps = self._panel.logic.estimateSteps(self._panel.data.cache(), recipe, device)
+        self._panel.start(steps, self._onEstimated)
+
+    def _onEstimated(self, words: str) -> None:
+        self._ui.costLabel.text = words
 
     def _onStart(self) -> None:
         self._launch(resume=False)
@@ -152,6 +155,8 @@ class TrainSection:
     def _launch(self, *, resume: bool) -> None:
         with slicer.util.tryWithErrorDisplay(_("The training was not started.")):
             order = self.order()
+            if not self._panel.ensureInstalled():
+                return
             self._process = self._panel.logic.launch(order.arguments(resume=resume), order.run)
             self.watch()
 

@@ -87,11 +87,16 @@ class LiverUNetTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def start(self, steps: Generator[Progress, None, Any], onDone: Callable[[Any], None]) -> None:
         """Take steps from the event loop, once the packages are there."""
         with slicer.util.tryWithErrorDisplay(_("LiverUNetTrain cannot start.")):
-            if not self.installer.ensure(self.settings.wheelFolder):
-                self.say(_("Nothing was done: packages are missing and were not installed."))
-                return
-            self.runner.start(steps, lambda result: self._onDone(result, onDone))
-            self.updateButtons()
+            if self.ensureInstalled():
+                self.runner.start(steps, lambda result: self._onDone(result, onDone))
+                self.updateButtons()
+
+    def ensureInstalled(self) -> bool:
+        """Install what is missing, if the person agrees."""
+        installed = self.installer.ensure(self.settings.wheelFolder)
+        if not installed:
+            self.say(_("Nothing was done: packages are missing and were not installed."))
+        return installed
 
     def say(self, words: str) -> None:
         """Tell a person in the status line."""

@@ -1,7 +1,7 @@
 """Run the modules' own tests inside a released Slicer, and write what came of them to a file.
 
     xvfb-run -a ./Slicer --testing --no-splash --no-main-window --disable-cli-modules \\
-        --additional-module-paths LiverUNet --python-script Testing/run_self_tests.py
+        --additional-module-paths LiverUNet LiverUNetTrain --python-script Testing/run_self_tests.py
 
 Slicer exits with 0 when this script is not found, and only logs a module that cannot be loaded.
 So the file that SELF_TEST_REPORT names is the proof: it is there, and its last line is PASSED.

@@ -81,6 +81,15 @@ def test_an_interrupted_cross_validation_goes_on_and_ends_the_same(a_cross_valid
     assert list(a_cross_validation.run(cpu)) == []
 
 
+def test_folds_can_be_shared_among_processes(a_cross_validation, cpu):
+    assert {fold for fold, _ in a_cross_validation.run(cpu, only=2)} == {2}
+    assert len(a_cross_validation.scores()) == 2
+    assert {fold for fold, _ in a_cross_validation.run(cpu)} == {1}
+    assert len(a_cross_validation.scores()) == 4
+    with pytest.raises(TrainingError, match="There is no fold 3; there are 1 to 2"):
+        list(a_cross_validation.run(cpu, only=3))
+
+
 def test_a_work_folder_of_another_cross_validation_is_refused(a_cross_validation, cpu):
     list(a_cross_validation.run(cpu))
     other = replace(a_cross_validation, recipe=replace(TINY, validation=0.5))

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 
 from LiverUNetLib.formats import read_mask, write_volume
 from LiverUNetTrainLib.cli import main
-from LiverUNetTrainLib.evaluation import CaseScores, compare_masks, summarise
+from LiverUNetTrainLib.evaluation import CaseScores, compare_masks, largest_disagreement, summarise
 
 
 def voxel(*index: int, shape=(8, 9, 10)) -> np.ndarray:
@@ -232,3 +232,13 @@ def test_two_evaluations_are_compared_case_by_case(tmp_path, capsys):
     assert "0 cases differ: too few for a test" in told
     assert main(["compare", first, evaluation(tmp_path / "none.json", [])]) == 1
     assert "share no case" in capsys.readouterr().err
+
+
+def test_the_slice_of_the_largest_disagreement_is_found():
+    reference = np.zeros((4, 3, 3), np.uint8)
+    reference[1] = reference[2, 0] = 1
+    mask = reference.copy()
+    assert largest_disagreement(mask, reference) == 1, "they agree: the fullest slice"
+    mask[3, 0, :2] = 1
+    mask[2] = 0
+    assert largest_disagreement(mask, reference) == 2

@@ -1,0 +1,68 @@
+"""One volume in three views, there and back."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from helpers import dice
+from LiverUNetLib.model import save_model
+from LiverUNetLib.pipeline import segment
+from LiverUNetLib.steps import finish
+from LiverUNetLib.views import VIEWS, assemble, cut, isotropic, usable_views
+from LiverUNetTrainLib.sampling import SliceSampler
+
+ALL = ("axial", "coronal", "sagittal")
+
+
+def test_a_view_shows_the_right_axes_with_heads_up():
+    cube = np.zeros((3, 4, 5), np.float32)  # slices to superior, rows to posterior, columns to the left
+    cube[2, 1, 3] = 1
+    assert np.argwhere(cut(cube, "axial")).tolist() == [[2, 1, 3]]
+    assert np.argwhere(cut(cube, "coronal")).tolist() == [[1, 0, 3]], "slice: row, row: from the head down"
+    assert np.argwhere(cut(cube, "sagittal")).tolist() == [[3, 0, 1]]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_what_is_cut_is_assembled_again(view):
+    random = np.random.default_rng(0).random((6, 7, 8), dtype=np.float32)
+    np.testing.assert_array_equal(assemble(cut(random, view), view, 6), random)
+    smooth = np.linspace(0, 1, 6, dtype=np.float32)[:, None, None] * np.ones((6, 7, 8), np.float32)
+    there = isotropic(smooth, 4.0, 2.0)
+    assert there.shape == (12, 7, 8)
+    back = assemble(cut(there, view), view, 6)
+    np.testing.assert_allclose(back[1:-1], smooth[1:-1], atol=1e-5)
+
+
+def test_thick_slices_are_seen_from_above_alone():
+    assert usable_views(ALL, 5.0) == ALL
+    assert usable_views(ALL, 5.1) == ("axial",)
+
+
+def test_three_views_find_the_liver_that_one_does(a_phantom, threshold_model, tmp_path, cpu):
+    """The network of thresholds sees the same in every view, so only geometry could differ."""
+    scan, liver = a_phantom
+    card = replace(
+        threshold_model.card, preprocessing=replace(threshold_model.card.preprocessing, views=ALL), name="three"
+    )
+    model = save_model(tmp_path / "three", card, threshold_model.state_dict(), "For tests.\n")
+    one = finish(segment(scan, threshold_model, cpu)).mask_kji
+    three = finish(segment(scan, model, cpu)).mask_kji
+    assert dice(three, one) > 0.98
+    assert dice(three, liver) > 0.95
+
+
+def test_an_epoch_shows_of_each_view_its_share(a_cache):
+    thin = replace(a_cache, cases=tuple(replace(case, slice_mm=4.0) for case in a_cache.cases))
+    views = replace(thin, preprocessing=replace(thin.preprocessing, views=ALL))
+    sampler = SliceSampler(views, views.cases)
+    assert len(sampler.stacks) == 3 * len(a_cache.cases)
+    slices = sampler.epoch(0, 0, empty_slices=0.0)
+    with_liver = sum(int(stack.has_liver.sum()) for stack in sampler.stacks)
+    assert len(slices) == pytest.approx(with_liver / 3, rel=0.3)
+    image, mask = sampler.batch(slices[:4])
+    assert image.shape == (4, 3, 64, 64)
+    assert mask.shape == (4, 1, 64, 64)
+    assert mask.max() > 0.5
+    axial = SliceSampler(thin, thin.cases)
+    assert len(axial.epoch(0, 0, empty_slices=0.0)) == sum(int(stack.has_liver.sum()) for stack in axial.stacks)

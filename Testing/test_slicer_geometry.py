@@ -99,6 +99,7 @@ def test_a_region_limits_what_is_segmented_even_when_it_is_turned(segmented, a_v
     assert np.abs(found - centroid).max() < 30
     assert outcome.result.measurement.cut_off, "the region cuts the liver, and the result says so"
     assert outcome.result.measurement.extent_mm[0] <= 70
+    assert outcome.segmentationNode.GetAttribute("LiverUNet.Region") == "Box"
     roi.SetCenter(2000, 0, 0)
     with pytest.raises(Exception, match="The region Box lies outside CT"):
         segmented(a_volume, roiNode=roi)

@@ -181,11 +181,15 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         if not result.measurement.volume_ml:
             return Outcome(names[volumeNode], result)
         node = writeLiver(result, scan, volumeNode, segmentationNode, beforeReplacing=saveStateForUndo)
+        node.SetAttribute("LiverUNet.Region", roiNode.GetName() if roiNode else None)
         return Outcome(names[volumeNode], result, node)
 
     def _isDone(self, volumeNode: vtkMRMLScalarVolumeNode, model: LiverModel) -> bool:
+        """Whether this very model has segmented the whole of the volume before."""
         node = self.ownSegmentation(volumeNode)
-        return node is not None and node.GetAttribute("LiverUNet.ModelChecksum") == model.card.checksum
+        if node is None or node.GetAttribute("LiverUNet.Region"):
+            return False
+        return node.GetAttribute("LiverUNet.ModelChecksum") == model.card.checksum
 
 
 def saveStateForUndo(segmentationNode: vtkMRMLSegmentationNode) -> None:

@@ -198,6 +198,12 @@ def test_from_data_to_an_installed_model_that_liverunet_uses(panel, tmp_path, a_
     ui.evaluateButton.click()
     finish_run(panel)
     assert get(ui.scoreTable, "rowCount") == 1, "only the case that was held out"
+    assert get(ui.comparisonLabel, "text") == ""
+    put(ui.compareSelector, "currentText", "liver-ct")
+    ui.evaluateButton.click()
+    finish_run(panel)
+    assert "1 cases in both; differences are liver-ct minus my-liver" in get(ui.comparisonLabel, "text")
+    assert ui.scoreTable.item(0, 5).text() != ""
     assert ui.scoreTable.item(0, 0).text() == "patient2"
 
     from LiverUNetPanel.logic import LiverUNetLogic

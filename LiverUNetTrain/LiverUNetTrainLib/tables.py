@@ -15,7 +15,7 @@ from LiverUNetLib.files import read_json, staged
 
 from .evaluation import CaseScores, MaskScores
 
-__all__ = ["TABLE_HEAD", "comparison", "read_scores", "table_row", "write_csv"]
+__all__ = ["TABLE_HEAD", "comparison", "paired", "read_scores", "table_row", "write_csv"]
 
 COLUMNS = {
     "Dice": ("dice", ".4f"),
@@ -56,21 +56,26 @@ def comparison(first: Path, second: Path) -> list[str]:
     Raises:
         TrainingError: a file is no evaluation, or the two share no case.
     """
-    one, other = ({case.case: case.row() for case in read_scores(path)} for path in (first, second))
-    names = [name for name in one if name in other]
-    if not names:
-        raise TrainingError(f"{first} and {second} share no case.")
-    lines = [f"{len(names)} cases in both; differences are {second.name} minus {first.name}"]
+    return paired(read_scores(first), read_scores(second), names=(first.name, second.name))
+
+
+def paired(first: Sequence[CaseScores], second: Sequence[CaseScores], *, names: tuple[str, str]) -> list[str]:
+    """The lines of `comparison` for scores in memory; `names` says what the two are called."""
+    one, other = ({case.case: case.row() for case in cases} for cases in (first, second))
+    shared = [name for name in one if name in other]
+    if not shared:
+        raise TrainingError(f"{names[0]} and {names[1]} share no case.")
+    lines = [f"{len(shared)} cases in both; differences are {names[1]} minus {names[0]}"]
     differences = {}
     for measure in COMPARED:
-        pairs = np.array([[one[name][measure], other[name][measure]] for name in names])
+        pairs = np.array([[one[name][measure], other[name][measure]] for name in shared])
         pairs = np.abs(pairs) if "error" in measure else pairs
         differences[measure] = pairs[:, 1] - pairs[:, 0]
         lines.append(
             f"{measure:<24}{pairs[:, 0].mean():>10.4f}{pairs[:, 1].mean():>10.4f}  {_test(differences[measure])}"
         )
     lines.append(f"{'case':<24}" + "".join(f"{measure:>22}" for measure in COMPARED))
-    for n, name in enumerate(names):
+    for n, name in enumerate(shared):
         lines.append(f"{name:<24}" + "".join(f"{differences[measure][n]:>+22.4f}" for measure in COMPARED))
     return lines
 

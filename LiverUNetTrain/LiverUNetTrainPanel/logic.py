@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,9 +148,19 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
         (run / "stop").touch()
 
     def evaluateSteps(
-        self, modelName: str, folders: Sequence[Path], *, heldOutOnly: bool, deviceName: str = "auto"
+        self,
+        modelName: str,
+        folders: Sequence[Path],
+        *,
+        heldOutOnly: bool,
+        only: Collection[str] | None = None,
+        deviceName: str = "auto",
     ) -> Generator[Progress, None, list]:
-        """The scores of a model on every case, or on those that it holds out, in a thread that touches no MRML."""
+        """The scores of a model on every case, or on those that it holds out, in a thread that touches no MRML.
+
+        Args:
+            only: names of cases, None for all.
+        """
 
         def begin() -> object:
             _importTraining()
@@ -158,11 +168,22 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
             from LiverUNetTrainLib.evaluation import evaluate_model
             from LiverUNetTrainLib.layouts import find_cases
 
-            cases = find_cases(folders)
+            cases = [case for case in find_cases(folders) if only is None or case.name in only]
             return evaluate_model(find_model(modelName), cases, choose_device(deviceName), held_out_only=heldOutOnly)
 
         work = yield from in_background("Loading the model", begin)
         return (yield from _each("Evaluating case", work))
+
+    def evaluateAllSteps(
+        self, modelNames: Sequence[str], folders: Sequence[Path], *, heldOutOnly: bool
+    ) -> Generator[Progress, None, list[list]]:
+        """The scores of several models on the same cases: those that the first one holds out, or all."""
+        found = [(yield from self.evaluateSteps(modelNames[0], folders, heldOutOnly=heldOutOnly))]
+        names = {case.case for case in found[0]}
+        for name in modelNames[1:]:
+            scores = yield from self.evaluateSteps(name, folders, heldOutOnly=False, only=names)
+            found.append(scores)
+        return found
 
     def loadCaseSteps(
         self, folders: Sequence[Path], name: str, modelName: str = ""

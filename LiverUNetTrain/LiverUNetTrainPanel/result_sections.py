@@ -29,12 +29,13 @@ class EvaluateSection:
 
     def enter(self) -> None:
         """List the models that are installed now."""
-        chosen = self._ui.evaluateModelSelector.currentText
-        self._ui.evaluateModelSelector.clear()
-        for name, model in list_models().items():
-            if not isinstance(model, LiverUNetError):
-                self._ui.evaluateModelSelector.addItem(name)
-        self._ui.evaluateModelSelector.currentIndex = max(self._ui.evaluateModelSelector.findText(chosen), 0)
+        usable = [name for name, model in list_models().items() if not isinstance(model, LiverUNetError)]
+        choices = {self._ui.evaluateModelSelector: usable, self._ui.compareSelector: [_("no other model"), *usable]}
+        for selector, names in choices.items():
+            chosen = selector.currentText
+            selector.clear()
+            selector.addItems(names)
+            selector.currentIndex = max(selector.findText(chosen), 0)
 
     def updateButtons(self, busy: str) -> None:
         """What can be pressed now."""
@@ -45,25 +46,37 @@ class EvaluateSection:
         enableOrSayWhy(self._ui.reportButton, noScores, _("Write one HTML file."))
 
     def _onEvaluate(self) -> None:
-        steps = self._panel.logic.evaluateSteps(
-            self._ui.evaluateModelSelector.currentText,
-            self._panel.data.folders(),
-            heldOutOnly=self._ui.heldOutCheck.checked,
+        models = [self._ui.evaluateModelSelector.currentText]
+        if self._ui.compareSelector.currentIndex > 0:
+            models.append(self._ui.compareSelector.currentText)
+        steps = self._panel.logic.evaluateAllSteps(
+            models, self._panel.data.folders(), heldOutOnly=self._ui.heldOutCheck.checked
         )
-        self._panel.start(steps, self._onEvaluated)
+        self._panel.start(steps, lambda found: self._onEvaluated(models, found))
 
-    def _onEvaluated(self, scores: list) -> None:
-        self._scores = sorted(scores, key=lambda case: case.scores.dice)
+    def _onEvaluated(self, models: list[str], found: list[list]) -> None:
+        self._scores = sorted(found[0], key=lambda case: case.scores.dice)
+        others = {case.case: f"{case.scores.dice:.4f}" for case in found[1]} if len(found) > 1 else {}
         table = self._ui.scoreTable
         table.rowCount = len(self._scores)
         for row, case in enumerate(self._scores):
-            found = case.scores
-            figures = [case.case, f"{found.dice:.4f}", f"{found.hd95_mm:.2f}", f"{found.assd_mm:.2f}"]
-            for column, text in enumerate([*figures, f"{found.volume_error_percent:+.1f}"]):
+            scores = case.scores
+            figures = [case.case, f"{scores.dice:.4f}", f"{scores.hd95_mm:.2f}", f"{scores.assd_mm:.2f}"]
+            figures += [f"{scores.volume_error_percent:+.1f}", others.get(case.case, "")]
+            for column, text in enumerate(figures):
                 table.setItem(row, column, qt.QTableWidgetItem(text))
-        self._panel.logic.showScores(self._ui.evaluateModelSelector.currentText, self._scores)
+        self._panel.logic.showScores(models[0], self._scores)
         mean = sum(case.scores.dice for case in self._scores) / len(self._scores)
         self._panel.say(_("{count} cases, mean Dice {dice:.4f}.").format(count=len(self._scores), dice=mean))
+        self._ui.comparisonLabel.text = self._comparison(models, found)
+
+    def _comparison(self, models: list[str], found: list[list]) -> str:
+        """Two models in words: means, differences and Wilcoxon's test."""
+        if len(found) < 2:
+            return ""
+        from LiverUNetTrainLib.tables import COMPARED, paired
+
+        return "\n".join(" ".join(line.split()) for line in paired(*found, names=models)[: 1 + len(COMPARED)])
 
     def _onCsv(self) -> None:
         path = qt.QFileDialog.getSaveFileName(self._panel.parent, _("Write scores"), "scores.csv", "CSV (*.csv)")

@@ -180,6 +180,10 @@ def test_from_data_to_an_installed_model_that_liverunet_uses(panel, tmp_path, a_
     ui.prepareButton.click()
     finish_run(panel)
     assert get(ui.statusLabel, "text") == "3 of 3 cases can be used."
+    ui.previewButton.click()
+    finish_run(panel)
+    assert panel.data._preview.property("pixmap").height() == 800
+    panel.data._preview.close()
     put(ui.runPath, "text", str(tmp_path / "run"))
     put(ui.epochsSpin, "value", 2)
     put(ui.batchSpin, "value", 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ class DataSection:
     def __init__(self, panel: Any) -> None:
         self._panel, self._ui = panel, panel.ui
         self._sceneCases: list[SceneCase] = []
+        self._preview: qt.QLabel | None = None
         self._ui.prepareButton.clicked.connect(self._onPrepare)
         self._ui.pairsButton.clicked.connect(self._onWritePairs)
+        self._ui.previewButton.clicked.connect(self._onPreview)
         self._ui.addCaseButton.clicked.connect(self._onAddCase)
         self._ui.caseTable.cellDoubleClicked.connect(self._onLoadCase)
 
@@ -53,6 +56,8 @@ class DataSection:
         noData = "" if ui.dataPath.currentPath or ui.ownPath.currentPath else _("Choose a folder of cases.")
         noCache = "" if ui.cachePath.currentPath else _("Choose a folder for the prepared slices.")
         noOwn = "" if ui.ownPath.currentPath else _("Choose a folder for your training set.")
+        noCase = "" if self._chosenCase() else _("Prepare the cases first.")
+        enableOrSayWhy(ui.previewButton, busy or noCase, _("Draw what augmentation does to the chosen case."))
         noScene = "" if self._sceneCases else _("No segmentation of this scene was drawn on a volume.")
         enableOrSayWhy(ui.prepareButton, busy or noData or noCache, _("Check every case."))
         noSource = "" if ui.dataPath.currentPath else _("Choose a folder of cases.")
@@ -79,6 +84,27 @@ class DataSection:
     def _onWritePairs(self) -> None:
         source, target = Path(self._ui.dataPath.currentPath), Path(self._ui.ownPath.currentPath)
         self._panel.start(self._panel.logic.pairsSteps(source, target), self._onPrepared)
+
+    def _chosenCase(self) -> str:
+        """The case of the chosen row, or of the first one; empty if there is none that can be used."""
+        table = self._ui.caseTable
+        rows = range(table.rowCount)
+        usable = [row for row in rows if not table.item(row, 1).text().startswith("left out")]
+        row = table.currentRow() if table.currentRow() in usable else next(iter(usable), None)
+        return "" if row is None else table.item(row, 0).text()
+
+    def _onPreview(self) -> None:
+        picture = Path(tempfile.gettempdir()) / "liver-unet-augmentation.png"
+        recipe = self._ui.recipeSelector.currentText
+        steps = self._panel.logic.previewSteps(self.cache(), self._chosenCase(), recipe, picture)
+        self._panel.start(steps, self._onPreviewed)
+
+    def _onPreviewed(self, picture: Path) -> None:
+        self._preview = qt.QLabel()
+        self._preview.pixmap = qt.QPixmap(str(picture)).scaledToHeight(800)
+        self._preview.windowTitle = _("Augmentation")
+        self._preview.show()
+        picture.unlink()
 
     def _onAddCase(self) -> None:
         row = max(self._ui.sceneTable.currentRow(), 0)

@@ -113,6 +113,23 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
         found = yield from _each("Writing", write_pairs(cases, target), len(cases))
         return [PreparedCase(case.name, verdict) for case, verdict in found]
 
+    def previewSteps(self, cache: Path, name: str, recipeName: str, picture: Path) -> Generator[Progress, None, Path]:
+        """Draw what the augmentation of a recipe does to a slice of a prepared case, as PNG; returns the picture."""
+
+        def draw() -> Path:
+            _importTraining()
+            from LiverUNetLib.picture import write_figure
+            from LiverUNetTrainLib.cache import open_cache
+            from LiverUNetTrainLib.figures import draw_augmentation
+            from LiverUNetTrainLib.recipes import RECIPES
+
+            recipe = RECIPES[recipeName]
+            view = recipe.view(open_cache(cache))
+            write_figure(picture, draw_augmentation(view, name, recipe.settings.augmentation))
+            return picture
+
+        return (yield from in_background("Drawing", draw))
+
     def estimateSteps(self, cache: Path, recipeName: str, deviceName: str) -> Generator[Progress, None, str]:
         """What a training would cost, in words."""
 

@@ -193,6 +193,7 @@ def test_from_data_to_an_installed_model_that_liverunet_uses(panel, tmp_path, a_
     assert not get(ui.startButton, "enabled")
     turn(panel, lambda: get(ui.runStateLabel, "text").startswith("finished, 2 of 2 epochs"))
     assert slicer.mrmlScene.GetFirstNodeByName("run Dice")
+    assert ui.overlayLabel.property("pixmap").width() == 320, "the validation case is drawn"
     put(ui.nameEdit, "text", "my-liver")
     put(ui.licenceEdit, "text", "CC0-1.0")
     ui.installButton.click()

@@ -9,12 +9,12 @@ import torch
 from matplotlib.figure import Figure
 
 from .augmentation import AugmentationSettings, augment
-from .cache import Cache
+from .cache import Cache, CachedCase
 from .evaluation import CaseScores
 from .run_folder import EpochLog
 from .sampling import SliceSampler
 
-__all__ = ["draw_augmentation", "draw_bars", "draw_bland_altman", "draw_curves"]
+__all__ = ["draw_augmentation", "draw_bars", "draw_bland_altman", "draw_curves", "draw_validation"]
 
 TRAINING, VALIDATION, LIVER = "#90a4ae", "#1976d2", "#dd8265"
 CURVES = (
@@ -83,6 +83,20 @@ def draw_bland_altman(cases: Sequence[CaseScores]) -> Figure:
         xlabel="mean of segmented and reference volume in ml",
         ylabel="segmented minus reference in ml",
     )
+    return figure
+
+
+def draw_validation(case: CachedCase, probability: np.ndarray) -> Figure:
+    """The fullest slice of a case on the model grid, with its mask and what was found outlined."""
+    fullest = int(np.argmax(np.sum(case.mask, axis=(1, 2), dtype=np.int64)))
+    figure = Figure(figsize=(4, 4), facecolor="black", layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(case.image[fullest], cmap="gray")
+    for outline, colour in ((case.mask[fullest] / 255, VALIDATION), (probability[fullest], LIVER)):
+        if outline.min() < 0.5 < outline.max():
+            axes.contour(outline, [0.5], colors=colour, linewidths=1)
+    axes.set_title(f"{case.name}, slice {fullest + 1}: mask blue, found orange", color="white", fontsize=8)
+    axes.axis("off")
     return figure
 
 

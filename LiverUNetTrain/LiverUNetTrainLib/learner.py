@@ -103,18 +103,21 @@ class Learner:
                     "The memory of %s is too small; going on with %d slices at once.", self._device.name, size
                 )
 
-    def validate(self, case: CachedCase, spec: PreprocessingSpec, *, multiple: int) -> Agreement:
+    def validate(self, case: CachedCase, spec: PreprocessingSpec, *, multiple: int) -> tuple[Agreement, np.ndarray]:
         """The averaged weights on a whole case, in 3D on the model grid, as `pipeline.segment` predicts it.
 
         Args:
             multiple: of rows and columns that the network takes.
+
+        Returns:
+            The agreement with the mask, and the probability of liver, float32 (slices, rows, columns).
         """
         image = spec.normalise(case.image.astype(np.float32))
         mask = torch.from_numpy(case.mask.astype(np.float32) / 255)
         steps = predict_volume(self.averaged.module, image, case.slice_mm, spec, self._device, multiple=multiple)
         probability = torch.from_numpy(finish(steps))
         loss = self._loss(torch.logit(probability, 1e-6)[:, None], mask[:, None]).item()
-        return _agreement(loss, probability > THRESHOLD, mask > THRESHOLD)
+        return _agreement(loss, probability > THRESHOLD, mask > THRESHOLD), probability.numpy()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes from step to step."""

@@ -5,6 +5,7 @@ log.jsonl       one line an epoch
 last.pt         everything that resuming needs
 best.pt         the averaged weights with the best validation Dice
 stop            made by anybody: the training ends after the batch in hand
+overlay.png     the first validation case as the last validated epoch sees it
 end.json        why it ended; missing while it works, and after a crash
 running         locked by the process that works here, see `occupancy`
 
@@ -27,6 +28,8 @@ from LiverUNetLib.files import read_json, staged, write_json
 
 if TYPE_CHECKING:
     import torch
+
+    from .cache import CachedCase
 
 __all__ = ["EpochLog", "RunFolder"]
 
@@ -100,6 +103,14 @@ class RunFolder:
         """Write `log.jsonl` anew."""
         with staged(self.path / "log.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in history))
+
+    def draw(self, case: CachedCase, probability: np.ndarray) -> None:
+        """Draw a case with its mask and what was found, on its fullest slice."""
+        from LiverUNetLib.picture import write_figure
+
+        from .figures import draw_validation
+
+        write_figure(self.path / "overlay.png", draw_validation(case, probability))
 
     def history(self) -> list[EpochLog]:
         """The epochs in the log; a last line that is still being written is passed over."""

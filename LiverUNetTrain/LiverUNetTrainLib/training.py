@@ -26,7 +26,7 @@ from LiverUNetLib.network import NetworkSpec, build_network
 from LiverUNetLib.steps import Progress
 
 from .augmentation import AugmentationSettings, augment
-from .cache import Cache, CachedCase
+from .cache import Cache
 from .dataset import Split
 from .learner import Agreement, Learner, NotFiniteError
 from .occupancy import claimed
@@ -258,16 +258,17 @@ class Trainer:
         )
 
     def _validate(self) -> dict[str, Any]:
-        """Loss, accuracy and 3D Dice on every validation patient."""
-        results = {case.name: self._validate_case(case) for case in self._validation_cases}
+        """Loss, accuracy and 3D Dice on every validation patient; the first one is drawn."""
+        results = {}
+        for case in self._validation_cases:
+            results[case.name], probability = self._learner.validate(case, self._preprocessing, multiple=self._multiple)
+            if len(results) == 1:
+                self._run.draw(case, probability)
         return {
             "validation_loss": float(np.mean([result.loss for result in results.values()])),
             "validation_accuracy": float(np.mean([result.accuracy for result in results.values()])),
             "validation_dice": {name: result.dice for name, result in results.items()},
         }
-
-    def _validate_case(self, case: CachedCase) -> Agreement:
-        return self._learner.validate(case, self._preprocessing, multiple=self._multiple)
 
     def _learning_rate(self, epoch: float) -> float:
         settings = self._settings

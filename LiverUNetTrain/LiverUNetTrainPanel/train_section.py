@@ -20,6 +20,7 @@ __all__ = ["DEVICES", "TrainSection"]
 DEVICES = ("auto", "cpu", "cuda", "mps")
 RECIPES = ("standard", "notebook", "fine-tuning")
 WATCH_MILLISECONDS = 1000
+OVERLAY_WIDTH = 320
 
 
 class TrainSection:
@@ -37,6 +38,7 @@ class TrainSection:
         self._ui.resumeButton.clicked.connect(self._onResume)
         self._ui.stopButton.clicked.connect(self._onStop)
         self._ui.runPath.currentPathChanged.connect(self._onRunChosen)
+        self._ui.overlayLabel.visible = False
         self._timer = qt.QTimer()
         self._timer.interval = WATCH_MILLISECONDS
         self._timer.connect("timeout()", self.watch)
@@ -123,6 +125,10 @@ class TrainSection:
         if state.history and len(state.history) != self._epochsShown:
             self._epochsShown = len(state.history)
             self._panel.logic.showCurves(run.name, state.history)
+            overlay = run / "overlay.png"
+            self._ui.overlayLabel.visible = overlay.exists()
+            if overlay.exists():
+                self._ui.overlayLabel.pixmap = qt.QPixmap(str(overlay)).scaledToWidth(OVERLAY_WIDTH)
 
     def updateButtons(self, busy: str) -> None:
         """What can be pressed now."""

@@ -107,7 +107,7 @@ def test_the_notebook_recipe_is_the_notebook():
     assert (augmentation.scaling, augmentation.shift) == (0, 0)
 
 
-@pytest.mark.parametrize("recipe", ["standard", "notebook"])
+@pytest.mark.parametrize("recipe", ["accurate", "notebook"])
 def test_crossval_on_the_command_line_prints_and_writes_one_table(recipe, pairs, tmp_path, capsys):
     output = tmp_path / "scores.json"
     work = ["--work", str(tmp_path / "work"), "--json", str(output), "--csv", str(tmp_path / "scores.csv")]

@@ -103,8 +103,8 @@ def test_a_split_that_cannot_be_made_says_why():
         split_by_patient(["a", "b"], validation=1.5)
 
 
-def cached(pairs, folder, **settings) -> list[str]:
-    return [verdict for _, verdict in prepare(find_cases([pairs]), folder, SPEC, canvas_px=48, **settings)]
+def cached(pairs, folder, spec=SPEC) -> list[str]:
+    return [finding.words for finding in prepare(find_cases([pairs]), folder, spec, canvas_px=48)]
 
 
 def test_the_cache_holds_each_case_on_the_model_grid(pairs, tmp_path):
@@ -126,9 +126,7 @@ def test_only_what_changed_is_prepared_again(pairs, tmp_path):
     assert all("unchanged" in verdict for verdict in cached(pairs, folder))
     write_pair(pairs, "patient1", seed=77)
     assert ["unchanged" in verdict for verdict in cached(pairs, folder)] == [True, False, True, True]
-    other = [
-        verdict for _, verdict in prepare(find_cases([pairs]), folder, PreprocessingSpec(pixel_mm=4.0), canvas_px=48)
-    ]
+    other = cached(pairs, folder, PreprocessingSpec(pixel_mm=4.0))
     assert not any("unchanged" in verdict for verdict in other)
 
 

@@ -63,6 +63,41 @@ def test_ircad_is_recognised_in_folders_and_zips(ircad, a_phantom):
         assert np.array_equal(checked.mask.hu_kji, a_phantom[1])
 
 
+def zipped(folder: Path) -> Path:
+    """All of a folder as one zip, as IRCAD offers it for download."""
+    return Path(shutil.make_archive(str(folder), "zip", folder.parent, folder.name))
+
+
+def test_ircad_as_one_zip_becomes_pairs_and_nothing_else_stays(ircad, a_phantom, tmp_path, capsys):
+    (ircad / "3Dircadb1.1/MESHES_VTK").mkdir()
+    assert main(["export-pairs", str(zipped(ircad)), "-o", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[1].startswith("ircad_e12: 96 x 72 x 44 of 4.00 x 4.00 x 5.00 mm, ")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        f"ircad_{name}_{part}.nii.gz" for name in ("e01", "e12") for part in ("liver", "orig")
+    ]
+    for case, offset in zip(find_cases([tmp_path / "out"]), (1, 12), strict=True):
+        scan, mask = case.read()
+        assert np.array_equal(scan.hu_kji, a_phantom[0].hu_kji + offset)
+        assert np.array_equal(mask.hu_kji, a_phantom[1])
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda archive: archive.write_bytes(b"no zip"), "cannot be unpacked"),
+        (lambda archive: archive.write_bytes(archive.read_bytes()[:-400]), "cannot be unpacked"),
+        (lambda archive: zipfile.ZipFile(archive, "w").close(), "holds no patient 3Dircadb1.N"),
+    ],
+)
+def test_a_zip_that_is_not_ircad_is_named(ircad, tmp_path, capsys, damage, words):
+    archive = zipped(ircad)
+    damage(archive)
+    assert main(["export-pairs", str(archive), "-o", str(tmp_path / "out")]) == 1
+    assert words in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_tumours_of_the_decathlon_are_liver(decathlon, a_phantom):
     (data,) = find_data_sets([decathlon])
     assert data.layout == "nnU-Net or Decathlon"

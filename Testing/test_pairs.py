@@ -11,29 +11,31 @@ from LiverUNetLib.formats import read_mask, read_volume
 from LiverUNetLib.network import NetworkSpec
 from LiverUNetLib.steps import finish
 from LiverUNetTrainLib import estimate
-from LiverUNetTrainLib.estimate import check_disk, estimate_training
+from LiverUNetTrainLib.estimate import Cost, check_disk, estimate_training
 from LiverUNetTrainLib.layouts import find_cases
 from LiverUNetTrainLib.pairs import add_case, write_pairs
 from LiverUNetTrainLib.training import TrainingSettings
 
 
 def test_pairs_are_written_from_any_layout_and_kept_when_they_are_there(pairs, tmp_path):
-    cases = find_cases([pairs])
     (pairs / "patient1_liver.nii.gz").write_bytes(b"damaged")
-    verdicts = {case.name: verdict for case, verdict in write_pairs(cases, tmp_path / "out")}
-    assert verdicts["patient1"].startswith("left out: ")
+    found = {finding.name: finding for finding in write_pairs(pairs, tmp_path / "out")}
+    assert [name for name, finding in found.items() if not finding.usable] == ["patient1"]
+    assert found["patient1"].words.startswith("left out: ")
+    assert found["patient0"].facts.size == read_volume(pairs / "patient0_orig.nii.gz").hu_kji.shape[::-1]
     assert [case.name for case in find_cases([tmp_path / "out"])] == ["patient0", "patient2", "patient3"]
     scan, mask = find_cases([tmp_path / "out"])[0].read()
     np.testing.assert_array_equal(mask.hu_kji, read_mask(pairs / "patient0_liver.nii.gz").hu_kji)
     np.testing.assert_array_equal(scan.hu_kji, read_volume(pairs / "patient0_orig.nii.gz").hu_kji)
-    again = {case.name: verdict for case, verdict in write_pairs(cases, tmp_path / "out")}
+    again = {finding.name: finding.words for finding in write_pairs(pairs, tmp_path / "out")}
     assert again["patient0"] == "is there already"
 
 
 def test_pairs_of_nothing_usable_are_an_error(pairs, tmp_path):
-    cases = [replace(case, mask=tmp_path / "nowhere.nii.gz") for case in find_cases([pairs])]
+    for mask in pairs.glob("*_liver.nii.gz"):
+        mask.write_bytes(b"damaged")
     with pytest.raises(TrainingError, match="None of the cases can be used"):
-        list(write_pairs(cases, tmp_path / "out"))
+        list(write_pairs(pairs, tmp_path / "out"))
 
 
 def test_an_own_case_says_nothing_of_the_patient_and_replaces_its_older_correction(a_phantom, tmp_path):
@@ -79,4 +81,6 @@ def test_cost_is_reckoned_from_a_few_steps(cpu):
     assert one.epoch_seconds > 0
     larger = finish(estimate_training(40, spec, replace(settings, batch_size=8), cpu, canvas_px=64))
     assert larger.memory_gib > 4 * one.memory_gib
-    assert "s an epoch" in one.words
+    assert "s an epoch" in one.words()
+    words = Cost(60.0, 600.0, 1.0).words(5)
+    assert words == "about 10 min (60 s an epoch), 1.0 GiB of memory; 5 min are enough for 5 epochs"

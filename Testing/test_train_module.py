@@ -1,5 +1,8 @@
 """LiverUNetTrain in Slicer: nodes, the panel on stand-in widgets, and real trainings in processes of their own."""
 
+import os
+import signal
+import subprocess
 import sys
 import time
 import unittest
@@ -10,9 +13,13 @@ import pytest
 import slicer
 
 from helpers import SHAPE_IJK, dice, write_pair
+from LiverUNetLib.exchange import remove_model
 from LiverUNetLib.formats import read_mask, read_volume
 from LiverUNetLib.phantom import axial_affine
 from LiverUNetLib.steps import finish
+from LiverUNetTrainLib.detached import state_of
+from LiverUNetTrainLib.order import RECIPE_NAMES, TrainingOrder
+from LiverUNetTrainLib.recipes import RECIPES
 from LiverUNetTrainLib.run_folder import EpochLog
 from mrml_helpers import add_other_segment, add_transform, turned
 
@@ -101,8 +108,32 @@ def test_scores_become_a_table_with_the_worst_first(train, pairs, threshold_mode
     assert len(shown) == 4
 
 
-def test_the_cost_of_a_training_is_reckoned_in_words(train, a_cache):
-    assert "s an epoch" in finish(train.estimateSteps(a_cache.folder, "notebook", "cpu"))
+def test_the_cost_of_a_training_is_reckoned_from_what_is_ordered(train, a_cache, tmp_path):
+    order = TrainingOrder(a_cache.folder, tmp_path / "run", recipe="notebook", epochs=10_000, minutes=0.1, device="cpu")
+    words = finish(train.estimateSteps(order))
+    assert "s an epoch" in words
+    assert "; 0.1 min are enough for" in words
+
+
+def test_the_recipes_of_the_panel_are_those_of_the_library():
+    assert tuple(RECIPES) == RECIPE_NAMES
+
+
+def test_the_preview_shows_the_height_at_which_the_red_view_cuts_a_loaded_case(train, pairs, scene):
+    from LiverUNetTrainPanel.case_nodes import shownHeight
+
+    assert shownHeight("patient1") is None
+    finish(train.loadCaseSteps([pairs], "patient1"))
+    view = slicer.vtkMRMLSliceNode()
+    view.SetSingletonTag("Red")
+    view = scene.AddNode(view)
+    bounds = [0.0] * 6
+    scene.GetFirstNodeByName("patient1").GetRASBounds(bounds)
+    view.SetSliceOffset(bounds[4] + 0.25 * (bounds[5] - bounds[4]))
+    assert view.GetID() == "vtkMRMLSliceNodeRed"
+    assert shownHeight("patient1") == pytest.approx(0.25)
+    view.SetSliceOffset(bounds[5] + 1)
+    assert shownHeight("patient1") is None
 
 
 def test_the_modules_own_test_passes_on_the_stand_in(qt, scene):
@@ -154,6 +185,10 @@ def turn(panel, until, seconds=120):
         assert time.monotonic() < end, (get(panel.ui.statusLabel, "text"), get(panel.ui.runStateLabel, "text"))
 
 
+def cells(table, row):
+    return [table.item(row, column).text() for column in range(get(table, "columnCount"))]
+
+
 def finish_run(panel):
     turn(panel, lambda: not panel.runner.running)
 
@@ -168,7 +203,7 @@ def test_without_folders_every_button_says_what_is_missing(panel):
     assert tips["cancelButton"] == (False, "This panel is doing nothing.")
 
 
-def test_from_data_to_an_installed_model_that_liverunet_uses(panel, tmp_path, a_volume):
+def test_from_data_to_an_installed_model_that_liverunet_uses(panel, qt, tmp_path, a_volume, monkeypatch):
     """The whole way by its buttons, with a real training in a process of its own."""
     data = tmp_path / "data"
     data.mkdir()
@@ -180,6 +215,7 @@ def test_from_data_to_an_installed_model_that_liverunet_uses(panel, tmp_path, a_
     ui.prepareButton.click()
     finish_run(panel)
     assert get(ui.statusLabel, "text") == "3 of 3 cases can be used."
+    assert cells(ui.caseTable, 0)[:3] == ["patient0", "48 x 36 x 12", "8.00 x 8.00 x 18.00"]
     ui.previewButton.click()
     finish_run(panel)
     assert panel.data._preview.property("pixmap").height() == 800
@@ -188,11 +224,14 @@ def test_from_data_to_an_installed_model_that_liverunet_uses(panel, tmp_path, a_
     put(ui.epochsSpin, "value", 2)
     put(ui.batchSpin, "value", 4)
     put(ui.heldEdit, "text", "patient2")
+    panel.train.watch()
+    assert [cells(ui.caseTable, row)[4] for row in range(3)] == ["", "", "held out"]
     put(ui.trainDeviceSelector, "currentText", "cpu")
     ui.startButton.click()
     assert not get(ui.startButton, "enabled")
     turn(panel, lambda: get(ui.runStateLabel, "text").startswith("finished, 2 of 2 epochs"))
     assert slicer.mrmlScene.GetFirstNodeByName("run Dice")
+    assert sorted(cells(ui.caseTable, row)[4] for row in range(3)) == ["held out", "trains", "validates"]
     assert ui.overlayLabel.property("pixmap").width() == 320, "the validation case is drawn"
     put(ui.nameEdit, "text", "my-liver")
     put(ui.licenceEdit, "text", "CC0-1.0")
@@ -210,6 +249,15 @@ def test_from_data_to_an_installed_model_that_liverunet_uses(panel, tmp_path, a_
     assert "1 cases in both; differences are liver-ct minus my-liver" in get(ui.comparisonLabel, "text")
     assert ui.scoreTable.item(0, 5).text() != ""
     assert ui.scoreTable.item(0, 0).text() == "patient2"
+
+    archive = tmp_path / "my-liver.zip"
+    monkeypatch.setattr(qt.QFileDialog, "chosen", str(archive))
+    ui.zipOutButton.click()
+    finish_run(panel)
+    remove_model("my-liver")
+    ui.zipInButton.click()
+    finish_run(panel)
+    assert get(ui.statusLabel, "text") == "Installed my-liver; choose it in the module LiverUNet."
 
     from LiverUNetPanel.logic import LiverUNetLogic
 
@@ -243,6 +291,31 @@ def test_a_new_panel_finds_a_training_stops_it_and_lets_it_go_on(panel, a_cache,
     assert "stopped" in get(other.ui.runStateLabel, "text")
     assert get(other.ui.resumeButton, "enabled")
     other.cleanup()
+
+
+def test_after_sigkill_of_trainer_and_parent_a_new_panel_shows_the_whole_curve_and_resumes(a_cache, tmp_path, panel):
+    """A process in Slicer's place orders the training and is killed; so is the trainer, later."""
+    run, ui = tmp_path / "run", panel.ui
+    code = (
+        "import sys, os; from pathlib import Path; from LiverUNetTrainLib.detached import launch;"
+        "from LiverUNetTrainLib.order import TrainingOrder; cache, run = map(Path, sys.argv[1:]);"
+        "order = TrainingOrder(cache, run, recipe='accurate', epochs=400, batch_size=4, device='cpu');"
+        "launch(order.arguments(), run); os.kill(os.getpid(), 9)"
+    )
+    parent = subprocess.run([sys.executable, "-c", code, str(a_cache.folder), str(run)])
+    assert parent.returncode == -signal.SIGKILL
+    put(ui.cachePath, "text", str(a_cache.folder))
+    put(ui.runPath, "text", str(run))
+    turn(panel, lambda: get(ui.runStateLabel, "text").startswith("running, 2 of 400"))
+    os.kill(int((run / "running").read_text()), signal.SIGKILL)
+    turn(panel, lambda: get(ui.runStateLabel, "text").startswith("died"))
+    done = len(state_of(run).history)
+    assert slicer.mrmlScene.GetFirstNodeByName("run training").GetTable().GetNumberOfRows() == done >= 2
+    put(ui.epochsSpin, "value", 400)
+    put(ui.batchSpin, "value", 4)
+    put(ui.trainDeviceSelector, "currentText", "cpu")
+    ui.resumeButton.click()
+    turn(panel, lambda: len(state_of(run).history) > done)
 
 
 def test_a_learning_rate_that_is_none_is_named_and_nothing_starts(panel, a_cache, tmp_path):

@@ -5,7 +5,7 @@ CACHE/<name>/image.npy     int16 (slices, rows, columns): HU, clipped to the win
 CACHE/<name>/mask.npy      uint8, same shape: share of liver in each voxel, 255 is all
 CACHE/<name>/cube.npy      the image again, its slices as far apart as its pixels, for coronal and sagittal views
 CACHE/<name>/cube_mask.npy the mask likewise
-CACHE/<name>/case.json     content hash, slice distance, and what the files were made from
+CACHE/<name>/case.json     content hash, slice distance, facts, and what the files were made from
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from LiverUNetLib.files import from_json, read_json, staged, write_json
 from LiverUNetLib.geometry import BODY_HU, ModelGrid, PreprocessingSpec, body_canvas, to_model_grid
 from LiverUNetLib.views import isotropic
 
-from .dataset import Case, check_case
+from .dataset import Case, Facts, Finding, check_case
 
 __all__ = ["Cache", "CachedCase", "open_cache", "prepare", "standard_canvas_px"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 CANVAS_MM, CANVAS_MULTIPLE = 384.0, 32
 ARRAYS = ("image", "mask", "cube", "cube_mask")
 
@@ -69,8 +69,8 @@ class Cache:
 
 def prepare(
     cases: Sequence[Case], folder: Path, spec: PreprocessingSpec, *, canvas_px: int | None = None, strict: bool = False
-) -> Iterator[tuple[Case, str]]:
-    """Bring cases onto the model grid; yields each with a line on what happened, then the folder can be opened.
+) -> Iterator[Finding]:
+    """Bring cases onto the model grid; yields what became of each, then the folder can be opened.
 
     Args:
         canvas_px: rows and columns of the slices; None for `standard_canvas_px`.
@@ -89,14 +89,14 @@ def prepare(
     seen: dict[str, str] = {}
     for case in cases:
         try:
-            entry, verdict = _prepare_case(case, folder, spec, canvas_px)
+            entry, words = _prepare_case(case, folder, spec, canvas_px)
             _check_unique(case.name, seen.setdefault(entry["content_hash"], case.name))
         except ScanError as error:
             if strict:
                 raise
-            yield case, f"left out: {error}"
+            yield Finding.fault(case.name, error)
             continue
-        yield case, verdict
+        yield Finding(case.name, words, from_json(Facts, entry["facts"]))
     if not seen:
         raise TrainingError("None of the cases can be used; the lines above say why.")
     settings = {"schema_version": SCHEMA_VERSION, "preprocessing": asdict(spec), "canvas_px": canvas_px}
@@ -135,7 +135,7 @@ def _prepare_case(case: Case, folder: Path, spec: PreprocessingSpec, canvas_px: 
     if (target / "case.json").is_file():
         entry = read_json(target / "case.json", TrainingError)
         if entry["source"] == json.loads(json.dumps(source)):
-            return entry, f"unchanged, liver {entry['liver_ml']:.0f} ml"
+            return entry, "unchanged"
     checked = check_case(case)
     grid = ModelGrid.of(checked.scan, spec)
     image = to_model_grid(checked.scan.hu_kji, grid, spec.window_hu)
@@ -146,7 +146,7 @@ def _prepare_case(case: Case, folder: Path, spec: PreprocessingSpec, canvas_px: 
     entry = {
         "source": source,
         "content_hash": checked.content_hash,
-        "liver_ml": checked.liver_ml,
+        "facts": asdict(checked.facts),
         "slice_mm": grid.slice_mm,
         "voxel_ml": grid.voxel_ml,
     }
@@ -157,7 +157,7 @@ def _prepare_case(case: Case, folder: Path, spec: PreprocessingSpec, canvas_px: 
             np.save(temporary / f"{image_name}.npy", np.rint(parts[0]).astype(np.int16))
             np.save(temporary / f"{mask_name}.npy", np.rint(parts[1] * 255).astype(np.uint8))
         write_json(temporary / "case.json", entry)
-    return entry, f"{checked.description}, {len(hu)} slices of {grid.slice_mm:.2f} mm"
+    return entry, f"{len(hu)} slices of {grid.slice_mm:.2f} mm"
 
 
 def _check_unique(name: str, first: str) -> None:

@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_prepare(commands)
+    _add_export_pairs(commands)
     _add_export_nnunet(commands)
     cli_training.add_commands(commands)
     _add_export(commands)
@@ -59,6 +60,20 @@ def _prepare(options: argparse.Namespace) -> None:
     prepare_cases(options.data, options.cache, spec, strict=options.strict)
 
 
+def _add_export_pairs(commands: Any) -> None:
+    command = commands.add_parser("export-pairs", help="write cases as pairs *_orig.nii.gz / *_liver.nii.gz")
+    command.add_argument("data", type=Path, help="3D-IRCADb-01 as one zip, or a folder of any layout")
+    command.add_argument("-o", "--output", type=Path, required=True, help="folder; pairs that are there are kept")
+    command.set_defaults(run=_export_pairs)
+
+
+def _export_pairs(options: argparse.Namespace) -> None:
+    from .pairs import write_pairs
+
+    for finding in write_pairs(options.data, options.output):
+        print(finding, flush=True)
+
+
 def _add_export_nnunet(commands: Any) -> None:
     command = commands.add_parser("export-nnunet", help="write cases in the layout of nnU-Net")
     command.add_argument("data", nargs="+", type=Path, help=DATA_HELP)
@@ -72,8 +87,8 @@ def _export_nnunet(options: argparse.Namespace) -> None:
     from .layouts import find_cases
     from .nnunet import export_nnunet
 
-    for case, verdict in export_nnunet(find_cases(options.data), options.output):
-        print(f"{case.name}: {verdict}", flush=True)
+    for finding in export_nnunet(find_cases(options.data), options.output):
+        print(finding, flush=True)
 
 
 def _add_export(commands: Any) -> None:

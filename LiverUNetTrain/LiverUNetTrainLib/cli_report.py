@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from LiverUNetLib.model import DEFAULT_MODEL
 
 from .cli_shared import DATA_HELP, DEVICE_HELP, device_for
+from .order import RECIPE_NAMES
 
 if TYPE_CHECKING:
     from .evaluation import CaseScores
@@ -31,7 +32,7 @@ def add_commands(commands: Any) -> None:
     command.add_argument("cache", type=Path, help="what prepare made")
     command.add_argument("-o", "--output", type=Path, default=Path("augmentation.png"), help="(%(default)s)")
     command.add_argument("--case", help="which case (the first)")
-    command.add_argument("--recipe", choices=("standard", "notebook"), default="standard", help="(%(default)s)")
+    command.add_argument("--recipe", choices=RECIPE_NAMES, default=RECIPE_NAMES[0], help="(%(default)s)")
     command.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     command.add_argument("--overwrite", action="store_true", help="replace a picture that exists")
     command.set_defaults(run=_augment_preview)

@@ -46,8 +46,8 @@ def prepare_cases(
     for data in data_sets:
         print(f"{data.folder}: {data.layout}, {len(data.cases)} cases")
     cases = [case for data in data_sets for case in data.cases if only is None or case.name in only]
-    for case, verdict in prepare(cases, cache, spec, strict=strict):
-        print(f"{case.name}: {verdict}", flush=True)
+    for finding in prepare(cases, cache, spec, strict=strict):
+        print(finding, flush=True)
 
 
 def epoch_line(log: EpochLog) -> str:

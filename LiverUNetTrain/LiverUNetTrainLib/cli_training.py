@@ -6,18 +6,17 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cli_shared import DATA_HELP, DEVICE_HELP, device_for, epoch_line, prepare_cases, print_summary
+from .order import RECIPE_NAMES
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
     from LiverUNetLib.steps import Progress
 
-    from .recipes import Recipe
     from .world import World
 
 __all__ = ["add_commands"]
@@ -32,9 +31,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _add_recipe_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--recipe", choices=("standard", "notebook", "fine-tuning"), help="(standard, with --from fine-tuning)"
-    )
+    command.add_argument("--recipe", choices=RECIPE_NAMES, help="(accurate, with --from fine-tuning)")
     command.add_argument("--validation", type=float, help=f"share of the patients that validates {FROM_RECIPE}")
     command.add_argument("--epochs", type=int, help=f"passes over the data {FROM_RECIPE}")
     command.add_argument("--batch-size", type=int, help=f"slices in a batch {FROM_RECIPE}")
@@ -45,13 +42,6 @@ def _add_recipe_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--validate-every", type=int, help=f"epochs between validations {FROM_RECIPE}")
     command.add_argument("--seed", type=int, help=f"of every random number {FROM_RECIPE}")
     command.add_argument("--device", default="auto", help=DEVICE_HELP)
-
-
-def _recipe(options: argparse.Namespace) -> Recipe:
-    from .recipes import RECIPES
-
-    named = options.recipe or ("fine-tuning" if getattr(options, "parent", None) else "standard")
-    return RECIPES[named].with_settings(vars(options))
 
 
 def _add_train(commands: Any) -> None:
@@ -84,15 +74,14 @@ def _train_together(options: argparse.Namespace, world: World) -> None:
     from .cache import open_cache
     from .dataset import split_by_patient
     from .finetuning import split_for_finetuning
+    from .recipes import choose_recipe
     from .run_folder import EpochLog
     from .training import Trainer
 
-    recipe, cache = _recipe(options), open_cache(options.cache)
-    parent = find_model(options.parent) if options.parent else None
+    cache, parent = open_cache(options.cache), find_model(options.parent) if options.parent else None
+    recipe = choose_recipe(options.recipe, parent, vars(options))
     division = {"held_out": options.hold_out, "validation": recipe.validation, "seed": recipe.settings.seed}
     if parent:
-        seen = parent.card.preprocessing
-        recipe = replace(recipe, network=parent.card.network, context_mm=seen.context_mm, views=seen.views)
         split, replayed = split_for_finetuning(cache, parent, **division)
     else:
         split, replayed = split_by_patient([case.name for case in cache.cases], **division), ()
@@ -142,6 +131,7 @@ def _crossval(options: argparse.Namespace) -> None:
     from .crossval import CrossValidation
     from .evaluation import CaseScores
     from .layouts import find_cases
+    from .recipes import choose_recipe
     from .run_folder import EpochLog
     from .tables import TABLE_HEAD, table_row, write_csv
 
@@ -150,9 +140,8 @@ def _crossval(options: argparse.Namespace) -> None:
     references = tuple(find_cases(options.data)[: options.limit])
     chosen = {case.name for case in [*references, *(find_cases(options.extra) if options.extra else [])]}
     prepare_cases([*options.data, *options.extra], options.work / "cache", PreprocessingSpec(), only=chosen)
-    validation = CrossValidation(
-        options.work, open_cache(options.work / "cache"), references, _recipe(options), options.folds
-    )
+    recipe = choose_recipe(options.recipe, None, vars(options))
+    validation = CrossValidation(options.work, open_cache(options.work / "cache"), references, recipe, options.folds)
     with _progress_bar() as bar:
         for fold, event in validation.run(device_for(options.device), only=options.fold):
             if isinstance(event, EpochLog):

@@ -14,7 +14,17 @@ from LiverUNetLib.errors import ScanError, TrainingError
 from LiverUNetLib.formats import read_mask, read_volume
 from LiverUNetLib.volume import CTVolume, check_ct
 
-__all__ = ["Case", "CheckedCase", "Split", "check_case", "check_liver", "content_hash", "split_by_patient"]
+__all__ = [
+    "Case",
+    "CheckedCase",
+    "Facts",
+    "Finding",
+    "Split",
+    "check_case",
+    "check_liver",
+    "content_hash",
+    "split_by_patient",
+]
 
 # An adult liver has 1.0 to 2.5 l; a partial scan shows less of it, metastases can double it.
 PLAUSIBLE_LIVER_ML = (5.0, 6000.0)
@@ -53,27 +63,73 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What a person wants to know of a case that can be used.
+
+    Attributes:
+        size: voxels along i, j, k.
+        spacing_mm: along i, j, k.
+        hu: lowest and highest.
+        liver_ml: volume of the reference.
+    """
+
+    size: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    hu: tuple[int, int]
+    liver_ml: float
+
+    @property
+    def grid(self) -> str:
+        """The size in words."""
+        return " x ".join(map(str, self.size))
+
+    @property
+    def spacing(self) -> str:
+        """The spacing in words."""
+        return " x ".join(f"{mm:.2f}" for mm in self.spacing_mm)
+
+    def __str__(self) -> str:
+        low, high = self.hu
+        return f"{self.grid} of {self.spacing} mm, {low} to {high} HU, liver {self.liver_ml:.0f} ml"
+
+
+@dataclass(frozen=True)
 class CheckedCase:
-    """What was found in a case that can be used.
+    """A case that can be used.
 
     Attributes:
         content_hash: SHA-256 of the scan's voxels and affine, whatever the file's name or compression.
-        liver_ml: volume of the reference.
     """
 
     case: Case
     scan: CTVolume
     mask: CTVolume
     content_hash: str
-    liver_ml: float
+    facts: Facts
 
-    @property
-    def description(self) -> str:
-        """Grid, spacing, HU range and liver volume in a line."""
-        hu = self.scan.hu_kji
-        grid = " x ".join(str(n) for n in reversed(hu.shape))
-        spacing = " x ".join(f"{mm:.2f}" for mm in reversed(self.scan.spacing_kji_mm))
-        return f"{grid} of {spacing} mm, {hu.min():.0f} to {hu.max():.0f} HU, liver {self.liver_ml:.0f} ml"
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of a case.
+
+    Attributes:
+        words: what was done with it, or why it is left out.
+        facts: None if they are not known, as of a case that is left out.
+        usable: whether it is not left out.
+    """
+
+    name: str
+    words: str
+    facts: Facts | None = None
+    usable: bool = True
+
+    @classmethod
+    def fault(cls, name: str, error: Exception) -> Finding:
+        """A case that is left out."""
+        return cls(name, f"left out: {error}", usable=False)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {', '.join(map(str, filter(None, (self.facts, self.words))))}"
 
 
 def check_case(case: Case) -> CheckedCase:
@@ -86,7 +142,9 @@ def check_case(case: Case) -> CheckedCase:
     check_ct(scan)
     liver_ml = float(mask.hu_kji.sum(dtype=np.int64)) * mask.voxel_ml
     check_liver(liver_ml, case.mask.name)
-    return CheckedCase(case, scan, mask, content_hash(scan), liver_ml)
+    hu = scan.hu_kji
+    facts = Facts(hu.shape[::-1], scan.spacing_kji_mm[::-1], (round(hu.min()), round(hu.max())), liver_ml)
+    return CheckedCase(case, scan, mask, content_hash(scan), facts)
 
 
 def check_liver(liver_ml: float, name: str) -> None:

@@ -40,12 +40,14 @@ class Cost:
     total_seconds: float
     memory_gib: float
 
-    @property
-    def words(self) -> str:
-        """In a line."""
+    def words(self, budget_minutes: float | None = None) -> str:
+        """In a line, and what a time budget allows."""
         minutes = self.total_seconds / 60
         length = f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
-        return f"about {length} ({self.epoch_seconds:.0f} s an epoch), {self.memory_gib:.1f} GiB of memory"
+        line = f"about {length} ({self.epoch_seconds:.0f} s an epoch), {self.memory_gib:.1f} GiB of memory"
+        if budget_minutes is not None and budget_minutes < minutes:
+            line += f"; {budget_minutes:g} min are enough for {60 * budget_minutes // self.epoch_seconds:.0f} epochs"
+        return line
 
 
 def check_disk(cases: Sequence[Case], folder: Path, *, canvas_px: int = 256, slices: int = 250) -> None:

@@ -88,7 +88,7 @@ def draw_bland_altman(cases: Sequence[CaseScores]) -> Figure:
 
 def draw_validation(case: CachedCase, probability: np.ndarray) -> Figure:
     """The fullest slice of a case on the model grid, with its mask and what was found outlined."""
-    fullest = int(np.argmax(np.sum(case.mask, axis=(1, 2), dtype=np.int64)))
+    fullest = _fullest(case)
     figure = Figure(figsize=(4, 4), facecolor="black", layout="constrained")
     axes = figure.subplots()
     axes.imshow(case.image[fullest], cmap="gray")
@@ -100,12 +100,18 @@ def draw_validation(case: CachedCase, probability: np.ndarray) -> Figure:
     return figure
 
 
-def draw_augmentation(cache: Cache, name: str, settings: AugmentationSettings, *, seed: int = 0) -> Figure:
-    """A slice of a case as it is, and fifteen times as training sees it; the mask is outlined."""
+def draw_augmentation(
+    cache: Cache, name: str, settings: AugmentationSettings, *, height: float | None = None, seed: int = 0
+) -> Figure:
+    """An axial slice of a case as it is, and fifteen times as training sees it; the mask is outlined.
+
+    Args:
+        height: of the slice, as a share of the scan from its lowest point; None for the fullest slice.
+    """
     (case,) = cache.select([name])
     sampler = SliceSampler(cache, [case])
-    fullest = int(np.argmax(np.sum(case.mask, axis=(1, 2), dtype=np.int64)))
-    image, mask = sampler.batch([(sampler.stacks[0], fullest)] * 15)
+    chosen = _fullest(case) if height is None else min(max(int(height * len(case.image)), 0), len(case.image) - 1)
+    image, mask = sampler.batch([(sampler.stacks[0], chosen)] * 15)
     images, masks = augment(image, mask, settings, torch.Generator().manual_seed(seed))
     middle = image.shape[1] // 2
     figure = Figure(figsize=(12, 12), facecolor="black", layout="constrained")
@@ -116,5 +122,10 @@ def draw_augmentation(cache: Cache, name: str, settings: AugmentationSettings, *
             axes.contour(outline[0].numpy(), [0.5], colors=LIVER, linewidths=1)
         axes.set_title("as it is" if n == 0 else "", color="white", fontsize=9)
         axes.axis("off")
-    figure.suptitle(f"{name}, slice {fullest + 1}", color="white")
+    figure.suptitle(f"{name}, slice {chosen + 1}", color="white")
     return figure
+
+
+def _fullest(case: CachedCase) -> int:
+    """The axial slice with the most liver."""
+    return int(np.argmax(np.sum(case.mask, axis=(1, 2), dtype=np.int64)))

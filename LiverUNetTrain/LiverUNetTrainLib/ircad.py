@@ -1,4 +1,4 @@
-"""3D-IRCADb-01 as IRCAD distributes it: DICOM folders, or the zips inside them.
+"""3D-IRCADb-01 as IRCAD distributes it: one zip of all patients, their folders, or the zips inside them.
 
 3Dircadb1.N/PATIENT_DICOM[.zip]        the CT
 3Dircadb1.N/MASKS_DICOM[.zip]          one folder of masks for each organ, `liver` among them
@@ -7,12 +7,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from LiverUNetLib.errors import TrainingError
 
 from .dataset import Case
 
-__all__ = ["find_ircad"]
+__all__ = ["find_ircad", "unpacked_ircad"]
+
+# What a case is made of; meshes and labelled slices lie beside it.
+NEEDED = re.compile(r"(^|/)3Dircadb1\.\d+/(PATIENT|MASKS)_DICOM(\.zip$|/)")
 
 
 def find_ircad(folder: Path) -> Iterable[Case]:
@@ -27,6 +36,38 @@ def find_ircad(folder: Path) -> Iterable[Case]:
             _folder_or_zip(patient / "MASKS_DICOM"),
             mask_folder="liver",
         )
+
+
+@contextmanager
+def unpacked_ircad(archive: Path, near: Path) -> Iterator[Path]:
+    """Unpack scans and masks from the zip of all patients, for as long as the block lasts.
+
+    Args:
+        near: an existing folder, on whose disk there is room.
+
+    Raises:
+        TrainingError: no zip, no patient in it, or the disk is too small.
+    """
+    with tempfile.TemporaryDirectory(dir=near, prefix=".unpacked-") as folder:
+        try:
+            _unpack(archive, Path(folder))
+        except (OSError, EOFError, zipfile.BadZipFile) as error:
+            raise TrainingError(f"{archive} cannot be unpacked ({error}); download it again.") from error
+        yield Path(folder)
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    with zipfile.ZipFile(archive) as zipped:
+        members = [entry for entry in zipped.infolist() if NEEDED.search(entry.filename)]
+        if not members:
+            raise TrainingError(f"{archive} holds no patient 3Dircadb1.N; choose 3D-IRCADb-01 as downloaded.")
+        needed, free = sum(entry.file_size for entry in members), shutil.disk_usage(folder).free
+        if free < needed:
+            raise TrainingError(
+                f"{archive} needs {needed / 2**30:.1f} GiB of {folder.parent}, {free / 2**30:.1f} GiB are free; "
+                "free some space or choose another folder."
+            )
+        zipped.extractall(folder, members)
 
 
 def _folder_or_zip(path: Path) -> Path:

@@ -9,13 +9,13 @@ from LiverUNetLib.errors import ScanError, TrainingError
 from LiverUNetLib.files import write_json
 from LiverUNetLib.formats import write_volume
 
-from .dataset import Case, check_case
+from .dataset import Case, Finding, check_case
 
 __all__ = ["export_nnunet"]
 
 
-def export_nnunet(cases: Sequence[Case], folder: Path) -> Iterator[tuple[Case, str]]:
-    """Write every usable case; yields each with what happened. `dataset.json` comes last, and makes it complete.
+def export_nnunet(cases: Sequence[Case], folder: Path) -> Iterator[Finding]:
+    """Write every usable case; yields what became of each. `dataset.json` comes last, and makes it complete.
 
     Raises:
         TrainingError: the folder holds something already, or no case can be used.
@@ -30,12 +30,12 @@ def export_nnunet(cases: Sequence[Case], folder: Path) -> Iterator[tuple[Case, s
         try:
             checked = check_case(case)
         except ScanError as error:
-            yield case, f"left out: {error}"
+            yield Finding.fault(case.name, error)
             continue
         write_volume(folder / "imagesTr" / f"{case.name}_0000.nii.gz", checked.scan.hu_kji, checked.scan.affine)
         write_volume(folder / "labelsTr" / f"{case.name}.nii.gz", checked.mask.hu_kji, checked.mask.affine)
         written += 1
-        yield case, checked.description
+        yield Finding(case.name, "written", checked.facts)
     if not written:
         raise TrainingError("None of the cases can be used; the lines above say why.")
     description = {

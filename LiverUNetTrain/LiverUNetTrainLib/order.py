@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["TrainingOrder"]
+__all__ = ["RECIPE_NAMES", "TrainingOrder"]
+
+# Of `recipes.RECIPES`, whose import needs torch; the last one is meant for a start from a model.
+RECIPE_NAMES = ("accurate", "fast", "notebook", "fine-tuning")
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,14 @@ class TrainingOrder:
 
     cache: Path
     run: Path
-    recipe: str = "standard"
+    recipe: str | None = None
     parent: str | None = None
     epochs: int | None = None
     minutes: float | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
     validation: float | None = None
+    patience: int | None = None
     held_out: tuple[str, ...] = ()
     device: str = "auto"
 
@@ -40,6 +44,7 @@ class TrainingOrder:
             "--batch-size": self.batch_size,
             "--learning-rate": self.learning_rate,
             "--validation": self.validation,
+            "--patience": self.patience,
             "--device": self.device,
         }
         words = ["train", str(self.cache), "--run", str(self.run)]

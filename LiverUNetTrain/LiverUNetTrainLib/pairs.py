@@ -8,6 +8,7 @@ NAME_provenance.json    where an own case comes from
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +19,46 @@ from LiverUNetLib.files import write_json
 from LiverUNetLib.formats import write_volume
 from LiverUNetLib.volume import CTVolume, check_ct
 
-from .dataset import Case, check_case, check_liver, content_hash
-from .layouts import MASK_ENDING, SCAN_ENDING
+from .dataset import Case, Finding, check_case, check_liver, content_hash
+from .ircad import unpacked_ircad
+from .layouts import MASK_ENDING, SCAN_ENDING, find_cases
 
 __all__ = ["add_case", "write_pairs"]
 
 PROVENANCE_ENDING = "_provenance.json"
 
 
-def write_pairs(cases: Sequence[Case], folder: Path) -> Iterator[tuple[Case, str]]:
-    """Write every usable case as a pair; yields each with what happened. Pairs that are there already are kept.
+def write_pairs(source: Path, folder: Path) -> Iterator[Finding]:
+    """Write every usable case as a pair; yields what became of each. Pairs that are there already are kept.
+
+    Args:
+        source: a folder of any layout, or 3D-IRCADb-01 as one zip.
 
     Raises:
-        TrainingError: no case can be used.
+        TrainingError: there is no case, or none that can be used.
         OutputError: the folder cannot be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    with unpacked_ircad(source, folder) if source.is_file() else nullcontext(source) as data:
+        yield from _write_all(find_cases([data]), folder)
+
+
+def _write_all(cases: Sequence[Case], folder: Path) -> Iterator[Finding]:
     usable = 0
     for case in cases:
         # The mask is written last: a pair is complete when it is there.
         if (folder / f"{case.name}{MASK_ENDING}").exists():
             usable += 1
-            yield case, "is there already"
+            yield Finding(case.name, "is there already")
             continue
         try:
             checked = check_case(case)
         except ScanError as error:
-            yield case, f"left out: {error}"
+            yield Finding.fault(case.name, error)
             continue
         _write(folder, case.name, checked.scan, checked.mask.hu_kji)
         usable += 1
-        yield case, checked.description
+        yield Finding(case.name, "written", checked.facts)
     if not usable:
         raise TrainingError("None of the cases can be used; the lines above say why.")
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from LiverUNetLib.geometry import PreprocessingSpec
+from LiverUNetLib.model import LiverModel
 from LiverUNetLib.network import NetworkSpec
 
 from .augmentation import AugmentationSettings
 from .cache import Cache
 from .training import TrainingSettings
 
-__all__ = ["RECIPES", "Recipe"]
+__all__ = ["RECIPES", "Recipe", "choose_recipe"]
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,18 @@ class Recipe:
             validation=self.validation if share is None else share,
         )
 
+    def of(self, model: LiverModel) -> Recipe:
+        """The same with the network, channels and views of a model that is to learn more."""
+        seen = model.card.preprocessing
+        return replace(self, network=model.card.network, context_mm=seen.context_mm, views=seen.views)
+
     def view(self, cache: Cache) -> Cache:
         """The cache with the channels and views of this recipe."""
         return replace(cache, preprocessing=replace(cache.preprocessing, context_mm=self.context_mm, views=self.views))
 
+
+# A third of the slices to predict, and of the epochs to learn.
+FAST = Recipe(views=("axial",), settings=TrainingSettings(epochs=16))
 
 # What the notebook did, under honest splits: single slices, batch 10, 50 epochs at 1e-3, flips, rotation and blur.
 NOTEBOOK = Recipe(
@@ -88,4 +97,16 @@ FINE_TUNING = Recipe(
     settings=TrainingSettings(epochs=12, learning_rate=3e-4, ema_decay=0.99, validate_every=2, patience=3)
 )
 
-RECIPES = {"standard": Recipe(), "notebook": NOTEBOOK, "fine-tuning": FINE_TUNING}
+RECIPES = {"accurate": Recipe(), "fast": FAST, "notebook": NOTEBOOK, "fine-tuning": FINE_TUNING}
+
+
+def choose_recipe(name: str | None, parent: LiverModel | None, given: dict[str, Any]) -> Recipe:
+    """The recipe that a person means.
+
+    Args:
+        name: of RECIPES; None for "fine-tuning" with a parent and "accurate" without one.
+        parent: the model that is to learn more; its network stays.
+        given: what is set, see `Recipe.with_settings`.
+    """
+    recipe = RECIPES[name or ("fine-tuning" if parent else "accurate")].with_settings(given)
+    return recipe.of(parent) if parent else recipe

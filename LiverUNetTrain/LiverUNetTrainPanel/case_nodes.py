@@ -9,7 +9,7 @@ from slicer import vtkMRMLSegmentationNode, vtkSegment
 from LiverUNetLib.volume import CTVolume
 from LiverUNetPanel.segmentation_node import labelmapOf
 
-__all__ = ["showCase"]
+__all__ = ["showCase", "shownHeight"]
 
 COLOURS = {"reference": (0.31, 0.76, 0.97), "prediction": (0.87, 0.51, 0.40)}
 
@@ -34,6 +34,18 @@ def showCase(name: str, scan: CTVolume, masks: dict[str, np.ndarray | None]) -> 
     if "reference" in shown:
         _jumpTo(scan, shown)
     return node
+
+
+def shownHeight(name: str) -> float | None:
+    """Where the red view cuts a volume of that name, as a share of it from its lowest point; None if it does not."""
+    volume = slicer.mrmlScene.GetFirstNode(name, "vtkMRMLScalarVolumeNode", None, False)
+    view = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeRed")
+    if volume is None or view is None:
+        return None
+    bounds = [0.0] * 6
+    volume.GetRASBounds(bounds)
+    height = (view.GetSliceOffset() - bounds[4]) / (bounds[5] - bounds[4])
+    return height if 0 <= height < 1 else None
 
 
 def _jumpTo(scan: CTVolume, masks: dict[str, np.ndarray]) -> None:

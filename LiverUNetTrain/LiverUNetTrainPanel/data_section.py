@@ -10,8 +10,10 @@ import qt
 from slicer.i18n import tr as _
 
 from LiverUNetPanel.buttons import enableOrSayWhy
+from LiverUNetTrainLib.dataset import Finding
 
-from .logic import PreparedCase, SceneCase
+from .logic import SceneCase
+from .rows import showRows
 
 __all__ = ["DataSection"]
 
@@ -26,9 +28,12 @@ class DataSection:
     def __init__(self, panel: Any) -> None:
         self._panel, self._ui = panel, panel.ui
         self._sceneCases: list[SceneCase] = []
+        self._findings: list[Finding] = []
+        self._parts: dict[str, str] = {}
         self._preview: qt.QLabel | None = None
         self._ui.prepareButton.clicked.connect(self._onPrepare)
         self._ui.pairsButton.clicked.connect(self._onWritePairs)
+        self._ui.zipPairsButton.clicked.connect(self._onUnpack)
         self._ui.previewButton.clicked.connect(self._onPreview)
         self._ui.addCaseButton.clicked.connect(self._onAddCase)
         self._ui.caseTable.cellDoubleClicked.connect(self._onLoadCase)
@@ -46,9 +51,21 @@ class DataSection:
     def showScene(self) -> None:
         """List what the scene could teach."""
         self._sceneCases = self._panel.logic.sceneCases()
-        self._ui.sceneTable.rowCount = len(self._sceneCases)
-        for row, case in enumerate(self._sceneCases):
-            self._ui.sceneTable.setItem(row, 0, qt.QTableWidgetItem(case.name))
+        showRows(self._ui.sceneTable, [[case.name] for case in self._sceneCases])
+
+    def showParts(self, parts: dict[str, str]) -> None:
+        """Show what each case is for, by name."""
+        if parts != self._parts:
+            self._parts = parts
+            self._showCases()
+
+    def _showCases(self) -> None:
+        rows = []
+        for found in self._findings:
+            facts = found.facts
+            figures = [facts.grid, facts.spacing, f"{facts.liver_ml:.0f}"] if facts else ["", "", ""]
+            rows.append([found.name, *figures, self._parts.get(found.name, ""), found.words])
+        showRows(self._ui.caseTable, rows)
 
     def updateButtons(self, busy: str) -> None:
         """What can be pressed now."""
@@ -62,6 +79,9 @@ class DataSection:
         enableOrSayWhy(ui.prepareButton, busy or noData or noCache, _("Check every case."))
         noSource = "" if ui.dataPath.currentPath else _("Choose a folder of cases.")
         enableOrSayWhy(ui.pairsButton, busy or noSource or noOwn, _("Write the cases of the folder as pairs of NIfTI."))
+        enableOrSayWhy(
+            ui.zipPairsButton, busy or noOwn, _("Write 3D-IRCADb-01, one zip as downloaded, as pairs of NIfTI.")
+        )
         enableOrSayWhy(ui.addCaseButton, busy or noScene or noOwn, _("No name of the patient is kept."))
 
     def _onPrepare(self) -> None:
@@ -69,33 +89,38 @@ class DataSection:
         steps = self._panel.logic.prepareSteps(self.folders(), self.cache(), parent=parent)
         self._panel.start(steps, self._onPrepared)
 
-    def _onPrepared(self, cases: list[PreparedCase]) -> None:
-        table = self._ui.caseTable
-        table.rowCount = len(cases)
-        for row, case in enumerate(cases):
-            table.setItem(row, 0, qt.QTableWidgetItem(case.name))
-            table.setItem(row, 1, qt.QTableWidgetItem(case.verdict))
-        usable = sum(case.usable for case in cases)
-        words = _("{usable} of {all} cases can be used.").format(usable=usable, all=len(cases))
+    def _onPrepared(self, findings: list[Finding]) -> None:
+        self._findings = findings
+        self._showCases()
+        usable = sum(found.usable for found in findings)
+        words = _("{usable} of {all} cases can be used.").format(usable=usable, all=len(findings))
         if usable == 1:
             words += _(" With a single patient nothing can validate: nobody will see when the network only remembers.")
         self._panel.say(words)
 
     def _onWritePairs(self) -> None:
-        source, target = Path(self._ui.dataPath.currentPath), Path(self._ui.ownPath.currentPath)
-        self._panel.start(self._panel.logic.pairsSteps(source, target), self._onPrepared)
+        self._writePairs(self._ui.dataPath.currentPath)
+
+    def _onUnpack(self) -> None:
+        title = _("3D-IRCADb-01 as downloaded")
+        path = qt.QFileDialog.getOpenFileName(self._panel.parent, title, "", "Zip (*.zip)")
+        if path:
+            self._writePairs(path)
+
+    def _writePairs(self, source: str) -> None:
+        steps = self._panel.logic.pairsSteps(Path(source), Path(self._ui.ownPath.currentPath))
+        self._panel.start(steps, self._onPrepared)
 
     def _chosenCase(self) -> str:
         """The case of the chosen row, or of the first one; empty if there is none that can be used."""
-        table = self._ui.caseTable
-        rows = range(table.rowCount)
-        usable = [row for row in rows if not table.item(row, 1).text().startswith("left out")]
-        row = table.currentRow() if table.currentRow() in usable else next(iter(usable), None)
-        return "" if row is None else table.item(row, 0).text()
+        chosen = self._ui.caseTable.currentRow()
+        usable = [row for row, found in enumerate(self._findings) if found.usable]
+        row = chosen if chosen in usable else next(iter(usable), None)
+        return "" if row is None else self._findings[row].name
 
     def _onPreview(self) -> None:
         picture = Path(tempfile.gettempdir()) / "liver-unet-augmentation.png"
-        recipe = self._ui.recipeSelector.currentText
+        recipe = self._panel.train.order().recipe
         steps = self._panel.logic.previewSteps(self.cache(), self._chosenCase(), recipe, picture)
         self._panel.start(steps, self._onPreviewed)
 
@@ -113,5 +138,5 @@ class DataSection:
         self._panel.start(steps, lambda name: self._panel.say(_("Added as {name}.").format(name=name)))
 
     def _onLoadCase(self, row: int, _column: int) -> None:
-        name = self._ui.caseTable.item(row, 0).text()
-        self._panel.start(self._panel.logic.loadCaseSteps(self.folders(), name), lambda _node: None)
+        steps = self._panel.logic.loadCaseSteps(self.folders(), self._findings[row].name)
+        self._panel.start(steps, lambda _node: None)

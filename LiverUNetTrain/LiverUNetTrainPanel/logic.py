@@ -15,14 +15,17 @@ from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTabl
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from LiverUNetLib.errors import LiverUNetError, TrainingError
+from LiverUNetLib.exchange import install_model, pack_model
 from LiverUNetLib.model import LiverModel, find_model
 from LiverUNetLib.steps import Progress, in_background
 from LiverUNetPanel.volume_node import scanSteps
+from LiverUNetTrainLib.dataset import Finding
+from LiverUNetTrainLib.order import TrainingOrder
 
-from .case_nodes import showCase
+from .case_nodes import showCase, shownHeight
 from .segments import liverSegments, maskOnVolume
 
-__all__ = ["LiverUNetTrainLogic", "PreparedCase", "SceneCase"]
+__all__ = ["LiverUNetTrainLogic", "SceneCase"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,19 +41,6 @@ class SceneCase:
         """How a table calls it."""
         segment = self.segmentationNode.GetSegmentation().GetSegment(self.segmentId).GetName()
         return f"{self.volumeNode.GetName()} / {self.segmentationNode.GetName()} / {segment}"
-
-
-@dataclass(frozen=True)
-class PreparedCase:
-    """What preparing found in a case: `usable` ones can train."""
-
-    name: str
-    verdict: str
-
-    @property
-    def usable(self) -> bool:
-        """Whether it is in the cache."""
-        return not self.verdict.startswith("left out")
 
 
 class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
@@ -81,7 +71,7 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
 
     def prepareSteps(
         self, folders: Sequence[Path], cache: Path, *, parent: str | None = None
-    ) -> Generator[Progress, None, list[PreparedCase]]:
+    ) -> Generator[Progress, None, list[Finding]]:
         """Check all cases of the folders and bring them onto the model grid.
 
         Args:
@@ -100,21 +90,20 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
         cases = find_cases(folders)
         check_disk(cases, cache)
         spec = find_model(parent).card.preprocessing if parent else PreprocessingSpec()
-        found = yield from _each("Preparing", prepare(cases, cache, spec), len(cases))
-        return [PreparedCase(case.name, verdict) for case, verdict in found]
+        return (yield from _each("Preparing", prepare(cases, cache, spec), len(cases)))
 
-    def pairsSteps(self, source: Path, target: Path) -> Generator[Progress, None, list[PreparedCase]]:
-        """Write the cases of a data set, 3D-IRCADb-01 as downloaded say, as pairs of NIfTI."""
-        yield from in_background("Loading", _importTraining)
-        from LiverUNetTrainLib.layouts import find_cases
+    def pairsSteps(self, source: Path, target: Path) -> Generator[Progress, None, list[Finding]]:
+        """Write the cases of a folder, or of 3D-IRCADb-01 as one zip, as pairs of NIfTI."""
         from LiverUNetTrainLib.pairs import write_pairs
 
-        cases = find_cases([source])
-        found = yield from _each("Writing", write_pairs(cases, target), len(cases))
-        return [PreparedCase(case.name, verdict) for case, verdict in found]
+        return (yield from _each("Writing pair", write_pairs(source, target)))
 
     def previewSteps(self, cache: Path, name: str, recipeName: str, picture: Path) -> Generator[Progress, None, Path]:
-        """Draw what the augmentation of a recipe does to a slice of a prepared case, as PNG; returns the picture."""
+        """Draw what the augmentation of a recipe does to a slice of a prepared case, as PNG; returns the picture.
+
+        The slice is the one that the red view shows, if the case is loaded, or else the fullest one.
+        """
+        height = shownHeight(name)
 
         def draw() -> Path:
             _importTraining()
@@ -125,12 +114,12 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
 
             recipe = RECIPES[recipeName]
             view = recipe.view(open_cache(cache))
-            write_figure(picture, draw_augmentation(view, name, recipe.settings.augmentation))
+            write_figure(picture, draw_augmentation(view, name, recipe.settings.augmentation, height=height))
             return picture
 
         return (yield from in_background("Drawing", draw))
 
-    def estimateSteps(self, cache: Path, recipeName: str, deviceName: str) -> Generator[Progress, None, str]:
+    def estimateSteps(self, order: TrainingOrder) -> Generator[Progress, None, str]:
         """What a training would cost, in words."""
 
         def reckon() -> str:
@@ -139,16 +128,17 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
             from LiverUNetLib.steps import finish
             from LiverUNetTrainLib.cache import open_cache
             from LiverUNetTrainLib.estimate import estimate_training
-            from LiverUNetTrainLib.recipes import RECIPES
+            from LiverUNetTrainLib.recipes import choose_recipe
             from LiverUNetTrainLib.sampling import SliceSampler
 
-            recipe, opened = RECIPES[recipeName], open_cache(cache)
+            parent = find_model(order.parent) if order.parent else None
+            recipe, opened = choose_recipe(order.recipe, parent, vars(order)), open_cache(order.cache)
             sampler = SliceSampler(recipe.view(opened), opened.cases)
             slices = len(sampler.epoch(0, 0, empty_slices=recipe.settings.empty_slices))
             cost = estimate_training(
-                slices, recipe.network, recipe.settings, choose_device(deviceName), canvas_px=opened.canvas_px
+                slices, recipe.network, recipe.settings, choose_device(order.device), canvas_px=opened.canvas_px
             )
-            return finish(cost).words
+            return finish(cost).words(order.minutes)
 
         return (yield from in_background("Estimating", reckon))
 
@@ -276,6 +266,14 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
             return export_run(run, target, statement)
 
         return (yield from in_background("Installing the model", install))
+
+    def packSteps(self, name: str, path: Path) -> Generator[Progress, None, None]:
+        """Write an installed model as a zip, over one that is there."""
+        yield from in_background("Packing the model", lambda: pack_model(find_model(name), path, overwrite=True))
+
+    def addModelSteps(self, path: Path) -> Generator[Progress, None, LiverModel]:
+        """Verify a model in a zip and install it."""
+        return (yield from in_background("Verifying the model", lambda: install_model(path)))
 
 
 def _each(name: str, work: Iterator[Any], total: int = 0) -> Generator[Progress, None, list[Any]]:

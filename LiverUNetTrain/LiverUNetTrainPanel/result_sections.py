@@ -13,6 +13,8 @@ from LiverUNetLib.errors import LiverUNetError
 from LiverUNetLib.model import LiverModel, list_models
 from LiverUNetPanel.buttons import enableOrSayWhy
 
+from .rows import showRows
+
 __all__ = ["EvaluateSection", "UseSection"]
 
 
@@ -57,14 +59,12 @@ class EvaluateSection:
     def _onEvaluated(self, models: list[str], found: list[list]) -> None:
         self._scores = sorted(found[0], key=lambda case: case.scores.dice)
         others = {case.case: f"{case.scores.dice:.4f}" for case in found[1]} if len(found) > 1 else {}
-        table = self._ui.scoreTable
-        table.rowCount = len(self._scores)
-        for row, case in enumerate(self._scores):
+        rows = []
+        for case in self._scores:
             scores = case.scores
-            figures = [case.case, f"{scores.dice:.4f}", f"{scores.hd95_mm:.2f}", f"{scores.assd_mm:.2f}"]
-            figures += [f"{scores.volume_error_percent:+.1f}", others.get(case.case, "")]
-            for column, text in enumerate(figures):
-                table.setItem(row, column, qt.QTableWidgetItem(text))
+            figures = [f"{scores.dice:.4f}", f"{scores.hd95_mm:.2f}", f"{scores.assd_mm:.2f}"]
+            rows.append([case.case, *figures, f"{scores.volume_error_percent:+.1f}", others.get(case.case, "")])
+        showRows(self._ui.scoreTable, rows)
         self._panel.logic.showScores(models[0], self._scores)
         mean = sum(case.scores.dice for case in self._scores) / len(self._scores)
         self._panel.say(_("{count} cases, mean Dice {dice:.4f}.").format(count=len(self._scores), dice=mean))
@@ -108,12 +108,27 @@ class UseSection:
     def __init__(self, panel: Any) -> None:
         self._panel, self._ui = panel, panel.ui
         self._ui.installButton.clicked.connect(self._onInstall)
+        self._ui.zipOutButton.clicked.connect(self._onZipOut)
+        self._ui.zipInButton.clicked.connect(self._onZipIn)
+        self._ui.nameEdit.textChanged.connect(lambda _name: self._panel.updateButtons())
 
     def updateButtons(self, busy: str) -> None:
         """What can be pressed now."""
         run = self._panel.train.run()
         noRun = "" if run and (run / "best.pt").exists() else _("There is no run with a validated epoch.")
+        noModel = (
+            ""
+            if self._ui.evaluateModelSelector.findText(self._name()) >= 0
+            else _("No model of that name is installed.")
+        )
         enableOrSayWhy(self._ui.installButton, busy or noRun, _("The module LiverUNet offers it at once."))
+        enableOrSayWhy(
+            self._ui.zipOutButton, busy or noModel, _("Write the model of that name, to carry it elsewhere.")
+        )
+        enableOrSayWhy(self._ui.zipInButton, busy, _("Install a model from a zip; nothing in it is executed."))
+
+    def _name(self) -> str:
+        return self._ui.nameEdit.text.strip()
 
     def _onInstall(self) -> None:
         steps = self._panel.logic.judgeSteps(self._panel.train.run(), self._panel.data.folders())
@@ -129,11 +144,23 @@ class UseSection:
         ui = self._ui
         steps = self._panel.logic.installSteps(
             self._panel.train.run(),
-            ui.nameEdit.text.strip(),
+            self._name(),
             description=ui.descriptionEdit.text.strip(),
             licence=ui.licenceEdit.text.strip(),
         )
         self._panel.start(steps, lambda model: self._onInstalled(model, verdict))
+
+    def _onZipOut(self) -> None:
+        name = self._name()
+        path = qt.QFileDialog.getSaveFileName(self._panel.parent, _("Write model"), f"{name}.zip", "Zip (*.zip)")
+        if path:
+            steps = self._panel.logic.packSteps(name, Path(path))
+            self._panel.start(steps, lambda _none: self._panel.say(_("Wrote {path}.").format(path=path)))
+
+    def _onZipIn(self) -> None:
+        path = qt.QFileDialog.getOpenFileName(self._panel.parent, _("Add model"), "", "Zip (*.zip)")
+        if path:
+            self._panel.start(self._panel.logic.addModelSteps(Path(path)), lambda model: self._onInstalled(model, None))
 
     def _onInstalled(self, model: LiverModel, verdict: Any) -> None:
         words = _("Installed {name}; choose it in the module LiverUNet.").format(name=model.card.name)

@@ -13,12 +13,14 @@ from slicer.i18n import tr as _
 from LiverUNetLib.errors import LiverUNetError, TrainingError
 from LiverUNetLib.model import list_models
 from LiverUNetPanel.buttons import enableOrSayWhy
-from LiverUNetTrainLib.order import TrainingOrder
+from LiverUNetTrainLib.order import RECIPE_NAMES, TrainingOrder
+from LiverUNetTrainLib.run_folder import RunFolder
 
 __all__ = ["DEVICES", "TrainSection"]
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-RECIPES = ("standard", "notebook", "fine-tuning")
+# What a person reads of the parts of a split.
+PARTS = {"training": "trains", "validation": "validates", "held_out": "held out"}
 WATCH_MILLISECONDS = 1000
 OVERLAY_WIDTH = 320
 
@@ -31,7 +33,7 @@ class TrainSection:
         self._process: subprocess.Popen | None = None
         self._epochsShown = -1
         self._phase, self._begun = "", False
-        self._ui.recipeSelector.addItems(list(RECIPES))
+        self._ui.recipeSelector.addItems(list(RECIPE_NAMES[:-1]))
         self._ui.trainDeviceSelector.addItems(list(DEVICES))
         self._ui.estimateButton.clicked.connect(self._onEstimate)
         self._ui.startButton.clicked.connect(self._onStart)
@@ -70,12 +72,14 @@ class TrainSection:
         return TrainingOrder(
             self._panel.data.cache(),
             self.run(),
-            recipe=ui.recipeSelector.currentText,
+            recipe=RECIPE_NAMES[-1] if self.parent() else ui.recipeSelector.currentText,
             parent=self.parent(),
             epochs=ui.epochsSpin.value or None,
             minutes=ui.minutesSpin.value or None,
             batch_size=ui.batchSpin.value or None,
             learning_rate=rate,
+            validation=ui.validationSpin.value / 100 or None,
+            patience=ui.patienceSpin.value or None,
             held_out=tuple(ui.heldEdit.text.split()),
             device=ui.trainDeviceSelector.currentText,
         )
@@ -104,7 +108,15 @@ class TrainSection:
             self._ui.runStateLabel.text = _("No run.")
         else:
             self._show(run)
+        self._panel.data.showParts(self._parts(run))
         self._panel.updateButtons()
+
+    def _parts(self, run: Path | None) -> dict[str, str]:
+        """What each case is for: in the run if it has begun, else as far as it is chosen."""
+        if not self._begun:
+            return dict.fromkeys(self._ui.heldEdit.text.split(), PARTS["held_out"])
+        split = RunFolder(run).settings()["split"]
+        return {name: word for part, word in PARTS.items() for name in split[part]}
 
     def _show(self, run: Path) -> None:
         from LiverUNetTrainLib.detached import state_of
@@ -139,15 +151,17 @@ class TrainSection:
         taken = _("This folder holds a run; resume it or choose another.") if self._begun and not works else ""
         resumable = "" if self._begun and self._phase in ("stopped", "died") else _("There is no run that could go on.")
         idle = "" if works else _("No training works in this run folder.")
+        fixed = _("A model that learns more has a recipe of its own, fine-tuning.") if self.parent() else ""
+        recipes = _("Accurate: three views, 50 epochs. Fast: axial slices, 16 epochs. Notebook: what this began with.")
+        enableOrSayWhy(ui.recipeSelector, fixed, recipes)
         enableOrSayWhy(ui.estimateButton, busy or noCache, _("Time and memory, from a few steps."))
         enableOrSayWhy(ui.startButton, noCache or noRun or working or taken, _("The training outlives this panel."))
         enableOrSayWhy(ui.resumeButton, working or resumable, _("Go on after the last whole epoch."))
         enableOrSayWhy(ui.stopButton, idle, _("End after the batch in hand; the checkpoint stays."))
 
     def _onEstimate(self) -> None:
-        recipe, device = self._ui.recipeSelector.currentText, self._ui.trainDeviceSelector.currentText
-        steps = self._panel.logic.estimateSteps(self._panel.data.cache(), recipe, device)
-        self._panel.start(steps, self._onEstimated)
+        with slicer.util.tryWithErrorDisplay(_("Nothing was estimated.")):
+            self._panel.start(self._panel.logic.estimateSteps(self.order()), self._onEstimated)
 
     def _onEstimated(self, words: str) -> None:
         self._ui.costLabel.text = words

@@ -150,8 +150,8 @@ def measure(name: str, tested: list[Case], extra: list[Case], work: Path) -> Non
     cache_folder = work / f"cache-{variant.pixel_mm:g}"
     if not (cache_folder / "cache.json").exists():
         spec = PreprocessingSpec(pixel_mm=variant.pixel_mm)
-        for case, verdict in prepare([*tested, *extra], cache_folder, spec):
-            print(f"{case.name}: {verdict}", flush=True)
+        for finding in prepare([*tested, *extra], cache_folder, spec):
+            print(finding, flush=True)
     cache = open_cache(cache_folder)
     names = {case.name for case in tested}
     first, second, *_ = folds_of([case for case in cache.cases if case.name in names], 5, seed=0)

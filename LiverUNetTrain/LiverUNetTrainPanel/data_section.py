@@ -63,8 +63,8 @@ class DataSection:
         rows = []
         for found in self._findings:
             facts = found.facts
-            figures = [facts.grid, facts.spacing, f"{facts.liver_ml:.0f}"] if facts else ["", "", ""]
-            rows.append([found.name, *figures, self._parts.get(found.name, ""), found.words])
+            volume, *grid = [f"{facts.liver_ml:.0f}", facts.grid, facts.spacing] if facts else ["", "", ""]
+            rows.append([found.name, volume, self._parts.get(found.name, ""), *grid, found.words])
         showRows(self._ui.caseTable, rows)
 
     def updateButtons(self, busy: str) -> None:

@@ -1,4 +1,4 @@
-"""Draw the panels on the stand-in widgets, after a run and with prepared cases: `python Testing/draw_panel.py FOLDER`."""
+"""Draw the panels on stand-in widgets, after a run and with prepared cases: `python Testing/draw_panel.py FOLDER`."""
 
 import os
 import sys

@@ -10,11 +10,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers import NETWORK, SETTINGS, assert_same_weights, weights_of
+from helpers import NETWORK, SETTINGS, assert_same_weights, weights_of, write_pair
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.model import open_model
+from LiverUNetTrainLib.cache import prepare
 from LiverUNetTrainLib.cli import main
 from LiverUNetTrainLib.dataset import split_by_patient
+from LiverUNetTrainLib.layouts import find_cases
 from LiverUNetTrainLib.run_folder import EpochLog
 from LiverUNetTrainLib.training import Trainer
 
@@ -109,6 +111,15 @@ def test_a_run_folder_is_neither_overwritten_nor_resumed_under_other_settings(a_
         a_trainer("run")
     with pytest.raises(TrainingError, match="its training differ"):
         a_trainer("run", settings=replace(SETTINGS, learning_rate=1e-4), resume=True)
+
+
+def test_a_data_set_that_has_changed_is_named_when_resuming(pairs, a_cache, tmp_path, capsys):
+    train = ["train", str(a_cache.folder), "--run", str(tmp_path / "run"), "--device", "cpu", "--epochs", "1"]
+    assert main(train) == 0
+    write_pair(pairs, "patient1", seed=77)
+    list(prepare(find_cases([pairs]), a_cache.folder, a_cache.preprocessing, canvas_px=a_cache.canvas_px))
+    assert main([*train, "--resume"]) == 1
+    assert "the data set or its split has changed (patient1); prepare the cases" in capsys.readouterr().err
 
 
 def test_resuming_says_when_it_cannot_be_exact(a_trainer, tmp_path, caplog):

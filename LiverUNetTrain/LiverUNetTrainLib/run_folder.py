@@ -82,6 +82,13 @@ class RunFolder:
         found = self.settings()
         asked = json.loads(json.dumps(settings))
         changed = [key for key in asked if asked[key] != found.get(key)]
+        if "split" in changed:
+            before, now = (_contents(settings["split"]) for settings in (found, asked))
+            names = ", ".join(sorted({name for name, _ in before ^ now}))
+            raise TrainingError(
+                f"{self.path} cannot be resumed: the data set or its split has changed ({names}); prepare the cases "
+                "that it began with or start a new run."
+            )
         if changed:
             raise TrainingError(
                 f"{self.path} cannot be resumed: its {', '.join(changed)} differ from what is asked for now; "
@@ -121,7 +128,12 @@ class RunFolder:
         return [EpochLog(**json.loads(line)) for line in lines if line.endswith("\n")]
 
     def stop_requested(self) -> bool:
-        """Whether somebody wants the training to end."""
+        """Whether somebody wants the training to end.
+
+        Raises:
+            TrainingError: somebody has deleted the folder.
+        """
+        self._check_there()
         return (self.path / "stop").exists()
 
     def withdraw_stop(self) -> None:
@@ -158,9 +170,14 @@ class RunFolder:
         prefix = "module."  # what averaging puts before every name
         return {key.removeprefix(prefix): value for key, value in state["averaged"].items() if key.startswith(prefix)}
 
+    def _check_there(self) -> None:
+        if not self.path.is_dir():
+            raise TrainingError(f"The run folder {self.path} is gone; what was trained in it is lost, start a new run.")
+
     def _save(self, name: str, content: dict[str, Any]) -> None:
         import torch
 
+        self._check_there()
         with staged(self.path / name) as temporary:
             torch.save(content, temporary)
 
@@ -176,3 +193,8 @@ class RunFolder:
             ) from error
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             raise TrainingError(f"{path} is damaged; start a new run.") from error
+
+
+def _contents(split: dict[str, dict[str, str]]) -> set[tuple[str, str]]:
+    """Each case of a split with its part and content hash."""
+    return {(name, f"{part} {hash_}") for part, cases in split.items() for name, hash_ in cases.items()}

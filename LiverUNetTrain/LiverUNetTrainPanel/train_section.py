@@ -31,7 +31,7 @@ class TrainSection:
     def __init__(self, panel: Any) -> None:
         self._panel, self._ui = panel, panel.ui
         self._process: subprocess.Popen | None = None
-        self._epochsShown = -1
+        self._epochsShown, self._seen = -1, False
         self._phase, self._begun = "", False
         self._ui.recipeSelector.addItems(list(RECIPE_NAMES[:-1]))
         self._ui.trainDeviceSelector.addItems(list(DEVICES))
@@ -103,7 +103,8 @@ class TrainSection:
     def watch(self) -> None:
         """Show the state of the run, and its curves if there is a new epoch."""
         run = self.run()
-        if run is None or not run.is_dir():
+        self._seen = self._seen or (run is not None and run.is_dir())
+        if not self._seen:
             self._phase, self._begun = "", False
             self._ui.runStateLabel.text = _("No run.")
         else:
@@ -185,5 +186,5 @@ class TrainSection:
             self._panel.logic.requestStop(self.run())
 
     def _onRunChosen(self, _path: str) -> None:
-        self._process, self._epochsShown = None, -1
+        self._process, self._epochsShown, self._seen = None, -1, False
         self.watch()

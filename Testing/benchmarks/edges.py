@@ -1,0 +1,63 @@
+"""Whether the liver of a model flickers from slice to slice, or ends too early at its tips.
+
+    python Testing/benchmarks/edges.py ../shared/data/ircad [--model liver-ct]
+
+For every case that the model holds out: the mean Dice of neighbouring slices of the mask, beside
+that of the reference (lower means flicker, higher means blunt), and by how many millimetres the
+mask ends beyond (+) or before (-) the reference at its upper and lower tip.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from LiverUNetLib.environment import choose_device
+from LiverUNetLib.model import DEFAULT_MODEL, find_model
+from LiverUNetLib.pipeline import segment
+from LiverUNetLib.steps import finish
+from LiverUNetTrainLib.dataset import content_hash
+from LiverUNetTrainLib.layouts import find_cases
+
+
+def neighbour_dice(mask: np.ndarray) -> float:
+    """Mean Dice of neighbouring slices, between the first and the last that hold liver."""
+    found = np.flatnonzero(mask.any(axis=(1, 2)))
+    inside = mask[found[0] : found[-1] + 1]
+    both = np.count_nonzero(inside[1:] & inside[:-1], axis=(1, 2))
+    sizes = np.count_nonzero(inside, axis=(1, 2))
+    return float(np.mean(2 * both / np.maximum(sizes[1:] + sizes[:-1], 1)))
+
+
+def tips_mm(mask: np.ndarray, reference: np.ndarray, affine: np.ndarray) -> tuple[float, float]:
+    """By how much a mask ends beyond the reference: upper and lower tip."""
+    ends = []
+    for one in (mask, reference):
+        k = np.flatnonzero(one.any(axis=(1, 2)))[[0, -1]]
+        ends.append(sorted(affine[2, 2] * k + affine[2, 3]))
+    (low, high), (reference_low, reference_high) = ends
+    return high - reference_high, reference_low - low
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", nargs="+", type=Path)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    options = parser.parse_args()
+    model, device = find_model(options.model), choose_device("auto")
+    held_out = set(model.card.lineage.held_out.values())
+    print("| case | slice to slice | in the reference | upper tip mm | lower tip mm |\n|---|---|---|---|---|")
+    for case in find_cases(options.data):
+        scan, reference = case.read()
+        if content_hash(scan) not in held_out:
+            continue
+        mask, liver = finish(segment(scan, model, device)).mask_kji != 0, reference.hu_kji != 0
+        upper, lower = tips_mm(mask, liver, scan.affine)
+        print(
+            f"| {case.name} | {neighbour_dice(mask):.4f} | {neighbour_dice(liver):.4f} | {upper:+.1f} | {lower:+.1f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

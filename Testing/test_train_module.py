@@ -69,8 +69,9 @@ def test_the_segment_with_the_terminology_of_the_liver_is_proposed(segmented, tr
     node = segmented(a_volume).segmentationNode
     node.GetSegmentation().GetSegment("liver").SetName("Leber")
     add_other_segment(node, a_phantom[0].affine, "a liver by name")
-    (case,) = train.sceneCases()
+    case, other = train.sceneCases()
     assert case.segmentId == "liver"
+    assert other.name == "CT / CT liver / a liver by name"
     assert case.name == "CT / CT liver / Leber"
 
 

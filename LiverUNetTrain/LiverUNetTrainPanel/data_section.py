@@ -52,6 +52,8 @@ class DataSection:
         """List what the scene could teach."""
         self._sceneCases = self._panel.logic.sceneCases()
         showRows(self._ui.sceneTable, [[case.name] for case in self._sceneCases])
+        if self._sceneCases and self._ui.sceneTable.currentRow() < 0:
+            self._ui.sceneTable.setCurrentCell(0, 0)
 
     def showParts(self, parts: dict[str, str]) -> None:
         """Show what each case is for, by name."""
@@ -132,7 +134,7 @@ class DataSection:
         picture.unlink()
 
     def _onAddCase(self) -> None:
-        row = max(self._ui.sceneTable.currentRow(), 0)
+        row = self._ui.sceneTable.currentRow()
         folder = Path(self._ui.ownPath.currentPath)
         steps = self._panel.logic.addCaseSteps(self._sceneCases[row], folder)
         self._panel.start(steps, lambda name: self._panel.say(_("Added as {name}.").format(name=name)))

@@ -23,7 +23,7 @@ from LiverUNetTrainLib.dataset import Finding
 from LiverUNetTrainLib.order import TrainingOrder
 
 from .case_nodes import showCase, shownHeight
-from .segments import liverSegments, maskOnVolume
+from .segments import liverRanks, maskOnVolume
 
 __all__ = ["LiverUNetTrainLogic", "SceneCase"]
 
@@ -50,14 +50,13 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
     """
 
     def sceneCases(self) -> list[SceneCase]:
-        """Every volume of the scene that a segmentation was drawn on, with the segment likeliest to be its liver."""
-        cases = []
+        """Every segment of the scene with the volume that it was drawn on, the likeliest livers first."""
+        found = []
         for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
             volume = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
-            segments = list(liverSegments(node))
-            if volume is not None and segments:
-                cases.append(SceneCase(volume, node, segments[0]))
-        return cases
+            if volume is not None:
+                found += [(rank, SceneCase(volume, node, segmentId)) for segmentId, rank in liverRanks(node).items()]
+        return [case for _, case in sorted(found, key=lambda pair: pair[0])]
 
     def addCaseSteps(self, case: SceneCase, folder: Path) -> Generator[Progress, None, str]:
         """Copy a volume and its segment to a training set of one's own; returns the name that the case gets."""

@@ -11,24 +11,20 @@ from vtk.util.numpy_support import vtk_to_numpy
 from LiverUNetLib.errors import ScanError
 from LiverUNetPanel.volume_node import arrayFromMatrix, ijkToRas, transformToWorld
 
-__all__ = ["liverSegments", "maskOnVolume"]
+__all__ = ["liverRanks", "maskOnVolume"]
 
 LABELMAP = "Binary labelmap"
 LIVER_CODE = "SCT^10200004^"
 
 
-def liverSegments(segmentationNode: vtkMRMLSegmentationNode) -> dict[str, str]:
-    """All segments, id -> name, those with the terminology of the liver first, then those of that name."""
-    segmentation = segmentationNode.GetSegmentation()
-    segments = {segmentId: segmentation.GetSegment(segmentId) for segmentId in segmentation.GetSegmentIDs()}
-
-    def distance(segmentId: str) -> int:
-        segment, tag = segments[segmentId], vtk.reference("")
-        if segment.GetTag(segment.GetTerminologyEntryTagName(), tag) and LIVER_CODE in str(tag):
-            return 0
-        return 1 if "liver" in segment.GetName().lower() else 2
-
-    return {segmentId: segments[segmentId].GetName() for segmentId in sorted(segments, key=distance)}
+def liverRanks(segmentationNode: vtkMRMLSegmentationNode) -> dict[str, int]:
+    """Of every segment by its id: 0 with the terminology of the liver, 1 with its name, 2 for all others."""
+    ranks = {}
+    for segmentId in segmentationNode.GetSegmentation().GetSegmentIDs():
+        segment, tag = segmentationNode.GetSegmentation().GetSegment(segmentId), vtk.reference("")
+        coded = segment.GetTag(segment.GetTerminologyEntryTagName(), tag) and LIVER_CODE in str(tag)
+        ranks[segmentId] = 0 if coded else 1 if "liver" in segment.GetName().lower() else 2
+    return ranks
 
 
 def maskOnVolume(

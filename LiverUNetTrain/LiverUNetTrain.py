@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import slicer
 from slicer.i18n import tr as _
@@ -49,9 +51,8 @@ class LiverUNetTrainTest(ScriptedLoadableModuleTest):
             self.skipTest(f"not installed: {', '.join(missing)}")
 
     def test_two_phantoms_become_a_model_that_segments(self) -> None:
-        """Prepare, train in a process of its own, make a model, segment with it."""
+        """Prepare, train in a process of its own, install, evaluate, segment."""
         from LiverUNetTrainLib.detached import state_of
-        from LiverUNetTrainLib.export import Statement, export_run
         from LiverUNetTrainLib.order import TrainingOrder
         from LiverUNetTrainLib.pairs import add_case
 
@@ -69,7 +70,11 @@ class LiverUNetTrainTest(ScriptedLoadableModuleTest):
             state = state_of(folder / "run", process)
             self.assertEqual((state.phase, len(state.history)), ("finished", 2), state.words)
             logic.showCurves("run", state.history)
-            model = export_run(folder / "run", folder / "model", Statement("self-test"))
-            volume = slicer.util.addVolumeFromArray(scans[0][0].hu_kji, scans[0][0].affine, "Phantom")
-            outcome = LiverUNetLogic().process(volume, modelName=str(model.folder), deviceName="cpu")
+            with mock.patch.dict(os.environ, {"LIVER_UNET_MODELS": str(folder / "models")}):
+                finish(logic.installSteps(folder / "run", "self-test"))
+                steps = logic.evaluateSteps("self-test", [folder / "pairs"], heldOutOnly=False, deviceName="cpu")
+                table = logic.showScores("self-test", finish(steps))
+                self.assertEqual(table.GetNumberOfRows(), 2)
+                volume = slicer.util.addVolumeFromArray(scans[0][0].hu_kji, scans[0][0].affine, "Phantom")
+                outcome = LiverUNetLogic().process(volume, modelName="self-test", deviceName="cpu")
             self.assertEqual(outcome.result.provenance["model"], "self-test")

@@ -65,7 +65,7 @@ class LiverUNetTrainTest(ScriptedLoadableModuleTest):
             prepared = finish(logic.prepareSteps([folder / "pairs"], folder / "cache"))
             self.assertEqual([case.usable for case in prepared], [True, True])
             order = TrainingOrder(folder / "cache", folder / "run", epochs=2, batch_size=4, device="cpu")
-            process = logic.launch(order.arguments(), folder / "run")
+            process = logic.launch(order)
             process.wait()
             state = state_of(folder / "run", process)
             self.assertEqual((state.phase, len(state.history)), ("finished", 2), state.words)

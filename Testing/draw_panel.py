@@ -30,6 +30,7 @@ def main() -> None:
         parent.setLayout(qt.QVBoxLayout())
         panel = widget(parent)
         panel.setup()
+        panel.enter()
         return panel
 
     def finish(panel: object) -> None:

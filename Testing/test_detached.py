@@ -9,7 +9,7 @@ import time
 import pytest
 
 from LiverUNetLib.errors import TrainingError
-from LiverUNetTrainLib.detached import launch, state_of
+from LiverUNetTrainLib.detached import launch, resume, state_of
 from LiverUNetTrainLib.occupancy import claimed, is_occupied
 
 
@@ -63,8 +63,11 @@ def test_it_stops_on_request_and_goes_on(start, run):
     state = wait_for(run, "stopped", process)
     assert "--resume goes on" in state.words
     before = len(state.history)
-    process = start("--resume", epochs=400)
+    assert not (run / "stop").exists(), "the training has heeded it"
+    process = resume(run)
     assert wait_for(run, "running", process, epochs=before + 1)
+    process.kill()
+    process.wait()
 
 
 def test_killed_it_is_found_dead_with_its_whole_curve_and_resumes(start, run):
@@ -101,6 +104,22 @@ def test_a_trainer_that_fails_leaves_its_last_sentence(start, run, a_cache):
     assert state.phase == "died"
     assert "damaged" in state.words
     assert "delete it and run prepare again" in state.words
+
+
+def test_a_run_that_cannot_go_on_says_why_and_not_that_it_was_stopped(start, run, a_cache):
+    start(epochs=1).wait()
+    wait_for(run, "finished")
+    start("--resume", epochs=2).wait()
+    state = state_of(run)
+    assert state.phase == "died"
+    assert "its training differ from what is asked for now" in state.words
+
+
+def test_a_folder_in_which_nothing_was_begun_is_no_dead_run(run):
+    run.mkdir()
+    assert state_of(run).phase == "none"
+    with pytest.raises(TrainingError, match="was started on the command line; go on there, by --resume"):
+        resume(run)
 
 
 def test_a_line_that_is_half_written_is_not_yet_an_epoch(start, run):

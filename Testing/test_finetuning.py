@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from helpers import NETWORK, SETTINGS, write_pair
-from LiverUNetLib.errors import ModelError, TrainingError
+from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.geometry import PreprocessingSpec
 from LiverUNetLib.model import open_model
 from LiverUNetTrainLib.cache import open_cache, prepare
@@ -27,7 +27,7 @@ from LiverUNetTrainLib.training import Trainer
 def a_model(a_trainer, tmp_path):
     """A model trained on phantoms that holds out patient3."""
     list(a_trainer("parent-run").epochs())
-    return export_run(tmp_path / "parent-run", tmp_path / "parent", Statement("parent", license="CC0-1.0"))
+    return export_run(tmp_path / "parent-run", tmp_path / "parent", Statement("parent", license="research only"))
 
 
 @pytest.fixture
@@ -48,6 +48,12 @@ def test_new_cases_are_split_and_old_ones_keep_their_part(a_model, a_grown_cache
     assert len(split.validation) == 1
     assert split.validation[0].startswith("new")
     assert split_for_finetuning(a_grown_cache, a_model, held_out=["new0"])[0].held_out == ("new0", "patient3")
+
+
+def test_what_the_parent_has_learned_from_cannot_be_held_out(a_model, a_grown_cache):
+    known = next(iter(a_model.card.lineage.training))
+    with pytest.raises(TrainingError, match=f"Cannot hold out {known}: parent has learned from it already"):
+        split_for_finetuning(a_grown_cache, a_model, held_out=[known])
 
 
 def test_without_anything_new_there_is_nothing_to_learn(a_model, a_cache):
@@ -71,8 +77,10 @@ def test_an_epoch_replays_known_slices_for_new_ones(a_grown_cache):
 def test_fine_tuning_on_the_command_line_keeps_the_lineage(a_model, a_grown_cache, tmp_path):
     train = ["train", str(a_grown_cache.folder), "--run", str(tmp_path / "run"), "--from", str(a_model.folder)]
     assert main([*train, "--epochs", "1", "--learning-rate", "1e-12", "--device", "cpu"]) == 0
-    assert main(["export", str(tmp_path / "run"), "-o", str(tmp_path / "child")]) == 0
+    export = ["export", str(tmp_path / "run"), "-o", str(tmp_path / "child"), "--license", "CC0-1.0"]
+    assert main(export) == 0
     child = open_model(tmp_path / "child")
+    assert child.card.license == f"CC0-1.0; from parent: {a_model.card.license}", "the parent's still binds"
     assert set(child.card.lineage.held_out) == {"patient3"}
     assert set(a_model.card.lineage.training) <= set(child.card.lineage.training)
     settings = json.loads((tmp_path / "run/settings.json").read_text())
@@ -90,11 +98,11 @@ def test_a_tuned_run_is_judged_on_what_it_holds_out(a_model, a_grown_cache, pair
     assert verdict.cases == 1
     assert verdict.after == pytest.approx(verdict.before, abs=0.01)
     assert judge(tmp_path / "run", [], cpu).before is None
+    assert "license" in RunFolder(tmp_path / "run").settings()["parent"]
     assert judge(tmp_path / "parent-run", find_cases([pairs]), cpu) is None
     metadata = tmp_path / "parent/configs/metadata.json"
     metadata.write_text(metadata.read_text().replace(a_model.card.checksum, "0" * 64))
-    with pytest.raises(ModelError, match="parent is not the model that this run started from"):
-        judge(tmp_path / "run", [], cpu)
+    assert "parent is not the model any more" in judge(tmp_path / "run", [], cpu).words
 
 
 def test_the_trainer_itself_refuses_what_a_parent_holds_out(a_model, a_cache, tmp_path, cpu):
@@ -151,6 +159,7 @@ def test_the_verdict_says_in_numbers_whether_a_model_got_worse(before, after, wo
 def test_no_verdict_without_held_out_cases_or_on_different_ones():
     verdict = compare_before_after([], [])
     assert not verdict.worse
-    assert "nobody knows" in verdict.words
+    assert not verdict.good
+    assert verdict.words.startswith("Nobody knows whether the model has become better or worse: no held-out case")
     with pytest.raises(TrainingError, match="not measured on the same cases"):
         compare_before_after(scores(0.9), scores(0.9, 0.8))

@@ -5,6 +5,7 @@ import pytest
 import slicer
 
 from helpers import centroid_ras
+from LiverUNetLib.errors import ScanError
 from mrml_helpers import (
     add_other_segment,
     add_transform,
@@ -122,3 +123,9 @@ def test_matrices_go_to_vtk_and_back():
     from LiverUNetPanel.volume_node import matrixFromArray
 
     np.testing.assert_array_equal(numpy_matrix(matrixFromArray(OBLIQUE)), OBLIQUE)
+
+
+def test_a_region_without_size_is_named(logic, a_volume, scene):
+    roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Box")
+    with pytest.raises(ScanError, match="The region Box has no size; draw it over the liver"):
+        logic.process(a_volume, roiNode=roi, deviceName="cpu")

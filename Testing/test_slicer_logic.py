@@ -88,7 +88,7 @@ def test_a_segment_called_liver_that_is_not_ours_stays(segmented, a_volume, a_ph
 
 def test_a_replacement_can_be_undone_in_the_segment_editor(segmented, a_volume, scene):
     node = segmented(a_volume).segmentationNode
-    editor = slicer.modules.segmenteditor.editor
+    editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
     editor.setSegmentationNode(node)
     before = measured(node)
     slicer.util.arrayFromVolume(a_volume)[:22] = -1000

@@ -45,6 +45,7 @@ for widget in (LiverUNetWidget, LiverUNetTrainWidget):
     parent.setLayout(qt.QVBoxLayout())
     panel = widget(parent)
     panel.setup()
+    panel.enter()
 print(panel.ui.runStateLabel.property("text"))
 print([name for name in ("torch", "monai", "nibabel", "matplotlib", "pydicom") if name in sys.modules])
 """
@@ -52,7 +53,8 @@ print([name for name in ("torch", "monai", "nibabel", "matplotlib", "pydicom") i
 
 def test_opening_both_modules_imports_neither_torch_nor_monai_nor_nibabel(tmp_path):
     """Not even with a run to watch."""
-    (tmp_path / "settings.json").write_text('{"training": {"epochs": 5}}')
+    split = {"training": {"a": ""}, "validation": {}, "held_out": {}}
+    (tmp_path / "settings.json").write_text(json.dumps({"training": {"epochs": 5}, "split": split}))
     (tmp_path / "log.jsonl").write_text(json.dumps(asdict(EpochLog(1, 1e-3, 0.9, 0.5, 0.9, 2.0))) + "\n")
     command = [sys.executable, "-c", OPENED, str(tmp_path)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)

@@ -105,6 +105,17 @@ def test_a_whole_run_fills_result_and_buttons(panel, a_volume):
     assert slicer.modules.segmenteditor.editor.segmentationNode() is node
 
 
+def test_a_region_made_in_the_panel_spans_the_volume(panel, a_volume, scene):
+    roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Box")
+    panel._parameterNode.volume = a_volume
+    panel.ui.regionSelector.nodeAddedByUser.emit(roi)
+    bounds = [0.0] * 6
+    a_volume.GetRASBounds(bounds)
+    found = [0.0] * 6
+    roi.GetRASBounds(found)
+    assert found == pytest.approx(bounds)
+
+
 def test_cancel_writes_nothing_and_another_run_can_begin(panel, a_volume, scene):
     panel._parameterNode.volume = a_volume
     before = node_names(scene)

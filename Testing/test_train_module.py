@@ -47,6 +47,14 @@ def test_the_curves_of_a_recorded_log_become_charts_that_grow(scene):
     assert scene.GetNumberOfNodesByClass("vtkMRMLPlotSeriesNode") == 6
 
 
+def test_runs_whose_names_hold_one_another_keep_their_own_charts(scene):
+    from LiverUNetTrainPanel.plots import curvesOf
+
+    charts = [curvesOf(scene, name, HISTORY)["Dice"] for name in ("my-run", "run", "run(1)", "run(1)")]
+    assert len({chart.GetID() for chart in charts}) == 3
+    assert charts[2] is charts[3]
+
+
 @pytest.mark.parametrize("volume_turned", [0, 35])
 @pytest.mark.parametrize("segmentation_turned", [0, 20])
 def test_a_segment_becomes_a_mask_on_the_volumes_voxels_through_all_transforms(
@@ -90,7 +98,9 @@ def test_a_case_of_the_scene_becomes_a_pair_with_its_geometry_and_no_name(segmen
 
 
 def test_a_case_is_loaded_with_reference_and_prediction(train, pairs, threshold_model, scene):
+    finish(train.loadCaseSteps([pairs], "patient1"))
     node = finish(train.loadCaseSteps([pairs], "patient1", str(threshold_model.folder)))
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1, "it takes the place of what was shown"
     assert list(node.GetSegmentation().GetSegmentIDs()) == ["reference", "prediction"]
     assert scene.GetFirstNodeByName("patient1").IsA("vtkMRMLScalarVolumeNode")
 

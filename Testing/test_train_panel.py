@@ -24,6 +24,7 @@ def panel(qt, scene, tmp_path, monkeypatch):
     parent.setLayout(qt.QVBoxLayout())
     widget = LiverUNetTrainWidget(parent)
     widget.setup()
+    widget.enter()
     yield widget
     if widget.train.run() and widget.train.run().is_dir():
         (widget.train.run() / "stop").touch()
@@ -155,6 +156,7 @@ def test_a_new_panel_finds_a_training_stops_it_and_lets_it_go_on(panel, a_cache,
     other_parent.setLayout(qt.QVBoxLayout())
     other = LiverUNetTrainWidget(other_parent)
     other.setup()
+    other.enter()
     assert get(other.ui.runPath, "currentPath") == str(tmp_path / "run"), "folders are remembered"
     assert get(other.ui.runStateLabel, "text").startswith("running")
     other.ui.stopButton.click()
@@ -178,14 +180,11 @@ def test_after_sigkill_of_trainer_and_parent_a_new_panel_shows_the_whole_curve_a
     assert parent.returncode == -signal.SIGKILL
     put(ui.cachePath, "text", str(a_cache.folder))
     put(ui.runPath, "text", str(run))
-    turn(panel, lambda: get(ui.runStateLabel, "text").startswith("running, 2 of 400"))
+    turn(panel, lambda: "validation Dice" in get(ui.runStateLabel, "text"))
     os.kill(int((run / "running").read_text()), signal.SIGKILL)
     turn(panel, lambda: get(ui.runStateLabel, "text").startswith("died"))
     done = len(state_of(run).history)
     assert slicer.mrmlScene.GetFirstNodeByName("run training").GetTable().GetNumberOfRows() == done >= 2
-    put(ui.epochsSpin, "value", 400)
-    put(ui.batchSpin, "value", 4)
-    put(ui.trainDeviceSelector, "currentText", "cpu")
     ui.resumeButton.click()
     turn(panel, lambda: len(state_of(run).history) > done)
 
@@ -194,10 +193,11 @@ def test_a_run_folder_that_is_deleted_in_mid_run_is_named_by_panel_and_trainer(p
     ui, run = panel.ui, tmp_path / "run"
     put(ui.cachePath, "text", str(a_cache.folder))
     put(ui.runPath, "text", str(run))
-    put(ui.epochsSpin, "value", 400)
+    put(ui.epochsSpin, "value", 1000)
+    put(ui.batchSpin, "value", 4)
     put(ui.trainDeviceSelector, "currentText", "cpu")
     ui.startButton.click()
-    turn(panel, lambda: get(ui.runStateLabel, "text").startswith("running, 1 of"))
+    turn(panel, lambda: "validation Dice" in get(ui.runStateLabel, "text"))
     errors = (run / "errors.txt").open()
     shutil.rmtree(run)
     turn(panel, lambda: "is gone; what was in it cannot be resumed" in get(ui.runStateLabel, "text"))

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,11 +50,12 @@ def staged(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the disk is full or the folder cannot be written to.
     """
-    temporary = path.with_name(f".{os.getpid()}-unfinished-{path.name}")
+    mine = f"{os.getpid()}-{threading.get_ident()}"
+    temporary = path.with_name(f".{mine}-unfinished-{path.name}")
     try:
         yield temporary
         if temporary.is_dir() and path.is_dir():
-            old = path.with_name(f".{os.getpid()}-replaced-{path.name}")
+            old = path.with_name(f".{mine}-replaced-{path.name}")
             path.rename(old)
             temporary.rename(path)
             shutil.rmtree(old)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_MODEL",
     "MODEL_FILES",
+    "PERMISSIVE_LICENSES",
     "README",
     "Lineage",
     "LiverModel",

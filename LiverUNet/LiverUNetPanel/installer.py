@@ -157,8 +157,10 @@ class Installer:
                 return True
             try:
                 pip_ensure(missing, constraints=constraints, requester=REQUESTER)
-            except RuntimeError as declined:
-                logger.info("%s: %s", REQUESTER, declined)
+            except RuntimeError as error:
+                if "declined" not in str(error):
+                    raise
+                logger.info("%s: %s", REQUESTER, error)
                 return False
         return True
 

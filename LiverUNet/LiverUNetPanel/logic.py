@@ -151,7 +151,7 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         if volumeNode is None:
             return None
         reference = vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
-        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", volumeNode.GetScene()):
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
             if node.GetNodeReferenceID(reference) == volumeNode.GetID() and findLiver(node):
                 return node
         return None
@@ -194,9 +194,9 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
 
 def saveStateForUndo(segmentationNode: vtkMRMLSegmentationNode) -> None:
     """Let the Segment Editor, if it has been opened on this segmentation, undo what comes next."""
-    module = getattr(slicer.modules, "segmenteditor", None)
-    representation = module.widgetRepresentation() if module else None
-    editor = representation.self().editor if representation else None
+    # Its module's own widget is there once it has been opened; asking for its representation would open it.
+    widget = getattr(slicer.modules, "SegmentEditorWidget", None)
+    editor = widget.editor if widget else None
     if editor and editor.segmentationNode() is segmentationNode:
         editor.saveStateForUndo()
 

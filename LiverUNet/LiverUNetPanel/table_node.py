@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import vtk
@@ -18,8 +18,8 @@ TEXT_COLUMNS = ("scan", "warnings", "model", "device")
 
 def addMeasurements(scene: vtkMRMLScene, rows: Sequence[Mapping[str, Any]]) -> vtkMRMLTableNode:
     """Add rows (of `summary.table_row`) to the scene's table of liver measurements, which is made if missing."""
-    node = scene.GetFirstNode(TABLE_NAME, "vtkMRMLTableNode", None, False)
-    if node is None or [node.GetColumnName(n) for n in range(node.GetNumberOfColumns())] != list(COLUMNS):
+    node = next(filter(_isOurs, _tables(scene)), None)
+    if node is None:
         node = scene.AddNewNodeByClass("vtkMRMLTableNode", scene.GenerateUniqueName(TABLE_NAME))
         for name in COLUMNS:
             column = vtk.vtkStringArray() if name in TEXT_COLUMNS else vtk.vtkDoubleArray()
@@ -36,3 +36,13 @@ def addMeasurements(scene: vtkMRMLScene, rows: Sequence[Mapping[str, Any]]) -> v
     node.EndModify(wasModifying)
     table.Modified()
     return node
+
+
+def _tables(scene: vtkMRMLScene) -> Iterator[vtkMRMLTableNode]:
+    kind = "vtkMRMLTableNode"
+    return (scene.GetNthNodeByClass(n, kind) for n in range(scene.GetNumberOfNodesByClass(kind)))
+
+
+def _isOurs(node: vtkMRMLTableNode) -> bool:
+    columns = [node.GetColumnName(column) for column in range(node.GetNumberOfColumns())]
+    return node.GetName().startswith(TABLE_NAME) and columns == list(COLUMNS)

@@ -15,7 +15,7 @@ from LiverUNetLib.errors import ScanError
 from LiverUNetLib.steps import Progress
 from LiverUNetLib.volume import CTVolume
 
-__all__ = ["Scan", "arrayFromMatrix", "ijkToRas", "matrixFromArray", "scanSteps", "transformToWorld"]
+__all__ = ["Scan", "arrayFromMatrix", "ijkToRas", "matrixFromArray", "scanSteps", "span", "transformToWorld"]
 
 # A full-size volume copied in one go would hold the event loop for most of a second.
 SLICES_AT_ONCE = 32
@@ -98,6 +98,14 @@ def arrayFromMatrix(matrix: vtk.vtkMatrix4x4) -> np.ndarray:
     return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
 
 
+def span(roi: vtkMRMLMarkupsROINode, node: vtkMRMLScalarVolumeNode) -> None:
+    """Let a ROI hold the whole of a volume, to be drawn in from there."""
+    bounds = np.zeros(6)
+    node.GetRASBounds(bounds)
+    roi.SetSizeWorld(bounds[1::2] - bounds[::2])
+    roi.SetCenterWorld((bounds[1::2] + bounds[::2]) / 2)
+
+
 def matrixFromArray(array: np.ndarray) -> vtk.vtkMatrix4x4:
     """The reverse of `arrayFromMatrix`."""
     matrix = vtk.vtkMatrix4x4()
@@ -126,6 +134,8 @@ def _boxAround(
 ) -> tuple[slice, slice, slice]:
     """The voxels of the volume in the box around a ROI, which may be turned and moved itself."""
     half = np.array(roi.GetSize()) / 2
+    if not half.all():
+        raise ScanError(f"The region {roi.GetName()} has no size; draw it over the liver, or take none.")
     toWorld = transformToWorld(roi) @ arrayFromMatrix(roi.GetObjectToNodeMatrix())
     corners = np.array([[*(half * signs), 1] for signs in CORNERS]).T
     ijk = (np.linalg.inv(affine) @ toWorld @ corners)[:3]

@@ -29,6 +29,7 @@ from .result_section import ResultSection
 from .runner import StepRunner
 from .settings import Settings
 from .table_node import addMeasurements
+from .volume_node import span
 
 __all__ = ["LiverUNetWidget"]
 
@@ -140,6 +141,7 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.segmentButton.clicked.connect(self.onSegmentOrCancel)
         ui.segmentAllButton.clicked.connect(self.onSegmentAll)
         ui.segmentFolderButton.clicked.connect(self.onSegmentFolder)
+        ui.regionSelector.nodeAddedByUser.connect(self._onRegionAdded)
         ui.addModelButton.clicked.connect(self.onAddModel)
         ui.doctorButton.clicked.connect(self.onDoctor)
         ui.withdrawButton.clicked.connect(self.onWithdraw)
@@ -296,6 +298,10 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _onWheelFolderChosen(self, folder: str) -> None:
         self.settings.wheelFolder = folder
+
+    def _onRegionAdded(self, roi: slicer.vtkMRMLMarkupsROINode) -> None:
+        if self._parameterNode.volume is not None:
+            span(roi, self._parameterNode.volume)
 
     def _onModelChosen(self, name: str) -> None:
         if self._parameterNode:

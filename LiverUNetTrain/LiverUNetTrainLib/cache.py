@@ -30,6 +30,7 @@ __all__ = ["Cache", "CachedCase", "open_cache", "prepare", "standard_canvas_px"]
 SCHEMA_VERSION = 3
 CANVAS_MM, CANVAS_MULTIPLE = 384.0, 32
 ARRAYS = ("image", "mask", "cube", "cube_mask")
+ENTRIES = ("content_hash", "mask_hash", "slice_mm", "voxel_ml")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class CachedCase:
 
     name: str
     content_hash: str
+    mask_hash: str
     slice_mm: float
     voxel_ml: float
     image: np.ndarray
@@ -146,6 +148,7 @@ def _prepare_case(case: Case, folder: Path, spec: PreprocessingSpec, canvas_px: 
     entry = {
         "source": source,
         "content_hash": checked.content_hash,
+        "mask_hash": checked.mask_hash,
         "facts": asdict(checked.facts),
         "slice_mm": grid.slice_mm,
         "voxel_ml": grid.voxel_ml,
@@ -180,4 +183,4 @@ def _open_case(folder: Path) -> CachedCase:
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
     except (OSError, ValueError) as error:
         raise TrainingError(f"{folder} is damaged ({error}); delete it and run prepare again.") from error
-    return CachedCase(folder.name, entry["content_hash"], entry["slice_mm"], entry["voxel_ml"], **arrays)
+    return CachedCase(folder.name, **{name: entry[name] for name in ENTRIES}, **arrays)

@@ -40,12 +40,14 @@ def prepare_cases(
 ) -> None:
     """Find and prepare all cases, or `only` those with these names, a line each."""
     from .cache import prepare
+    from .estimate import check_disk
     from .layouts import find_data_sets
 
     data_sets = find_data_sets(folders)
     for data in data_sets:
         print(f"{data.folder}: {data.layout}, {len(data.cases)} cases")
     cases = [case for data in data_sets for case in data.cases if only is None or case.name in only]
+    check_disk(cases, cache)
     for finding in prepare(cases, cache, spec, strict=strict):
         print(finding, flush=True)
 

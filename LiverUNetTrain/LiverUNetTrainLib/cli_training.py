@@ -61,8 +61,10 @@ def _add_train(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from .run_folder import RunFolder
     from .world import World
 
+    RunFolder(options.run_folder).withdraw_stop()
     with World.joined() as world:
         _train_together(options, world)
     world.end()

@@ -98,13 +98,14 @@ class CheckedCase:
     """A case that can be used.
 
     Attributes:
-        content_hash: SHA-256 of the scan's voxels and affine, whatever the file's name or compression.
+        content_hash, mask_hash: SHA-256 of voxels and affine, whatever the file's name or compression.
     """
 
     case: Case
     scan: CTVolume
     mask: CTVolume
     content_hash: str
+    mask_hash: str
     facts: Facts
 
 
@@ -144,7 +145,7 @@ def check_case(case: Case) -> CheckedCase:
     check_liver(liver_ml, case.mask.name)
     hu = scan.hu_kji
     facts = Facts(hu.shape[::-1], scan.spacing_kji_mm[::-1], (round(hu.min()), round(hu.max())), liver_ml)
-    return CheckedCase(case, scan, mask, content_hash(scan), facts)
+    return CheckedCase(case, scan, mask, content_hash(scan), content_hash(mask), facts)
 
 
 def check_liver(liver_ml: float, name: str) -> None:
@@ -160,7 +161,8 @@ def check_liver(liver_ml: float, name: str) -> None:
 
 def content_hash(scan: CTVolume) -> str:
     """SHA-256 of shape, affine (to 1e-4 mm) and voxels as float32: the same scan under any name and compression."""
-    digest = hashlib.sha256(repr((scan.hu_kji.shape, np.round(scan.affine, 4).tolist())).encode())
+    # Adding zero makes 0 of -0, which some writers keep.
+    digest = hashlib.sha256(repr((scan.hu_kji.shape, (np.round(scan.affine, 4) + 0.0).tolist())).encode())
     for slice_ in scan.hu_kji:
         digest.update(np.ascontiguousarray(slice_, dtype="<f4"))
     return digest.hexdigest()

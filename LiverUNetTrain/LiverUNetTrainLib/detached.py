@@ -14,9 +14,10 @@ from LiverUNetLib.errors import TrainingError
 from .occupancy import is_occupied
 from .run_folder import EpochLog, RunFolder
 
-__all__ = ["RunState", "launch", "state_of"]
+__all__ = ["RunState", "launch", "resume", "state_of"]
 
 OUTPUT, ERRORS = "output.txt", "errors.txt"
+RESUME = "--resume"
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class RunState:
     """How a run is, as its folder tells.
 
     Attributes:
-        phase: "starting", "running", "stopped" (it can go on), "finished" or "died".
+        phase: "none" (nothing was begun here), "starting", "running", "stopped" (it can go on), "finished" or "died".
         epochs: how many it was asked for; 0 if that is not known yet.
         words: why it ended, or the last sentence of one that died.
     """
@@ -47,6 +48,9 @@ def launch(arguments: Sequence[str], run: Path, *, python: str = sys.executable)
     if is_occupied(run):
         raise TrainingError(f"A training works in {run} already; stop it, or name another folder.")
     run.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(run)
+    folder.forget_end()
+    folder.write_order([str(word) for word in arguments if word != RESUME])
     command = [python, "-m", "LiverUNetTrainLib", *map(str, arguments)]
     detached = {"creationflags": 0x00000008 | 0x00000200} if os.name == "nt" else {"start_new_session": True}
     try:
@@ -56,6 +60,15 @@ def launch(arguments: Sequence[str], run: Path, *, python: str = sys.executable)
             )
     except OSError as error:
         raise TrainingError(f"The training could not be started with {python} ({error.strerror}).") from error
+
+
+def resume(run: Path, *, python: str = sys.executable) -> subprocess.Popen:
+    """Let a training go on as it was ordered, see `launch`.
+
+    Raises:
+        TrainingError: also if nobody has launched it.
+    """
+    return launch([*RunFolder(run).order(), RESUME], run, python=python)
 
 
 def state_of(run: Path, process: subprocess.Popen | None = None) -> RunState:
@@ -75,6 +88,8 @@ def state_of(run: Path, process: subprocess.Popen | None = None) -> RunState:
     epochs = folder.settings()["training"]["epochs"] if folder.exists() else 0
     if is_occupied(run):
         return RunState("running", history, epochs)
+    if not folder.exists() and not (run / ERRORS).exists():
+        return RunState("none")
     if process is not None and process.poll() is None:
         return RunState("starting", history, epochs)
     end = folder.end()

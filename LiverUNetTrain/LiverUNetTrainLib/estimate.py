@@ -51,17 +51,18 @@ class Cost:
 
 
 def check_disk(cases: Sequence[Case], folder: Path, *, canvas_px: int = 256, slices: int = 250) -> None:
-    """Raise TrainingError unless the prepared slices of so many cases fit on the disk of `folder`.
+    """Raise TrainingError unless the prepared slices of those cases that are not in `folder` yet fit on its disk.
 
     Args:
         slices: of a long scan on the model grid; most have fewer.
     """
-    needed = len(cases) * slices * canvas_px**2 * BYTES_A_VOXEL
+    new = [case for case in cases if not (folder / case.name).is_dir()]
+    needed = len(new) * slices * canvas_px**2 * BYTES_A_VOXEL
     parent = next(path for path in (folder, *folder.resolve().parents) if path.exists())
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise TrainingError(
-            f"{len(cases)} cases need up to {needed / 2**30:.1f} GiB in {folder}, {free / 2**30:.1f} GiB are free; "
+            f"{len(new)} cases need up to {needed / 2**30:.1f} GiB in {folder}, {free / 2**30:.1f} GiB are free; "
             "free some space or choose another folder."
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from LiverUNetLib.files import from_json
 from LiverUNetLib.geometry import PreprocessingSpec
-from LiverUNetLib.model import Lineage, LiverModel, ModelCard, save_model
+from LiverUNetLib.model import PERMISSIVE_LICENSES, Lineage, LiverModel, ModelCard, save_model
 from LiverUNetLib.network import NetworkSpec
 
 from .evaluation import CaseScores, summarise
@@ -54,6 +54,9 @@ def export_run(run: Path, folder: Path, statement: Statement, *, weights: str = 
         OutputError: the folder cannot be written.
     """
     settings = RunFolder(run).settings()
+    parent = settings.get("parent")
+    if parent and parent["license"] not in PERMISSIVE_LICENSES:
+        statement = replace(statement, license=f"{statement.license}; from {parent['name']}: {parent['license']}")
     card = ModelCard(
         **asdict(statement),
         network=from_json(NetworkSpec, settings["network"]),
@@ -104,13 +107,17 @@ def _readme(card: ModelCard) -> str:
         "Their content hashes are in `configs/metadata.json`.",
         "## Training\n\n"
         f"{training['epochs']} epochs, batches of {training['batch_size']}, AdamW at {training['learning_rate']:g} "
-        f"with {COURSES[training.get('schedule', 'cosine')]}, Dice and cross-entropy, "
+        f"with {COURSES[training.get('schedule', 'cosine')]}, {_loss(training)}, "
         f"averaged weights (decay {training['ema_decay']:g}), "
         f"seed {training['seed']}. All settings are in `configs/metadata.json`.",
         _scores_section(card.scores),
         "## Limits\n\n" + LIMITS.format(pixel_mm=spec.pixel_mm) + (f"\n{card.notes.strip()}\n" if card.notes else ""),
     ]
     return "\n\n".join(section.rstrip() for section in sections) + "\n"
+
+
+def _loss(training: dict[str, Any]) -> str:
+    return training.get("loss", "dice+cross-entropy").replace("dice", "Dice").replace("+", " and ")
 
 
 def _and(words: Sequence[str]) -> str:

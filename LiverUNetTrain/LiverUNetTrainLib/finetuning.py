@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from LiverUNetLib.environment import Device
-from LiverUNetLib.errors import ModelError, TrainingError
+from LiverUNetLib.errors import ModelError, ScanError, TrainingError
 from LiverUNetLib.formats import read_volume
 from LiverUNetLib.model import LiverModel, find_model
 
@@ -21,6 +22,8 @@ from .export import Statement, export_run
 from .run_folder import RunFolder
 
 __all__ = ["Verdict", "compare_before_after", "judge", "split_for_finetuning"]
+
+logger = logging.getLogger(__name__)
 
 # A mean Dice that falls by less than this is rounding.
 SMALLEST_LOSS = 0.0005
@@ -35,7 +38,7 @@ def split_for_finetuning(
         The split, and which of its training cases the parent has learned from: they are replayed.
 
     Raises:
-        TrainingError: there is no new case to learn from.
+        TrainingError: there is no new case to learn from, or one that the parent knows is to be held out.
     """
     lineage = parent.card.lineage
     held = set(lineage.held_out.values())
@@ -44,6 +47,9 @@ def split_for_finetuning(
     names = {case.name: case.content_hash for case in cache.cases}
     if asked - set(names):
         raise TrainingError(f"Cannot hold out {', '.join(sorted(asked - set(names)))}: there is no such case.")
+    learned = sorted(name for name in asked if names[name] in known)
+    if learned:
+        raise TrainingError(f"Cannot hold out {', '.join(learned)}: {parent.card.name} has learned from it already.")
     out = sorted(name for name, hash_ in names.items() if hash_ in held or name in asked)
     old = sorted(name for name, hash_ in names.items() if hash_ in known and name not in out)
     new = [name for name in names if name not in out and name not in old]
@@ -60,13 +66,20 @@ class Verdict:
     """What fine-tuning has done to the same held-out cases.
 
     Attributes:
-        before, after: mean Dice; None if there is no held-out case.
+        before, after: mean Dice; None if nothing could be compared.
         cases: how many were compared.
+        obstacle: why nothing could.
     """
 
     before: float | None
     after: float | None
     cases: int
+    obstacle: str = "no held-out case is there"
+
+    @property
+    def good(self) -> bool:
+        """Whether it was shown that the new model is no worse."""
+        return self.before is not None and not self.worse
 
     @property
     def worse(self) -> bool:
@@ -77,7 +90,7 @@ class Verdict:
     def words(self) -> str:
         """The figures in a sentence."""
         if self.before is None:
-            return "No case was held out, so nobody knows whether the model has become better or worse."
+            return f"Nobody knows whether the model has become better or worse: {self.obstacle}."
         change = "worse" if self.worse else "no worse"
         return (
             f"On the same {self.cases} held-out cases the mean Dice was {self.before:.4f} before and "
@@ -101,23 +114,36 @@ def compare_before_after(before: Sequence[CaseScores], after: Sequence[CaseScore
 def judge(run: Path, cases: Sequence[Case], device: Device) -> Verdict | None:
     """Compare the model of a fine-tuned run with its parent, on the cases that the run holds out.
 
+    A scan that cannot be read is passed over.
+
     Returns:
         None if the run did not start from a model.
 
     Raises:
         TrainingError: the run has no weights yet.
-        ModelError: the parent is not installed any more, or another version of it is.
     """
     parent = RunFolder(run).settings().get("parent")
     if not parent:
         return None
-    before = find_model(parent["name"])
+    try:
+        before = find_model(parent["name"])
+    except ModelError as error:
+        return Verdict(None, None, 0, str(error).rstrip("."))
     if before.card.checksum != parent["checksum"]:
-        raise ModelError(f"{parent['name']} is not the model that this run started from; install that one to compare.")
+        return Verdict(None, None, 0, f"{parent['name']} is not the model any more that this run started from")
     with tempfile.TemporaryDirectory() as folder:
         after = export_run(run, Path(folder) / "tuned", Statement("tuned"))
         held_out = set(after.card.lineage.held_out.values())
-        chosen = [case for case in cases if content_hash(read_volume(case.scan)) in held_out]
+        chosen = [case for case in cases if _content(case) in held_out]
         if not chosen:
             return compare_before_after([], [])
         return compare_before_after(*(list(evaluate_model(model, chosen, device)) for model in (before, after)))
+
+
+def _content(case: Case) -> str:
+    """The content hash of a scan; empty if it cannot be read."""
+    try:
+        return content_hash(read_volume(case.scan))
+    except ScanError as error:
+        logger.warning("%s is not compared: %s", case.name, error)
+        return ""

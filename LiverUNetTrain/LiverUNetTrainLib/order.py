@@ -34,7 +34,7 @@ class TrainingOrder:
     held_out: tuple[str, ...] = ()
     device: str = "auto"
 
-    def arguments(self, *, resume: bool = False) -> list[str]:
+    def arguments(self) -> list[str]:
         """For `detached.launch`."""
         chosen = {
             "--recipe": self.recipe,
@@ -50,5 +50,4 @@ class TrainingOrder:
         words = ["train", str(self.cache), "--run", str(self.run)]
         for option, value in chosen.items():
             words += [] if value is None else [option, str(value)]
-        words += ["--hold-out", *self.held_out] if self.held_out else []
-        return words + ["--resume"] * resume
+        return words + (["--hold-out", *self.held_out] if self.held_out else [])

@@ -21,11 +21,13 @@ __all__ = ["descent", "request"]
 def request(cache: Cache, split: Split, network: NetworkSpec, settings: TrainingSettings) -> dict[str, Any]:
     """What a run folder keeps of what was asked for."""
     hashes = {case.name: case.content_hash for case in cache.cases}
+    used = cache.select([name for names in asdict(split).values() for name in names])
     return {
         "preprocessing": asdict(cache.preprocessing),
         "network": asdict(network),
         "training": asdict(settings),
         "split": {part: {name: hashes[name] for name in names} for part, names in asdict(split).items()},
+        "masks": {case.name: case.mask_hash for case in used},
     }
 
 
@@ -42,4 +44,5 @@ def descent(parent: LiverModel | None, cache: Cache, split: Split) -> dict[str, 
     leaks = [case.name for case in cache.select(split.training + split.validation) if case.content_hash in held_out]
     if leaks:
         raise TrainingError(f"{', '.join(leaks)} must never train: {card.name} holds them out; add them to --hold-out.")
-    return {"name": card.name, "version": card.version, "checksum": card.checksum, "lineage": asdict(card.lineage)}
+    identity = {key: getattr(card, key) for key in ("name", "version", "checksum", "license")}
+    return identity | {"lineage": asdict(card.lineage)}

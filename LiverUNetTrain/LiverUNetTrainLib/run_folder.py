@@ -1,10 +1,11 @@
 """A run folder: everything that a training says and keeps, readable while it goes on.
 
+order.json      the arguments of `train`, if it was launched: what resuming needs
 settings.json   what was asked for, the split and the content hashes
 log.jsonl       one line an epoch
 last.pt         everything that resuming needs
 best.pt         the averaged weights with the best validation Dice
-stop            made by anybody: the training ends after the batch in hand
+stop            made by anybody: the training ends after the batch in hand, and removes it
 overlay.png     the first validation case as the last validated epoch sees it
 end.json        why it ended; missing while it works, and after a crash
 running         locked by the process that works here, see `occupancy`
@@ -82,9 +83,9 @@ class RunFolder:
         found = self.settings()
         asked = json.loads(json.dumps(settings))
         changed = [key for key in asked if asked[key] != found.get(key)]
-        if "split" in changed:
-            before, now = (_contents(settings["split"]) for settings in (found, asked))
-            names = ", ".join(sorted({name for name, _ in before ^ now}))
+        if {"split", "masks"} & set(changed):
+            before, now = (_contents(settings) for settings in (found, asked))
+            names = ", ".join(sorted({name for name, *_ in before ^ now}))
             raise TrainingError(
                 f"{self.path} cannot be resumed: the data set or its split has changed ({names}); prepare the cases "
                 "that it began with or start a new run."
@@ -98,6 +99,21 @@ class RunFolder:
     def settings(self) -> dict[str, Any]:
         """What was asked for, and the content hashes of the split."""
         return read_json(self.path / "settings.json", TrainingError)
+
+    def write_order(self, arguments: Sequence[str]) -> None:
+        """Keep the arguments that the training is launched with."""
+        write_json(self.path / "order.json", {"schema_version": SCHEMA_VERSION, "arguments": list(arguments)})
+
+    def order(self) -> list[str]:
+        """The arguments of the launch.
+
+        Raises:
+            TrainingError: the training was started on the command line.
+        """
+        path = self.path / "order.json"
+        if not path.exists():
+            raise TrainingError(f"{self.path} was started on the command line; go on there, by --resume.")
+        return read_json(path, TrainingError)["arguments"]
 
     def keep(self, checkpoint: dict[str, Any], history: Sequence[EpochLog], best: dict[str, Any] | None) -> None:
         """Keep the best weights if they are new, the checkpoint, the log: a kill between them loses nothing."""
@@ -195,6 +211,11 @@ class RunFolder:
             raise TrainingError(f"{path} is damaged; start a new run.") from error
 
 
-def _contents(split: dict[str, dict[str, str]]) -> set[tuple[str, str]]:
-    """Each case of a split with its part and content hash."""
-    return {(name, f"{part} {hash_}") for part, cases in split.items() for name, hash_ in cases.items()}
+def _contents(settings: dict[str, Any]) -> set[tuple[str, str, str, str]]:
+    """Each case of a split with its part and the content hashes of scan and mask."""
+    masks = settings.get("masks", {})
+    return {
+        (name, part, hash_, masks.get(name, ""))
+        for part, cases in settings["split"].items()
+        for name, hash_ in cases.items()
+    }

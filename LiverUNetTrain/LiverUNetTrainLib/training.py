@@ -141,13 +141,11 @@ class Trainer:
         elif world.speaks:
             self._run.begin(asked)
             self._keep(best=False)
-        if world.speaks:
-            self._run.withdraw_stop()
-            if not split.validation:
-                logger.warning(
-                    "No patient is left to validate: nothing will show when the network only remembers what it has "
-                    "seen, and the weights of the last epoch are kept."
-                )
+        if world.speaks and not split.validation:
+            logger.warning(
+                "No patient is left to validate: nothing will show when the network only remembers what it has seen, "
+                "and the weights of the last epoch are kept."
+            )
         world.agree(None)  # nobody goes on before the folder is there
 
     @property
@@ -188,6 +186,8 @@ class Trainer:
                 self._roll_back()
                 continue
             if result is None:
+                if self._world.speaks:
+                    self._run.withdraw_stop()
                 self._end, self._interrupted = "it was stopped; --resume goes on after the last whole epoch", True
                 return
             mean, rate = result

@@ -11,15 +11,23 @@ from LiverUNetPanel.segmentation_node import labelmapOf
 
 __all__ = ["showCase", "shownHeight"]
 
+# The attribute by which what this module shows is known.
+CASE = "LiverUNetTrain.Case"
 COLOURS = {"reference": (0.31, 0.76, 0.97), "prediction": (0.87, 0.51, 0.40)}
 
 
 def showCase(name: str, scan: CTVolume, masks: dict[str, np.ndarray | None]) -> vtkMRMLSegmentationNode:
-    """Add a volume node and a segmentation node with a segment for each mask; views go to the slice to look at.
+    """Show a volume with a segmentation that has a segment for each mask; views go to the slice to look at.
+
+    Shown again it takes the place of what was shown before.
 
     Args:
         masks: (k, j, i) by name, None for one that there is not.
     """
+    for kind in ("vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode"):
+        for before in slicer.util.getNodesByClass(kind):
+            if before.GetAttribute(CASE) == name:
+                slicer.mrmlScene.RemoveNode(before)
     volume = slicer.util.addVolumeFromArray(scan.hu_kji, scan.affine, name)
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{name} liver")
     node.CreateDefaultDisplayNodes()
@@ -31,6 +39,9 @@ def showCase(name: str, scan: CTVolume, masks: dict[str, np.ndarray | None]) -> 
         segment.SetColor(*COLOURS[title])
         segment.AddRepresentation("Binary labelmap", labelmapOf(mask, (0, 0, 0), scan.affine))
         node.GetSegmentation().AddSegment(segment, title)
+    for each in (volume, node):
+        each.SetAttribute(CASE, name)
+    slicer.util.setSliceViewerLayers(background=volume, fit=True)
     if "reference" in shown:
         _jumpTo(scan, shown)
     return node
@@ -38,7 +49,7 @@ def showCase(name: str, scan: CTVolume, masks: dict[str, np.ndarray | None]) -> 
 
 def shownHeight(name: str) -> float | None:
     """Where the red view cuts a volume of that name, as a share of it from its lowest point; None if it does not."""
-    volume = slicer.mrmlScene.GetFirstNode(name, "vtkMRMLScalarVolumeNode", None, False)
+    volume = slicer.mrmlScene.GetFirstNode(name, "vtkMRMLScalarVolumeNode")
     view = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeRed")
     if volume is None or view is None:
         return None

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import qt
+import slicer
 from slicer.i18n import tr as _
 
 from LiverUNetPanel.buttons import enableOrSayWhy
 from LiverUNetTrainLib.dataset import Finding
+from LiverUNetTrainLib.layouts import SCAN_ENDING
 
 from .logic import SceneCase
 from .rows import showRows
@@ -40,20 +42,25 @@ class DataSection:
 
     def folders(self) -> list[Path]:
         """The folders that hold cases."""
-        chosen = [Path(path) for path in (self._ui.dataPath.currentPath, self._ui.ownPath.currentPath) if path]
-        own = chosen[-1] if self._ui.ownPath.currentPath else None
-        return [path for path in chosen if path != own or any(own.glob("*_orig.nii.gz"))]
+        data, own = self._ui.dataPath.currentPath, self._ui.ownPath.currentPath
+        chosen = [Path(data)] if data else []
+        # One's own is empty in the beginning, and may be the only folder there is.
+        if own and Path(own) not in chosen and any(Path(own).glob(f"*{SCAN_ENDING}")):
+            chosen.append(Path(own))
+        return chosen
 
     def cache(self) -> Path:
         """Where the prepared slices are."""
         return Path(self._ui.cachePath.currentPath)
 
     def showScene(self) -> None:
-        """List what the scene could teach."""
+        """List what the scene could teach; the chosen row stays chosen, at first the likeliest."""
+        table, before = self._ui.sceneTable, self._sceneCases
+        chosen = before[table.currentRow()] if 0 <= table.currentRow() < len(before) else None
         self._sceneCases = self._panel.logic.sceneCases()
-        showRows(self._ui.sceneTable, [[case.name] for case in self._sceneCases])
-        if self._sceneCases and self._ui.sceneTable.currentRow() < 0:
-            self._ui.sceneTable.setCurrentCell(0, 0)
+        showRows(table, [[case.name] for case in self._sceneCases])
+        if self._sceneCases:
+            table.setCurrentCell(self._sceneCases.index(chosen) if chosen in self._sceneCases else 0, 0)
 
     def showParts(self, parts: dict[str, str]) -> None:
         """Show what each case is for, by name."""
@@ -111,7 +118,12 @@ class DataSection:
 
     def _writePairs(self, source: str) -> None:
         steps = self._panel.logic.pairsSteps(Path(source), Path(self._ui.ownPath.currentPath))
-        self._panel.start(steps, self._onPrepared)
+        self._panel.start(steps, self._onPairsWritten)
+
+    def _onPairsWritten(self, findings: list[Finding]) -> None:
+        """The pairs are the data from now on; together with their source every case would be there twice."""
+        self._ui.dataPath.currentPath = self._ui.ownPath.currentPath
+        self._onPrepared(findings)
 
     def _chosenCase(self) -> str:
         """The case of the chosen row, or of the first one; empty if there is none that can be used."""
@@ -122,7 +134,8 @@ class DataSection:
 
     def _onPreview(self) -> None:
         picture = Path(tempfile.gettempdir()) / "liver-unet-augmentation.png"
-        recipe = self._panel.train.order().recipe
+        with slicer.util.tryWithErrorDisplay(_("Nothing can be drawn.")):
+            recipe = self._panel.train.order().recipe
         steps = self._panel.logic.previewSteps(self.cache(), self._chosenCase(), recipe, picture)
         self._panel.start(steps, self._onPreviewed)
 
@@ -140,5 +153,6 @@ class DataSection:
         self._panel.start(steps, lambda name: self._panel.say(_("Added as {name}.").format(name=name)))
 
     def _onLoadCase(self, row: int, _column: int) -> None:
-        steps = self._panel.logic.loadCaseSteps(self.folders(), self._findings[row].name)
-        self._panel.start(steps, lambda _node: None)
+        if not self._panel.runner.running:
+            steps = self._panel.logic.loadCaseSteps(self.folders(), self._findings[row].name)
+            self._panel.start(steps, lambda _node: None)

@@ -16,9 +16,10 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from LiverUNetLib.errors import LiverUNetError, TrainingError
 from LiverUNetLib.exchange import install_model, pack_model
-from LiverUNetLib.model import LiverModel, find_model
+from LiverUNetLib.model import LiverModel, check_name, find_model, list_models
 from LiverUNetLib.steps import Progress, in_background
 from LiverUNetPanel.volume_node import scanSteps
+from LiverUNetTrainLib import detached
 from LiverUNetTrainLib.dataset import Finding
 from LiverUNetTrainLib.order import TrainingOrder
 
@@ -50,10 +51,15 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
     """
 
     def sceneCases(self) -> list[SceneCase]:
-        """Every segment of the scene with the volume that it was drawn on, the likeliest livers first."""
+        """Every segment of the scene with the volume that it was drawn on, the likeliest livers first.
+
+        A segmentation from a file knows no volume; it belongs to the only one, if there is one only.
+        """
+        volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        only = volumes[0] if len(volumes) == 1 else None
         found = []
         for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-            volume = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+            volume = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) or only
             if volume is not None:
                 found += [(rank, SceneCase(volume, node, segmentId)) for segmentId, rank in liverRanks(node).items()]
         return [case for _, case in sorted(found, key=lambda pair: pair[0])]
@@ -141,11 +147,13 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
 
         return (yield from in_background("Estimating", reckon))
 
-    def launch(self, arguments: Sequence[str], run: Path) -> subprocess.Popen:
+    def launch(self, order: TrainingOrder) -> subprocess.Popen:
         """Start a training that outlives this panel, this module and Slicer."""
-        from LiverUNetTrainLib.detached import launch
+        return detached.launch(order.arguments(), order.run, python=_python())
 
-        return launch(arguments, run, python=shutil.which("PythonSlicer") or sys.executable)
+    def resume(self, run: Path) -> subprocess.Popen:
+        """Let a training go on as it was ordered, whoever ordered it."""
+        return detached.resume(run, python=_python())
 
     def requestStop(self, run: Path) -> None:
         """Ask a training to end after the batch in hand; its checkpoint stays."""
@@ -220,11 +228,14 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
 
         return scoresTable(slicer.mrmlScene, name, scores)
 
-    def showCurves(self, name: str, history: Sequence) -> dict:
-        """Charts of loss, accuracy and Dice."""
+    def showCurves(self, name: str, history: Sequence, *, inLayout: bool = False) -> dict:
+        """Charts of loss, accuracy and Dice; the one of Dice in a plot view, if a person wants to see it."""
         from .plots import curvesOf
 
-        return curvesOf(slicer.mrmlScene, name, history)
+        charts = curvesOf(slicer.mrmlScene, name, history)
+        if inLayout:
+            slicer.modules.plots.logic().ShowChartInLayout(charts["Dice"])
+        return charts
 
     def judgeSteps(self, run: Path, folders: Sequence[Path]) -> Generator[Progress, None, Any]:
         """Whether a fine-tuned run is better than the model it started from; None if it started from none."""
@@ -239,6 +250,12 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
 
         return (yield from in_background("Comparing with the model before", compare))
 
+    def checkName(self, name: str) -> None:
+        """Raise LiverUNetError unless a new model can have this name."""
+        check_name(name)
+        if name in list_models():
+            raise TrainingError(f"A model {name} is installed already; choose another name or remove it first.")
+
     def installSteps(
         self,
         run: Path,
@@ -251,14 +268,11 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
 
         def install() -> LiverModel:
             _importTraining()
-            from LiverUNetLib.model import check_name
             from LiverUNetLib.resources import model_folders
             from LiverUNetTrainLib.export import Statement, export_run
 
-            check_name(name)
+            self.checkName(name)
             target = model_folders()[-1] / name
-            if target.exists():
-                raise TrainingError(f"A model {name} is installed already; choose another name or remove it first.")
             target.parent.mkdir(parents=True, exist_ok=True)
             said = {"description": description, "license": licence}
             statement = Statement(name, **{key: value for key, value in said.items() if value})
@@ -284,6 +298,10 @@ def _each(name: str, work: Iterator[Any], total: int = 0) -> Generator[Progress,
         if one is None:
             return found
         found.append(one)
+
+
+def _python() -> str:
+    return shutil.which("PythonSlicer") or sys.executable
 
 
 def _importTraining() -> None:

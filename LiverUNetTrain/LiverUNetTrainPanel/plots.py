@@ -46,7 +46,7 @@ def scoresTable(scene: vtkMRMLScene, name: str, cases: Sequence[CaseScores]) -> 
 
 
 def _node(scene: vtkMRMLScene, kind: str, name: str) -> Any:
-    return scene.GetFirstNode(name, kind, None, False) or scene.AddNewNodeByClass(kind, name)
+    return scene.GetFirstNode(name, kind) or scene.AddNewNodeByClass(kind, name)
 
 
 def _fill(node: vtkMRMLTableNode, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> vtkMRMLTableNode:

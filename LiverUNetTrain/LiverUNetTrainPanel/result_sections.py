@@ -24,6 +24,7 @@ class EvaluateSection:
     def __init__(self, panel: Any) -> None:
         self._panel, self._ui = panel, panel.ui
         self._scores: list = []
+        self._model = ""
         self._ui.evaluateButton.clicked.connect(self._onEvaluate)
         self._ui.csvButton.clicked.connect(self._onCsv)
         self._ui.reportButton.clicked.connect(self._onReport)
@@ -57,6 +58,7 @@ class EvaluateSection:
         self._panel.start(steps, lambda found: self._onEvaluated(models, found))
 
     def _onEvaluated(self, models: list[str], found: list[list]) -> None:
+        self._model = models[0]
         self._scores = sorted(found[0], key=lambda case: case.scores.dice)
         others = {case.case: f"{case.scores.dice:.4f}" for case in found[1]} if len(found) > 1 else {}
         rows = []
@@ -90,16 +92,15 @@ class EvaluateSection:
         path = qt.QFileDialog.getSaveFileName(self._panel.parent, _("Write report"), "report.html", "HTML (*.html)")
         if path:
             with slicer.util.tryWithErrorDisplay(_("The report was not written.")):
-                from LiverUNetTrainLib.report import Report, histories_of
+                from LiverUNetTrainLib.report import Report
 
-                run = self._panel.train.run()
-                histories = histories_of(run) if run and (run / "log.jsonl").exists() else {}
-                Report(self._ui.evaluateModelSelector.currentText, histories, self._scores, {}).write(Path(path))
+                Report(self._model, {}, self._scores, {}).write(Path(path))
 
     def _onLoadCase(self, row: int, _column: int) -> None:
-        model = self._ui.evaluateModelSelector.currentText
-        steps = self._panel.logic.loadCaseSteps(self._panel.data.folders(), self._scores[row].case, model)
-        self._panel.start(steps, lambda _node: None)
+        if not self._panel.runner.running:
+            case = self._scores[row].case
+            steps = self._panel.logic.loadCaseSteps(self._panel.data.folders(), case, self._model)
+            self._panel.start(steps, lambda _node: None)
 
 
 class UseSection:
@@ -131,12 +132,14 @@ class UseSection:
         return self._ui.nameEdit.text.strip()
 
     def _onInstall(self) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The model was not installed.")):
+            self._panel.logic.checkName(self._name())
         steps = self._panel.logic.judgeSteps(self._panel.train.run(), self._panel.data.folders())
         self._panel.start(steps, self._onJudged)
 
     def _onJudged(self, verdict: Any) -> None:
-        """A model that got worse is not offered without saying so in numbers."""
-        if verdict and verdict.worse:
+        """A model that got worse, or may have, is not offered without saying so."""
+        if verdict and not verdict.good:
             question = _("{words} Install it all the same?").format(words=verdict.words)
             if not slicer.util.confirmYesNoDisplay(question):
                 self._panel.say(_("Not installed. {words}").format(words=verdict.words))

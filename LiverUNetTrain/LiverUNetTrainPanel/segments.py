@@ -47,10 +47,23 @@ def maskOnVolume(
     ijk = np.linalg.inv(from_labelmap) @ to_world
     first = np.array(labelmap.GetExtent()[::2])
     values = vtk_to_numpy(labelmap.GetPointData().GetScalars()).reshape(labelmap.GetDimensions()[::-1])
+    shape = tuple(reversed(volumeNode.GetImageData().GetDimensions()))
+    shift = np.rint(ijk[:3, 3]).astype(int)
+    if np.allclose(ijk[:3, :3], np.eye(3), atol=1e-4) and np.allclose(ijk[:3, 3], shift, atol=1e-2):
+        return _placed((values == segment.GetLabelValue()), (first - shift)[::-1], shape)
     # A border of background: scipy takes what lies outside by a rounding error for nothing at all.
     inside = np.pad((values == segment.GetLabelValue()).astype(np.float32), 1)
-    shape = tuple(reversed(volumeNode.GetImageData().GetDimensions()))
     moved = ndimage.affine_transform(
         inside, ijk[:3, :3][::-1, ::-1], offset=(ijk[:3, 3] - first + 1)[::-1], output_shape=shape, order=1
     )
     return (moved > 0.5).astype(np.uint8)
+
+
+def _placed(part: np.ndarray, begin: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A part in an empty mask of this shape, from voxel `begin` on; what lies outside of it is cut off."""
+    mask = np.zeros(shape, np.uint8)
+    ends = np.minimum(begin + part.shape, shape)
+    target = tuple(slice(max(a, 0), max(b, 0)) for a, b in zip(begin, ends, strict=True))
+    source = tuple(slice(max(-a, 0), max(b - a, 0)) for a, b in zip(begin, ends, strict=True))
+    mask[target] = part[source]
+    return mask

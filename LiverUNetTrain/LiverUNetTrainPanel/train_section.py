@@ -39,6 +39,7 @@ class TrainSection:
         self._ui.startButton.clicked.connect(self._onStart)
         self._ui.resumeButton.clicked.connect(self._onResume)
         self._ui.stopButton.clicked.connect(self._onStop)
+        self._ui.curvesButton.clicked.connect(self._onCurves)
         self._ui.runPath.currentPathChanged.connect(self._onRunChosen)
         self._ui.overlayLabel.visible = False
         self._timer = qt.QTimer()
@@ -103,7 +104,7 @@ class TrainSection:
     def watch(self) -> None:
         """Show the state of the run, and its curves if there is a new epoch."""
         run = self.run()
-        self._seen = self._seen or (run is not None and run.is_dir())
+        self._seen = run is not None and (self._seen or run.is_dir())
         if not self._seen:
             self._phase, self._begun = "", False
             self._ui.runStateLabel.text = _("No run.")
@@ -119,6 +120,10 @@ class TrainSection:
         split = RunFolder(run).settings()["split"]
         return {name: word for part, word in PARTS.items() for name in split[part]}
 
+    def forgetCurves(self) -> None:
+        """Their nodes are gone; the next look makes them again."""
+        self._epochsShown = -1
+
     def _show(self, run: Path) -> None:
         from LiverUNetTrainLib.detached import state_of
 
@@ -128,6 +133,9 @@ class TrainSection:
             self._phase, self._begun, self._ui.runStateLabel.text = "", False, str(error)
             return
         self._phase, self._begun = state.phase, bool(state.epochs)
+        if state.phase == "none":
+            self._ui.runStateLabel.text = _("Nothing was trained in this folder yet.")
+            return
         done = _("{phase}, {done} of {all} epochs").format(
             phase=state.phase, done=len(state.history), all=state.epochs or "?"
         )
@@ -158,32 +166,41 @@ class TrainSection:
         enableOrSayWhy(ui.estimateButton, busy or noCache, _("Time and memory, from a few steps."))
         enableOrSayWhy(ui.startButton, noCache or noRun or working or taken, _("The training outlives this panel."))
         enableOrSayWhy(ui.resumeButton, working or resumable, _("Go on after the last whole epoch."))
+        noEpoch = "" if self._epochsShown > 0 else _("There is no epoch yet.")
+        enableOrSayWhy(
+            ui.curvesButton, noEpoch, _("Show Dice by epoch in a plot view, which offers loss and accuracy too.")
+        )
         enableOrSayWhy(ui.stopButton, idle, _("End after the batch in hand; the checkpoint stays."))
 
     def _onEstimate(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("Nothing was estimated.")):
-            self._panel.start(self._panel.logic.estimateSteps(self.order()), self._onEstimated)
+            order = self.order()
+        self._panel.start(self._panel.logic.estimateSteps(order), self._onEstimated)
 
     def _onEstimated(self, words: str) -> None:
         self._ui.costLabel.text = words
 
     def _onStart(self) -> None:
-        self._launch(resume=False)
-
-    def _onResume(self) -> None:
-        self._launch(resume=True)
-
-    def _launch(self, *, resume: bool) -> None:
         with slicer.util.tryWithErrorDisplay(_("The training was not started.")):
             order = self.order()
-            if not self._panel.ensureInstalled():
-                return
-            self._process = self._panel.logic.launch(order.arguments(resume=resume), order.run)
-            self.watch()
+            if self._panel.ensureInstalled():
+                self._process = self._panel.logic.launch(order)
+                self.watch()
+
+    def _onResume(self) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The training does not go on.")):
+            if self._panel.ensureInstalled():
+                self._process = self._panel.logic.resume(self.run())
+                self.watch()
 
     def _onStop(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The training was not stopped.")):
             self._panel.logic.requestStop(self.run())
+
+    def _onCurves(self) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The curves cannot be shown.")):
+            run = self.run()
+            self._panel.logic.showCurves(run.name, RunFolder(run).history(), inLayout=True)
 
     def _onRunChosen(self, _path: str) -> None:
         self._process, self._epochsShown, self._seen = None, -1, False

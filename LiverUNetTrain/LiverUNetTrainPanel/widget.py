@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +50,16 @@ class LiverUNetTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.runner = StepRunner(self)
         self.settings = Settings()
         self.installer = Installer(Path(self.resourcePath("LiverUNetTrain-requirements.txt")))
-        for name in REMEMBERED:
-            getattr(self.ui, name).currentPath = self.settings.folder(name)
+        self._showFolders()
         self.data, self.train = DataSection(self), TrainSection(self)
         self.evaluate, self.use = EvaluateSection(self), UseSection(self)
         for name in REMEMBERED:
-            getattr(self.ui, name).currentPathChanged.connect(self._onFolderChosen)
+            getattr(self.ui, name).currentPathChanged.connect(partial(self._onFolderChosen, name))
         self.ui.cancelButton.clicked.connect(self.runner.cancel)
         for event in (slicer.mrmlScene.NodeAddedEvent, slicer.mrmlScene.NodeRemovedEvent):
             self.addObserver(slicer.mrmlScene, event, self._onSceneChanged)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneClosing)
-        self.enter()
+        self.updateButtons()
 
     def cleanup(self) -> None:
         """Called when the application quits or the module is reloaded; a training goes on."""
@@ -68,7 +68,8 @@ class LiverUNetTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.removeObservers()
 
     def enter(self) -> None:
-        """Called each time the module is opened."""
+        """Called each time the module is opened; another one may have chosen a folder or installed a model."""
+        self._showFolders()
         self.data.showScene()
         self.evaluate.enter()
         self.train.enter()
@@ -137,9 +138,13 @@ class LiverUNetTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.say(words)
         self.updateButtons()
 
-    def _onFolderChosen(self, _path: str) -> None:
+    def _showFolders(self) -> None:
         for name in REMEMBERED:
-            self.settings.setFolder(name, getattr(self.ui, name).currentPath)
+            if getattr(self.ui, name).currentPath != self.settings.folder(name):
+                getattr(self.ui, name).currentPath = self.settings.folder(name)
+
+    def _onFolderChosen(self, name: str, path: str) -> None:
+        self.settings.setFolder(name, path)
         self.updateButtons()
 
     def _onSceneChanged(self, caller: Any = None, event: Any = None) -> None:
@@ -149,3 +154,4 @@ class LiverUNetTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _onSceneClosing(self, caller: Any = None, event: Any = None) -> None:
         self.runner.cancel()
+        self.train.forgetCurves()

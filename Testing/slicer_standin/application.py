@@ -48,6 +48,10 @@ class Application:
     def clipboard(self):
         return self._clipboard
 
+    def layoutManager(self):
+        """None, as in Slicer without a main window."""
+        return
+
 
 class Modules:
     """`slicer.modules`; the Segment Editor records what it is told."""
@@ -61,6 +65,10 @@ class SegmentEditorModule:
         self.editor = SegmentEditor()
 
     def widgetRepresentation(self):
+        """Opens the module, by whose name its widget is then found."""
+        import slicer
+
+        slicer.modules.SegmentEditorWidget = types.SimpleNamespace(editor=self.editor)
         return types.SimpleNamespace(self=lambda: types.SimpleNamespace(editor=self.editor))
 
 

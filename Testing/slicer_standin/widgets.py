@@ -83,6 +83,7 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
     """Lists the nodes of its types; has a line for none if `noneEnabled`."""
 
     currentNodeChanged = QtCore.Signal(object)
+    nodeAddedByUser = QtCore.Signal(object)
 
     def __init__(self, parent=None):
         super().__init__(parent)

@@ -34,7 +34,7 @@ def main() -> None:
     write_altered(options.data, work, options.model)
     started = time.monotonic()
     run("prepare", work / "new", options.data, "--cache", work / "cache", "--like", options.model)
-    run("train", work / "cache", "--run", work / "run", "--from", options.model)
+    run("train", work / "cache", "--run", work / "run", "--from", options.model, "--minutes", 8)
     run("export", work / "run", "-o", work / "tuned")
     print(f"{(time.monotonic() - started) / 60:.1f} min for the tuned model", flush=True)
     for model in (options.model, work / "tuned"):

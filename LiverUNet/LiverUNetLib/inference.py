@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .environment import Device
 from .geometry import Canvas, PreprocessingSpec, context_indices
+from .steps import in_background
 from .views import VIEWS, assemble, cut, isotropic, usable_views
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ def predict_volume(
     Returns:
         The probability of liver, float32, shape of the image.
     """
-    views = usable_views(spec.views, slice_mm)
-    cube = isotropic(image, slice_mm, spec.pixel_mm) if views != ("axial",) else image
+    views, cube = usable_views(spec.views, slice_mm), image
+    if views != ("axial",):
+        cube = yield from _aside(lambda: isotropic(image, slice_mm, spec.pixel_mm), (0, 0))
     lengths = {view: len(image) if view == "axial" else cube.shape[VIEWS[view][0]] for view in views}
     total, before = sum(lengths.values()), 0
     probability = np.zeros(image.shape, dtype=np.float32)
@@ -46,16 +48,31 @@ def predict_volume(
         size = slices.shape[1:]
         canvas = Canvas.around((size[0] / 2, size[1] / 2), tuple(-(-length // multiple) * multiple for length in size))
         context = context_indices(len(slices), mm, spec.context_mm)
-        steps = predict(network, canvas.crop(slices, fill=-1.0), context, device)
+        cropped = yield from _aside(lambda: canvas.crop(slices, fill=-1.0), (before, total))  # noqa: B023 - now
+        steps = predict(network, cropped, context, device)
         while True:
             try:
                 yield before + next(steps), total
             except StopIteration as end:
-                found = canvas.paste(end.value, size, fill=0.0)
+                found = end.value
                 break
-        probability += (found if view == "axial" else assemble(found, view, len(image))) / len(views)
         before += lengths[view]
+        found = yield from _aside(lambda: canvas.paste(found, size, fill=0.0), (before, total))  # noqa: B023 - now
+        if view != "axial":
+            found = yield from _aside(lambda: assemble(found, view, len(image)), (before, total))  # noqa: B023 - now
+        probability += found / len(views)
     return probability
+
+
+def _aside(work: Callable[[], np.ndarray], counts: tuple[int, int]) -> Generator[tuple[int, int], None, np.ndarray]:
+    """Do in a thread what would hold an event loop too long, and yield the counts meanwhile."""
+    steps = in_background("predict", work)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+        yield counts
 
 
 def predict(

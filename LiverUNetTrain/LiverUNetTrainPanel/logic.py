@@ -29,7 +29,7 @@ from .segments import liverRanks, maskOnVolume
 __all__ = ["LiverUNetTrainLogic", "SceneCase"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class SceneCase:
     """A volume of the scene with a segment that could be its liver."""
 

@@ -75,6 +75,7 @@ def test_killed_it_is_found_dead_with_its_whole_curve_and_resumes(start, run):
     wait_for(run, "running", process, epochs=2)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    (run / "errors.txt").write_text("/lib/some.py:7: FutureWarning: x is old\n  x()\n")
     state = state_of(run)  # a new panel knows nothing of the process
     assert state.phase == "died"
     assert len(state.history) >= 2

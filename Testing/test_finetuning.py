@@ -42,12 +42,24 @@ def a_grown_cache(a_cache, pairs, tmp_path):
 
 def test_new_cases_are_split_and_old_ones_keep_their_part(a_model, a_grown_cache):
     split, replayed = split_for_finetuning(a_grown_cache, a_model, validation=0.3)
+    lineage = a_model.card.lineage
     assert split.held_out == ("patient3",), "held out by the parent, so held out for ever"
-    assert replayed == ("patient0", "patient1", "patient2")
+    assert set(replayed) == set(lineage.training)
     assert set(replayed) < set(split.training)
-    assert len(split.validation) == 1
-    assert split.validation[0].startswith("new")
+    new, old = split.validation
+    assert new.startswith("new")
+    assert old in lineage.validation
     assert split_for_finetuning(a_grown_cache, a_model, held_out=["new0"])[0].held_out == ("new0", "patient3")
+
+
+def test_a_case_that_was_corrected_again_is_learned_from_again(a_model, a_cache):
+    name, *others = a_model.card.lineage.training
+    masks = {case.name: case.mask_hash for case in a_cache.cases}
+    assert masks[name] == a_model.card.lineage.masks[a_model.card.lineage.training[name]]
+    cases = [replace(case, mask_hash="other") if case.name == name else case for case in a_cache.cases]
+    split, replayed = split_for_finetuning(replace(a_cache, cases=tuple(cases)), a_model)
+    assert name in split.training
+    assert list(replayed) == sorted(others)
 
 
 def test_what_the_parent_has_learned_from_cannot_be_held_out(a_model, a_grown_cache):

@@ -13,6 +13,7 @@ import slicer
 from helpers import write_pair
 from LiverUNetLib.exchange import remove_model
 from LiverUNetTrainLib.detached import state_of
+from mrml_helpers import add_other_segment
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_from_data_to_an_installed_model_that_liverunet_uses(panel, qt, tmp_path
     data = tmp_path / "data"
     data.mkdir()
     for n in range(3):
-        write_pair(data, f"patient{n}", seed=n)
+        write_pair(data, f"patient {n}", seed=n)
     ui = panel.ui
     put(ui.dataPath, "text", str(data))
     put(ui.cachePath, "text", str(tmp_path / "cache"))
@@ -85,7 +86,7 @@ def test_from_data_to_an_installed_model_that_liverunet_uses(panel, qt, tmp_path
     finish_run(panel)
     assert get(ui.statusLabel, "text") == "3 of 3 cases can be used."
     assert [cells(ui.caseTable, 0)[column] for column in (0, 3, 4)] == [
-        "patient0",
+        "patient 0",
         "48 x 36 x 12",
         "8.00 x 8.00 x 18.00",
     ]
@@ -96,7 +97,7 @@ def test_from_data_to_an_installed_model_that_liverunet_uses(panel, qt, tmp_path
     put(ui.runPath, "text", str(tmp_path / "run"))
     put(ui.epochsSpin, "value", 2)
     put(ui.batchSpin, "value", 4)
-    put(ui.heldEdit, "text", "patient2")
+    put(ui.heldEdit, "text", "patient 2")
     panel.train.watch()
     assert [cells(ui.caseTable, row)[2] for row in range(3)] == ["", "", "held out"]
     put(ui.trainDeviceSelector, "currentText", "cpu")
@@ -120,8 +121,8 @@ def test_from_data_to_an_installed_model_that_liverunet_uses(panel, qt, tmp_path
     ui.evaluateButton.click()
     finish_run(panel)
     assert "1 cases in both; differences are liver-ct minus my-liver" in get(ui.comparisonLabel, "text")
-    assert ui.scoreTable.item(0, 5).text() != ""
-    assert ui.scoreTable.item(0, 0).text() == "patient2"
+    assert ui.scoreTable.item(0, 6).text() != ""
+    assert ui.scoreTable.item(0, 0).text() == "patient 2"
 
     archive = tmp_path / "my-liver.zip"
     monkeypatch.setattr(qt.QFileDialog, "chosen", str(archive))
@@ -208,6 +209,22 @@ def test_a_run_folder_that_is_deleted_in_mid_run_is_named_by_panel_and_trainer(p
     panel.train.watch()
     assert "is gone" in get(ui.runStateLabel, "text")
     assert get(ui.startButton, "enabled")
+
+
+def test_the_chosen_segment_of_the_scene_stays_chosen_when_the_list_is_made_again(panel, scene, a_phantom, a_volume):
+    def add_segments(*names):
+        for name in names:
+            node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+            add_other_segment(node, a_phantom[0].affine, name)
+        panel.enter()
+
+    table = panel.ui.sceneTable
+    add_segments("stomach", "spleen")
+    table.setCurrentCell(1, 0)
+    chosen = cells(table, 1)
+    add_segments("liver")
+    assert "liver" in cells(table, 0)[0], "the likeliest comes first"
+    assert cells(table, table.currentRow()) == chosen
 
 
 def test_a_learning_rate_that_is_none_is_named_and_nothing_starts(panel, a_cache, tmp_path):

@@ -54,11 +54,16 @@ METADATA, INFERENCE, WEIGHTS, README = MODEL_FILES = (
 
 @dataclass(frozen=True)
 class Lineage:
-    """What a model and its teachers have seen, and what none of them may ever train on: name -> content hash."""
+    """What a model and its teachers have seen, and what none of them may ever train on: name -> content hash.
+
+    Attributes:
+        masks: of what was seen, content hash of the scan -> that of its mask; a corrected mask is told by it.
+    """
 
     training: dict[str, str] = field(default_factory=dict)
     validation: dict[str, str] = field(default_factory=dict)
     held_out: dict[str, str] = field(default_factory=dict)
+    masks: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -74,19 +74,13 @@ def _train_together(options: argparse.Namespace, world: World) -> None:
     from LiverUNetLib.model import find_model
 
     from .cache import open_cache
-    from .dataset import split_by_patient
-    from .finetuning import split_for_finetuning
-    from .recipes import choose_recipe
+    from .recipes import choose_recipe, split_cases
     from .run_folder import EpochLog
     from .training import Trainer
 
     cache, parent = open_cache(options.cache), find_model(options.parent) if options.parent else None
     recipe = choose_recipe(options.recipe, parent, vars(options))
-    division = {"held_out": options.hold_out, "validation": recipe.validation, "seed": recipe.settings.seed}
-    if parent:
-        split, replayed = split_for_finetuning(cache, parent, **division)
-    else:
-        split, replayed = split_by_patient([case.name for case in cache.cases], **division), ()
+    split, replayed = split_cases(cache, recipe, parent, options.hold_out)
     trainer = Trainer(
         recipe.view(cache),
         split,

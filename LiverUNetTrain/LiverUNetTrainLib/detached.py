@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ __all__ = ["RunState", "launch", "resume", "state_of"]
 
 OUTPUT, ERRORS = "output.txt", "errors.txt"
 RESUME = "--resume"
+# A warning of Python: its place and kind, and indented below it the line of code. It ends nothing.
+WARNING = re.compile(r"^\S.*:\d+: \w*Warning: .*\n?(?:[ \t]+.*\n?)?", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def _last_sentence(run: Path) -> str:
         text = (run / ERRORS).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         text = ""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in WARNING.sub("", text).splitlines() if line.strip()]
     return lines[-1] if lines else "it ended without a word; it was killed, or the machine was switched off"
 
 

@@ -14,15 +14,21 @@ import torch
 
 from LiverUNetLib.environment import Device
 from LiverUNetLib.errors import TrainingError
+from LiverUNetLib.inference import predict
+from LiverUNetLib.model import LiverModel
 from LiverUNetLib.network import NetworkSpec, build_network
-from LiverUNetLib.steps import Progress
+from LiverUNetLib.steps import Progress, finish
 
 from .augmentation import augment
+from .cache import Cache
 from .dataset import Case
 from .learner import Learner
+from .order import TrainingOrder
+from .recipes import choose_recipe, split_cases
+from .sampling import SliceSampler
 from .training import TrainingSettings
 
-__all__ = ["Cost", "check_disk", "estimate_training"]
+__all__ = ["Cost", "check_disk", "estimate_order", "estimate_training"]
 
 # int16 image and uint8 mask, and both again as a cube, which is larger where slices are far apart.
 BYTES_A_VOXEL = 8
@@ -34,7 +40,7 @@ ACTIVATION_COPIES = 3
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds for an epoch and for the whole training without validation, and memory in GiB beside Python's own."""
+    """Seconds for an epoch and for the whole training, validation included, and memory in GiB beside Python's own."""
 
     epoch_seconds: float
     total_seconds: float
@@ -67,13 +73,43 @@ def check_disk(cases: Sequence[Case], folder: Path, *, canvas_px: int = 256, sli
         )
 
 
+def estimate_order(
+    order: TrainingOrder, cache: Cache, parent: LiverModel | None, device: Device
+) -> Generator[Progress, None, Cost]:
+    """What a training costs as it is ordered, see `estimate_training`.
+
+    Raises:
+        TrainingError: nothing is left to learn from, or what is to be held out cannot be.
+    """
+    recipe = choose_recipe(order.recipe, parent, vars(order))
+    split, replayed = split_cases(cache, recipe, parent, order.held_out)
+    training, validation = (
+        SliceSampler(recipe.view(cache), cache.select(names)) for names in (split.training, split.validation)
+    )
+    settings = recipe.settings
+    slices = training.epoch(0, 0, empty_slices=settings.empty_slices, replayed=replayed, replay=settings.replay)
+    validated = sum(len(stack.has_liver) for stack in validation.stacks)
+    return (
+        yield from estimate_training(
+            len(slices), recipe.network, settings, device, validated=validated, canvas_px=cache.canvas_px
+        )
+    )
+
+
 def estimate_training(
-    slices: int, network: NetworkSpec, settings: TrainingSettings, device: Device, *, canvas_px: int = 256
+    slices: int,
+    network: NetworkSpec,
+    settings: TrainingSettings,
+    device: Device,
+    *,
+    validated: int = 0,
+    canvas_px: int = 256,
 ) -> Generator[Progress, None, Cost]:
     """Take a few steps on random slices and reckon from them.
 
     Args:
         slices: that an epoch shows.
+        validated: slices of the patients that validate, in all views.
     """
     random = torch.Generator().manual_seed(0)
     shape = (settings.batch_size, network.in_channels, canvas_px, canvas_px)
@@ -90,15 +126,21 @@ def estimate_training(
         ema_decay=settings.ema_decay,
         gradient_norm=settings.gradient_norm,
     )
-    seconds = []
+    context = np.zeros(shape[:2], dtype=np.int64)
+    steps, looks = [], []
     for step in range(WARM_STEPS + TIMED_STEPS):
         yield Progress("Estimating", step, WARM_STEPS + TIMED_STEPS)
         started = time.perf_counter()
         changed = augment(image.to(device.name), mask.to(device.name), settings.augmentation, random)
         pupil.step(*changed, settings.learning_rate)
-        seconds.append(time.perf_counter() - started)
-    epoch = float(np.median(seconds[WARM_STEPS:])) * math.ceil(slices / settings.batch_size)
-    return Cost(epoch, epoch * settings.epochs, memory)
+        stepped = time.perf_counter()
+        finish(predict(made, image[:, 0].numpy(), context, device))
+        steps.append(stepped - started)
+        looks.append(time.perf_counter() - stepped)
+    step, look = (float(np.median(seconds[WARM_STEPS:])) for seconds in (steps, looks))
+    epoch = step * math.ceil(slices / settings.batch_size)
+    validation = look * validated / settings.batch_size * math.ceil(settings.epochs / settings.validate_every)
+    return Cost(epoch, epoch * settings.epochs + validation, memory)
 
 
 def _memory_gib(network: torch.nn.Module, shape: tuple[int, ...]) -> float:

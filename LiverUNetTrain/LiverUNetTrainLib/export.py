@@ -77,7 +77,9 @@ def _lineage(settings: dict[str, Any]) -> Lineage:
             f"{name} ({hash_[:8]})" if cases.get(name, hash_) != hash_ else name: hash_
             for name, hash_ in inherited.items()
         } | cases
-    return Lineage(**parts)
+    seen = own["training"] | own["validation"]
+    masks = {hash_: settings["masks"][name] for name, hash_ in seen.items() if name in settings.get("masks", {})}
+    return Lineage(**parts, masks=parent.get("masks", {}) | masks)
 
 
 def record_scores(model: LiverModel, cases: Sequence[CaseScores], command: str) -> LiverModel:
@@ -101,8 +103,7 @@ def _readme(card: ModelCard) -> str:
         f"Liver is where the probability exceeds {card.threshold:g}.",
         "## Data\n\n"
         f"Trained on {len(lineage.training)} patients: {', '.join(lineage.training)}.\n\n"
-        f"{CHOICES[training['weights']]} {len(lineage.validation)} others: "
-        f"{', '.join(lineage.validation)}.\n\n"
+        f"{_validated(training['weights'], list(lineage.validation))}\n\n"
         f"Held out of everything: {', '.join(lineage.held_out) or 'none'}. "
         "Their content hashes are in `configs/metadata.json`.",
         "## Training\n\n"
@@ -114,6 +115,13 @@ def _readme(card: ModelCard) -> str:
         "## Limits\n\n" + LIMITS.format(pixel_mm=spec.pixel_mm) + (f"\n{card.notes.strip()}\n" if card.notes else ""),
     ]
     return "\n\n".join(section.rstrip() for section in sections) + "\n"
+
+
+def _validated(weights: str, patients: Sequence[str]) -> str:
+    if not patients:
+        return "Nobody validated."
+    others = "another one" if len(patients) == 1 else f"{len(patients)} others"
+    return f"{CHOICES[weights]} {others}: {', '.join(patients)}."
 
 
 def _loss(training: dict[str, Any]) -> str:

@@ -25,6 +25,8 @@ __all__ = ["Verdict", "compare_before_after", "judge", "split_for_finetuning"]
 
 logger = logging.getLogger(__name__)
 
+# Those of a lineage; what a model holds out stays held out, whatever else a descendant has seen.
+PARTS = ("training", "validation", "held_out")
 # A mean Dice that falls by less than this is rounding.
 SMALLEST_LOSS = 0.0005
 
@@ -34,31 +36,41 @@ def split_for_finetuning(
 ) -> tuple[Split, tuple[str, ...]]:
     """Split new cases by patient; old ones keep the part that the parent's lineage gave them, by content.
 
+    A case whose mask was corrected since the parent learned from it trains as if it were new.
+
     Returns:
         The split, and which of its training cases the parent has learned from: they are replayed.
 
     Raises:
-        TrainingError: there is no new case to learn from, or one that the parent knows is to be held out.
+        TrainingError: there is nothing to learn from, or a case that the parent knows is to be held out.
     """
     lineage = parent.card.lineage
-    held = set(lineage.held_out.values())
-    known = set(lineage.training.values()) | set(lineage.validation.values())
-    asked = set(held_out)
-    names = {case.name: case.content_hash for case in cache.cases}
-    if asked - set(names):
-        raise TrainingError(f"Cannot hold out {', '.join(sorted(asked - set(names)))}: there is no such case.")
-    learned = sorted(name for name in asked if names[name] in known)
-    if learned:
-        raise TrainingError(f"Cannot hold out {', '.join(learned)}: {parent.card.name} has learned from it already.")
-    out = sorted(name for name, hash_ in names.items() if hash_ in held or name in asked)
-    old = sorted(name for name, hash_ in names.items() if hash_ in known and name not in out)
-    new = [name for name in names if name not in out and name not in old]
-    if not new:
+    parts = {hash_: part for part in PARTS for hash_ in getattr(lineage, part).values()}
+    asked, names = set(held_out), {case.name for case in cache.cases}
+    if asked - names:
+        raise TrainingError(f"Cannot hold out {', '.join(sorted(asked - names))}: there is no such case.")
+    found: dict[str, list[str]] = {"new": [], "corrected": [], **{part: [] for part in PARTS}}
+    for case in cache.cases:
+        part = parts.get(case.content_hash, "new")
+        if part in ("training", "validation") and case.name in asked:
+            raise TrainingError(f"Cannot hold out {case.name}: {parent.card.name} has learned from it already.")
+        if case.name in asked:
+            part = "held_out"
+        elif part != "held_out" and lineage.masks.get(case.content_hash, case.mask_hash) != case.mask_hash:
+            part = "corrected"
+        found[part].append(case.name)
+    if not found["new"] and not found["corrected"]:
         raise TrainingError(
             f"There is nothing new for {parent.card.name} to learn from: all {len(names)} cases are known or held out."
         )
-    split = split_by_patient(new, validation=validation, seed=seed)
-    return Split((*split.training, *old), split.validation, tuple(out)), tuple(old)
+    drawn = split_by_patient(found["new"], validation=validation, seed=seed) if found["new"] else Split((), (), ())
+    old = tuple(sorted(found["training"]))
+    split = Split(
+        training=(*drawn.training, *found["corrected"], *old),
+        validation=(*drawn.validation, *sorted(found["validation"])),
+        held_out=tuple(sorted(found["held_out"])),
+    )
+    return split, old
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -11,9 +12,11 @@ from LiverUNetLib.network import NetworkSpec
 
 from .augmentation import AugmentationSettings
 from .cache import Cache
+from .dataset import Split, split_by_patient
+from .finetuning import split_for_finetuning
 from .training import TrainingSettings
 
-__all__ = ["RECIPES", "Recipe", "choose_recipe"]
+__all__ = ["RECIPES", "Recipe", "choose_recipe", "split_cases"]
 
 
 @dataclass(frozen=True)
@@ -110,3 +113,17 @@ def choose_recipe(name: str | None, parent: LiverModel | None, given: dict[str, 
     """
     recipe = RECIPES[name or ("fine-tuning" if parent else "accurate")].with_settings(given)
     return recipe.of(parent) if parent else recipe
+
+
+def split_cases(
+    cache: Cache, recipe: Recipe, parent: LiverModel | None, held_out: Iterable[str]
+) -> tuple[Split, tuple[str, ...]]:
+    """What each case is for, and which of those that train are replayed; see `split_for_finetuning`.
+
+    Raises:
+        TrainingError: what is to be held out does not exist or was learned from, or nothing is left to learn from.
+    """
+    chosen = {"held_out": held_out, "validation": recipe.validation, "seed": recipe.settings.seed}
+    if parent:
+        return split_for_finetuning(cache, parent, **chosen)
+    return split_by_patient([case.name for case in cache.cases], **chosen), ()

@@ -132,17 +132,10 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
             from LiverUNetLib.environment import choose_device
             from LiverUNetLib.steps import finish
             from LiverUNetTrainLib.cache import open_cache
-            from LiverUNetTrainLib.estimate import estimate_training
-            from LiverUNetTrainLib.recipes import choose_recipe
-            from LiverUNetTrainLib.sampling import SliceSampler
+            from LiverUNetTrainLib.estimate import estimate_order
 
             parent = find_model(order.parent) if order.parent else None
-            recipe, opened = choose_recipe(order.recipe, parent, vars(order)), open_cache(order.cache)
-            sampler = SliceSampler(recipe.view(opened), opened.cases)
-            slices = len(sampler.epoch(0, 0, empty_slices=recipe.settings.empty_slices))
-            cost = estimate_training(
-                slices, recipe.network, recipe.settings, choose_device(order.device), canvas_px=opened.canvas_px
-            )
+            cost = estimate_order(order, open_cache(order.cache), parent, choose_device(order.device))
             return finish(cost).words(order.minutes)
 
         return (yield from in_background("Estimating", reckon))

@@ -64,8 +64,14 @@ class EvaluateSection:
         rows = []
         for case in self._scores:
             scores = case.scores
-            figures = [f"{scores.dice:.4f}", f"{scores.hd95_mm:.2f}", f"{scores.assd_mm:.2f}"]
-            rows.append([case.case, *figures, f"{scores.volume_error_percent:+.1f}", others.get(case.case, "")])
+            figures = [
+                f"{scores.dice:.4f}",
+                f"{scores.hd95_mm:.2f}",
+                f"{scores.assd_mm:.2f}",
+                f"{scores.surface_dice_3mm:.3f}",
+                f"{scores.volume_error_percent:+.1f}",
+            ]
+            rows.append([case.case, *figures, others.get(case.case, "")])
         showRows(self._ui.scoreTable, rows)
         self._panel.logic.showScores(models[0], self._scores)
         mean = sum(case.scores.dice for case in self._scores) / len(self._scores)

@@ -81,9 +81,13 @@ class TrainSection:
             learning_rate=rate,
             validation=ui.validationSpin.value / 100 or None,
             patience=ui.patienceSpin.value or None,
-            held_out=tuple(ui.heldEdit.text.split()),
+            held_out=self._heldOut(),
             device=ui.trainDeviceSelector.currentText,
         )
+
+    def _heldOut(self) -> tuple[str, ...]:
+        """Names of cases; they may hold spaces."""
+        return tuple(filter(None, map(str.strip, self._ui.heldEdit.text.split(","))))
 
     def enter(self) -> None:
         """List the models that are installed now, and begin to watch."""
@@ -116,7 +120,7 @@ class TrainSection:
     def _parts(self, run: Path | None) -> dict[str, str]:
         """What each case is for: in the run if it has begun, else as far as it is chosen."""
         if not self._begun:
-            return dict.fromkeys(self._ui.heldEdit.text.split(), PARTS["held_out"])
+            return dict.fromkeys(self._heldOut(), PARTS["held_out"])
         split = RunFolder(run).settings()["split"]
         return {name: word for part, word in PARTS.items() for name in split[part]}
 

@@ -68,6 +68,17 @@ def test_no_liver_is_an_answer_with_a_warning(threshold_model, cpu):
     assert "No liver was found; the mask is empty." in result.warnings
 
 
+@pytest.mark.parametrize(("radius_px", "off_hu", "found"), [(8, 0, True), (8, 9, False), (14, 9, True)])
+def test_what_is_small_and_doubtful_is_no_liver(radius_px, off_hu, found, threshold_model, cpu):
+    """A ball of 0.14 or 0.74 litres, of the HU that the network takes for liver or beside it (probability 0.6)."""
+    shape = (40, 60, 60)
+    distance = np.linalg.norm(np.indices(shape) - np.array([20, 30, 30])[:, None, None, None], axis=0)
+    fat = np.random.default_rng(0).normal(-90, 12, shape)
+    hu = np.where(distance < radius_px, LIVER + off_hu, fat).astype(np.int16)
+    result = finish(segment(CTVolume(hu, axial_affine((4.0, 4.0, 4.0), shape[::-1])), threshold_model, cpu))
+    assert bool(result.mask_kji.any()) == found
+
+
 def test_a_liver_cut_off_by_the_scan_has_a_lower_bound_and_says_where(threshold_model, cpu):
     shape = (96, 72, 20)
     volume, _ = abdomen(axial_affine((4.0, 4.0, 5.0), shape), shape[::-1], noise_hu=0)

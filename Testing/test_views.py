@@ -39,17 +39,33 @@ def test_thick_slices_are_seen_from_above_alone():
     assert usable_views(ALL, 5.1) == ("axial",)
 
 
-def test_three_views_find_the_liver_that_one_does(a_phantom, threshold_model, tmp_path, cpu):
-    """The network of thresholds sees the same in every view, so only geometry could differ."""
-    scan, liver = a_phantom
+@pytest.fixture
+def three_views(threshold_model, tmp_path):
+    """The network of thresholds sees the same in every view, so only geometry can differ."""
     card = replace(
         threshold_model.card, preprocessing=replace(threshold_model.card.preprocessing, views=ALL), name="three"
     )
-    model = save_model(tmp_path / "three", card, threshold_model.state_dict(), "For tests.\n")
+    return save_model(tmp_path / "three", card, threshold_model.state_dict(), "For tests.\n")
+
+
+def test_three_views_find_the_liver_that_one_does(a_phantom, threshold_model, three_views, cpu):
+    scan, liver = a_phantom
     one = finish(segment(scan, threshold_model, cpu)).mask_kji
-    three = finish(segment(scan, model, cpu)).mask_kji
+    three = finish(segment(scan, three_views, cpu)).mask_kji
     assert dice(three, one) > 0.98
     assert dice(three, liver) > 0.95
+
+
+def test_a_scan_that_ends_inside_the_liver_is_seen_from_above_alone(a_phantom, three_views, cpu):
+    scan, liver = a_phantom
+    middle = np.flatnonzero(liver.any(axis=(1, 2))).mean().astype(int)
+    half = replace(scan, hu_kji=scan.hu_kji[middle:])
+
+    def slices_seen(part):
+        return [step.done for step in segment(part, three_views, cpu) if step.stage == "Segmenting"][-1]
+
+    assert slices_seen(half) == len(half.hu_kji)
+    assert slices_seen(scan) > 2 * len(scan.hu_kji)
 
 
 def test_an_epoch_shows_of_each_view_its_share(a_cache):

@@ -10,6 +10,7 @@ import numpy as np
 
 from .environment import Device
 from .geometry import Canvas, PreprocessingSpec, context_indices
+from .postprocessing import largest_component
 from .steps import in_background
 from .views import VIEWS, assemble, cut, isotropic, usable_views
 
@@ -20,6 +21,9 @@ __all__ = ["BATCH_SIZE", "predict", "predict_volume"]
 
 logger = logging.getLogger(__name__)
 
+THRESHOLD = 0.5
+# Of the largest section of the liver; a dome or tip that just touches the end of the scan has less.
+CUT_SHARE = 0.2
 # Fixed for each kind of device, so that a scan gives the same mask on every run.
 BATCH_SIZE = {"cpu": 8, "mps": 16, "cuda": 32}
 
@@ -28,6 +32,9 @@ def predict_volume(
     network: nn.Module, image: np.ndarray, slice_mm: float, spec: PreprocessingSpec, device: Device, *, multiple: int
 ) -> Generator[tuple[int, int], None, np.ndarray]:
     """Run the network over a volume in every view and average; yields slices done and slices in all.
+
+    Where the axial view finds that the scan ends inside the liver, coronal and sagittal slices are not
+    asked: they would show a body that is cut across where models have seldom seen it.
 
     Args:
         image: normalised, on the model grid, float32 (slices, rows, columns).
@@ -60,8 +67,16 @@ def predict_volume(
         found = yield from _aside(lambda: canvas.paste(found, size, fill=0.0), (before, total))  # noqa: B023 - now
         if view != "axial":
             found = yield from _aside(lambda: assemble(found, view, len(image)), (before, total))  # noqa: B023 - now
+        elif len(views) > 1 and _ends_inside_the_liver(found):
+            return found
         probability += found / len(views)
     return probability
+
+
+def _ends_inside_the_liver(probability: np.ndarray) -> bool:
+    """Whether the largest part of what was found fills the first or the last slice as it does others."""
+    pixels = np.count_nonzero(largest_component(probability > THRESHOLD), axis=(1, 2))
+    return bool(max(pixels[0], pixels[-1]) > CUT_SHARE * pixels.max())
 
 
 def _aside(work: Callable[[], np.ndarray], counts: tuple[int, int]) -> Generator[tuple[int, int], None, np.ndarray]:

@@ -188,6 +188,19 @@ def metal(hu, mask, spacing):
     return hu
 
 
+def part_of_the_liver(millimetres: float, *, upper: bool) -> Alteration:
+    """The scan ends inside the liver: a thorax with its uppermost part, or a pelvis with its lowest."""
+
+    def alter(scan: CTVolume, mask: np.ndarray) -> Case:
+        found = np.flatnonzero(mask.any(axis=(1, 2)))
+        count = round(millimetres / scan.spacing_kji_mm[0])
+        towards_head = scan.affine[2, 2] > 0
+        part = slice(found[-1] - count + 1, None) if upper == towards_head else slice(0, found[0] + count)
+        return replace(scan, hu_kji=scan.hu_kji[part]), mask[part]
+
+    return alter
+
+
 def without_liver(*, above: bool) -> Alteration:
     """Only the slices at least 15 mm above, or below, the liver; none where there are fewer than ten."""
 
@@ -226,6 +239,8 @@ ALTERATIONS: dict[str, Alteration] = {
     "padding of -2000": on_voxels(padded),
     "metal in the spine": on_voxels(metal),
     "window of [-160, 240] HU only": on_voxels(windowed),
+    "thorax with 40 mm of liver": part_of_the_liver(40, upper=True),
+    "pelvis with 40 mm of liver": part_of_the_liver(40, upper=False),
     "thorax only, no liver": without_liver(above=True),
     "pelvis only, no liver": without_liver(above=False),
 }

@@ -139,3 +139,22 @@ def test_out_of_memory_halves_the_batch_in_words(caplog):
     assert network.seen == [16, 8, 4, 4, 4, 4, 4, 4, 4, 4]
     assert "going on with 4 slices at once" in caplog.text
     assert network.scale.item() != 1
+
+
+def test_of_the_averaged_weights_a_share_stays_as_it_was():
+    network = torch.nn.Conv2d(1, 1, 1)
+    start = network.weight.item()
+    pupil = Learner(
+        network,
+        Device("cpu"),
+        loss="dice",
+        learning_rate=1,
+        weight_decay=0,
+        ema_decay=0,
+        gradient_norm=1,
+        start_share=0.25,
+    )
+    pupil.step(torch.randn(2, 1, 4, 4), torch.ones(2, 1, 4, 4), 0.1)
+    assert network.weight.item() != start
+    expected = 0.25 * start + 0.75 * network.weight.item()
+    assert pupil.averaged.module.weight.item() == pytest.approx(expected)

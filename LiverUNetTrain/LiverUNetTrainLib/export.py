@@ -133,7 +133,12 @@ def _and(words: Sequence[str]) -> str:
 
 
 def _average(views: Sequence[str]) -> str:
-    return f"; the probabilities of the {len(views)} views are averaged" if len(views) > 1 else ""
+    if len(views) == 1:
+        return ""
+    return (
+        f"; the probabilities of the {len(views)} views are averaged, but where a scan ends inside the liver the "
+        f"{views[0]} view alone counts"
+    )
 
 
 def _scores_section(scores: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Callable
@@ -52,6 +53,8 @@ class Learner:
         loss: one of LOSSES.
         learning_rate, weight_decay: of AdamW; the rate is given anew with every step.
         ema_decay: of the averaged weights.
+        start_share: of the weights of the beginning in the averaged ones. What a trained network has learned
+            before is kept by it (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022).
         gradient_norm: gradients are clipped to it.
         world: the processes that share the work.
     """
@@ -66,11 +69,14 @@ class Learner:
         weight_decay: float,
         ema_decay: float,
         gradient_norm: float,
+        start_share: float = 0.0,
         world: World | None = None,
     ) -> None:
         self._device, self._gradient_norm, self._world = device, gradient_norm, world or World()
         self._network = network.to(device.name, memory_format=torch.channels_last)
         self.averaged = AveragedModel(self._network, avg_fn=_moving_average(ema_decay), use_buffers=True)
+        self._start_share, self._mixture = start_share, copy.deepcopy(self._network)
+        self._start = [parameter.detach().clone() for parameter in self._network.parameters()]
         self._optimizer = torch.optim.AdamW(self._network.parameters(), lr=learning_rate, weight_decay=weight_decay)
         self._scaler = torch.amp.GradScaler(device.kind, enabled=device.dtype == "float16")
         self._loss = LOSSES[loss](sigmoid=True, batch=True)
@@ -147,8 +153,16 @@ class Learner:
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._gradient_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        self.averaged.update_parameters(self._network)
+        self.averaged.update_parameters(self._mixed() if self._start_share else self._network)
         return _agreement(total, torch.cat(logits) > 0, mask > THRESHOLD)
+
+    def _mixed(self) -> nn.Module:
+        """The network with a share of its weights those of the beginning; the statistics of its norms are its own."""
+        self._mixture.load_state_dict(self._network.state_dict())
+        with torch.no_grad():
+            for weight, start in zip(self._mixture.parameters(), self._start, strict=True):
+                weight.lerp_(start, self._start_share)
+        return self._mixture
 
     def _stateful(self) -> dict[str, Any]:
         return {

@@ -95,9 +95,18 @@ NOTEBOOK = Recipe(
     ),
 )
 
-# A model that exists learns from a few new cases: small steps, and an early end when nothing gets better.
+# A model that exists learns from a few new cases: small steps, most of what is shown known to it, half of its weights
+# kept, and an early end when nothing gets better.
 FINE_TUNING = Recipe(
-    settings=TrainingSettings(epochs=12, learning_rate=3e-4, ema_decay=0.99, replay=3.0, validate_every=2, patience=3)
+    settings=TrainingSettings(
+        epochs=12,
+        learning_rate=3e-4,
+        ema_decay=0.99,
+        replay=3.0,
+        parent_share=0.5,
+        validate_every=3,
+        patience=3,
+    )
 )
 
 RECIPES = {"accurate": Recipe(), "fast": FAST, "notebook": NOTEBOOK, "fine-tuning": FINE_TUNING}

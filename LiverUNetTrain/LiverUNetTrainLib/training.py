@@ -51,6 +51,7 @@ class TrainingSettings:
         schedule: then it falls to zero along a "cosine", or stays "constant".
         ema_decay: of the averaged weights, which are the ones validated and kept.
         replay: in fine-tuning, slices of known cases for each slice of a new one.
+        parent_share: in fine-tuning, share of the parent's weights in the averaged ones.
         validate_every: epochs between validations; the last one is always validated.
         patience: stop after so many validations without a better one; 0 for never.
     """
@@ -66,6 +67,7 @@ class TrainingSettings:
     ema_decay: float = 0.999
     empty_slices: float = 0.25
     replay: float = 1.0
+    parent_share: float = 0.0
     validate_every: int = 4
     patience: int = 0
     seed: int = 0
@@ -133,6 +135,7 @@ class Trainer:
             weight_decay=settings.weight_decay,
             ema_decay=settings.ema_decay,
             gradient_norm=settings.gradient_norm,
+            start_share=settings.parent_share if parent else 0.0,
             world=world,
         )
         if resume:

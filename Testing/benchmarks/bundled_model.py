@@ -1,4 +1,4 @@
-"""Make the bundled model, its stress table and its card, in one command that goes on where it stopped.
+"""Make the bundled model, its tables and its card, in one command that goes on where it stopped.
 
     python Testing/benchmarks/bundled_model.py ../shared/data --work FOLDER
 
@@ -36,9 +36,8 @@ def main() -> None:
     run("train", work / "cache", "--run", work / "run", *TRAINING, "--hold-out", *HOLD_OUT, *resume)
     export = ["export", work / "run", "--weights", "last", "--overwrite", *STATEMENT, "-o"]
     run(*export, work / MODEL.name)
-    subprocess.run(
-        [sys.executable, HERE / "stress.py", data / "ircad", "--model", work / MODEL.name], check=True, cwd=Path.cwd()
-    )
+    for script in ("stress.py", "edges.py"):
+        subprocess.run([sys.executable, HERE / script, data / "ircad", "--model", work / MODEL.name], check=True)
     (work / "notes.md").write_text(notes(), encoding="utf-8")
     run(*export, MODEL, "--notes", work / "notes.md")
     run("evaluate", data / "ircad", "--model", MODEL.name, "--held-out", "--record")
@@ -46,14 +45,15 @@ def main() -> None:
 
 def notes() -> str:
     """What the card ends with: failures in words, written by a person, and the tables of the benchmarks."""
-    table = (HERE / "stress.md").read_text(encoding="utf-8").split("\n", 2)[2]
+    stress, edges = ((HERE / name).read_text(encoding="utf-8").split("\n", 2)[2] for name in ("stress.md", "edges.md"))
     return "\n\n".join(
         [
             (HERE / "failures.md").read_text(encoding="utf-8").strip(),
             "## Cross-validation\n\nThe recipe, not these weights: 3D-IRCADb-01 in five folds by patient, LiTS only "
             "ever trains; the command is in each file of `Testing/benchmarks/crossval`.",
             crossval_table(),
-            "## Altered scans\n" + table,
+            "## Altered scans\n" + stress,
+            "## From slice to slice\n" + edges,
         ]
     )
 

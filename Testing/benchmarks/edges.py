@@ -4,7 +4,8 @@
 
 For every case that the model holds out: the mean Dice of neighbouring slices of the mask, beside
 that of the reference (lower means flicker, higher means blunt), and by how many millimetres the
-mask ends beyond (+) or before (-) the reference at its upper and lower tip.
+mask ends beyond (+) or before (-) the reference at its upper and lower tip. The table goes to
+Testing/benchmarks/edges.md.
 """
 
 import argparse
@@ -13,11 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from LiverUNetLib.environment import choose_device
-from LiverUNetLib.model import DEFAULT_MODEL, find_model
+from LiverUNetLib.model import DEFAULT_MODEL, ModelCard, find_model
 from LiverUNetLib.pipeline import segment
 from LiverUNetLib.steps import finish
 from LiverUNetTrainLib.dataset import content_hash
 from LiverUNetTrainLib.layouts import find_cases
+
+TABLE = Path(__file__).with_name("edges.md")
 
 
 def neighbour_dice(mask: np.ndarray) -> float:
@@ -46,17 +49,29 @@ def main() -> None:
     options = parser.parse_args()
     model, device = find_model(options.model), choose_device("auto")
     held_out = set(model.card.lineage.held_out.values())
-    print("| case | slice to slice | in the reference | upper tip mm | lower tip mm |\n|---|---|---|---|---|")
+    lines = []
     for case in find_cases(options.data):
         scan, reference = case.read()
-        if content_hash(scan) not in held_out:
-            continue
-        mask, liver = finish(segment(scan, model, device)).mask_kji != 0, reference.hu_kji != 0
-        upper, lower = tips_mm(mask, liver, scan.affine)
-        print(
-            f"| {case.name} | {neighbour_dice(mask):.4f} | {neighbour_dice(liver):.4f} | {upper:+.1f} | {lower:+.1f} |",
-            flush=True,
-        )
+        if content_hash(scan) in held_out:
+            mask, liver = finish(segment(scan, model, device)).mask_kji != 0, reference.hu_kji != 0
+            flicker = f"{neighbour_dice(mask):.4f} | {neighbour_dice(liver):.4f}"
+            upper, lower = tips_mm(mask, liver, scan.affine)
+            lines.append(f"| {case.name} | {flicker} | {upper:+.1f} | {lower:+.1f} |")
+            print(lines[-1], flush=True)
+    TABLE.write_text("\n".join([*head(model.card, options.data), *lines]) + "\n", encoding="utf-8")
+
+
+def head(card: ModelCard, data: list[Path]) -> list[str]:
+    return [
+        "# From slice to slice",
+        "",
+        f"The mean Dice of neighbouring slices in the masks of {card.name} {card.version} and in the references (lower "
+        "means flicker, higher means blunt), and how far a mask ends beyond its reference. Made by "
+        f"`python Testing/benchmarks/edges.py {' '.join(map(str, data))} --model {card.name}`.",
+        "",
+        "| held-out patient | mask | reference | upper tip mm | lower tip mm |",
+        "|---|---|---|---|---|",
+    ]
 
 
 if __name__ == "__main__":

@@ -153,6 +153,21 @@ def test_evaluate_prints_and_writes_every_patient(pairs, threshold_model, tmp_pa
     assert written["model"]["checksum"] == threshold_model.card.checksum
 
 
+def test_a_case_that_cannot_be_used_does_not_lose_the_scores_of_the_others(pairs, threshold_model, tmp_path, capsys):
+    (pairs / "patient1_liver.nii.gz").write_bytes(b"damaged")
+    table = tmp_path / "scores.csv"
+    command = ["evaluate", str(pairs), "--model", str(threshold_model.folder), "--csv", str(table), "--record"]
+    assert main(command) == 1
+    told = capsys.readouterr()
+    assert "nothing was recorded:\npatient1: left out: " in told.err
+    assert "patient3" in told.out
+    assert "patient3" in table.read_text()
+    for path in pairs.glob("*_liver.nii.gz"):
+        path.write_bytes(b"damaged")
+    assert main(command) == 1
+    assert "There is no case to evaluate; patient0: left out: " in capsys.readouterr().err
+
+
 def test_evaluating_the_held_out_cases_of_a_model_without_any_says_so(pairs, threshold_model, capsys):
     assert main(["evaluate", str(pairs), "--model", str(threshold_model.folder), "--held-out"]) == 1
     assert "None of the 4 cases is among the 0 that threshold holds out" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from .cli_shared import DATA_HELP, DEVICE_HELP, device_for, print_summary
 if TYPE_CHECKING:
     from LiverUNetLib.model import LiverModel
 
+    from .dataset import Finding
     from .evaluation import CaseScores
 
 __all__ = ["add_commands"]
@@ -40,6 +41,7 @@ def _add_evaluate(commands: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    from LiverUNetLib.errors import TrainingError
     from LiverUNetLib.files import check_writable, write_json
     from LiverUNetLib.model import find_model
 
@@ -50,11 +52,12 @@ def _evaluate(options: argparse.Namespace) -> None:
     _check_sources(options)
     for path in filter(None, (options.json, options.csv)):
         check_writable(path, overwrite=True)
+    faults: list[Finding] = []
     if options.predictions:
         model, evaluated = None, evaluate_predictions(options.predictions, options.reference)
     else:
         model = find_model(options.model)
-        evaluated = _evaluated_by_model(model, options)
+        evaluated = _evaluated_by_model(model, options, faults)
     cases = []
     for case in evaluated:
         if not cases:
@@ -70,6 +73,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         write_json(options.json, content)
     if options.csv:
         write_csv(options.csv, cases)
+    if faults:
+        raise TrainingError("\n".join(["These cases were left out, and nothing was recorded:", *map(str, faults)]))
     if options.record:
         record_scores(model, cases, command)
 
@@ -85,12 +90,12 @@ def _check_sources(options: argparse.Namespace) -> None:
         raise TrainingError("--record and --held-out need a model, not --predictions.")
 
 
-def _evaluated_by_model(model: LiverModel, options: argparse.Namespace) -> Iterator[CaseScores]:
+def _evaluated_by_model(model: LiverModel, options: argparse.Namespace, faults: list[Finding]) -> Iterator[CaseScores]:
     from .evaluation import evaluate_model
     from .layouts import find_cases
 
     device = device_for(options.device)
-    return evaluate_model(model, find_cases(options.data), device, held_out_only=options.held_out)
+    return evaluate_model(model, find_cases(options.data), device, held_out_only=options.held_out, faults=faults)
 
 
 def _command_line(options: argparse.Namespace) -> str:

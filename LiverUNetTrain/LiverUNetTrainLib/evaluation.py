@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from LiverUNetLib.environment import Device
-from LiverUNetLib.errors import TrainingError
+from LiverUNetLib.errors import ScanError, TrainingError
 from LiverUNetLib.formats import READERS, scan_stem
 from LiverUNetLib.measurement import bounding_box
 from LiverUNetLib.model import LiverModel
 from LiverUNetLib.pipeline import segment
 from LiverUNetLib.steps import finish
 
-from .dataset import Case, content_hash
+from .dataset import Case, Finding, content_hash
 from .layouts import find_cases
 
 __all__ = [
@@ -110,15 +110,21 @@ def compare_masks(mask: np.ndarray, reference: np.ndarray, spacing_mm: tuple[flo
 
 
 def evaluate_model(
-    model: LiverModel, cases: Sequence[Case], device: Device, *, held_out_only: bool = False
+    model: LiverModel,
+    cases: Sequence[Case],
+    device: Device,
+    *,
+    held_out_only: bool = False,
+    faults: list[Finding] | None = None,
 ) -> Iterator[CaseScores]:
     """Segment every case as the command line does, on its own grid, and compare with its mask.
 
     Args:
         held_out_only: only the cases that the model's lineage holds out, recognised by content, not by name.
+        faults: takes the cases that are left out because they cannot be used; without it the first one ends all.
 
     Raises:
-        ScanError: a case cannot be read or its mask lies on another grid.
+        ScanError: a case cannot be read or its mask lies on another grid, and there is no list for it.
         TrainingError: there is no case to evaluate.
     """
     lineage = model.card.lineage
@@ -133,14 +139,22 @@ def evaluate_model(
     }
     evaluated = 0
     for case in cases:
-        scan, reference = case.read()
-        role = roles.get(content_hash(scan), "new")
-        if held_out_only and role != "held out":
+        try:
+            scan, reference = case.read()
+            role = roles.get(content_hash(scan), "new")
+            if held_out_only and role != "held out":
+                continue
+            result = finish(segment(scan, model, device))
+        except ScanError as error:
+            if faults is None:
+                raise
+            faults.append(Finding.fault(case.name, error))
             continue
         evaluated += 1
-        result = finish(segment(scan, model, device))
         scores = compare_masks(result.mask_kji, reference.hu_kji, scan.spacing_kji_mm)
         yield CaseScores(case.name, role, scores, result.provenance["seconds"])
+    if not evaluated and faults:
+        raise TrainingError(f"There is no case to evaluate; {faults[0]}")
     if not evaluated:
         raise TrainingError(
             f"None of the {len(cases)} cases is among the {len(lineage.held_out)} that {model.card.name} holds out."

@@ -161,12 +161,14 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
         *,
         heldOutOnly: bool,
         only: Collection[str] | None = None,
+        faults: list[Finding] | None = None,
         deviceName: str = "auto",
     ) -> Generator[Progress, None, list]:
         """The scores of a model on every case, or on those that it holds out, in a thread that touches no MRML.
 
         Args:
             only: names of cases, None for all.
+            faults: takes the cases that cannot be used; without it the first one ends all.
         """
 
         def begin() -> object:
@@ -176,16 +178,17 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
             from LiverUNetTrainLib.layouts import find_cases
 
             cases = [case for case in find_cases(folders) if only is None or case.name in only]
-            return evaluate_model(find_model(modelName), cases, choose_device(deviceName), held_out_only=heldOutOnly)
+            model, device = find_model(modelName), choose_device(deviceName)
+            return evaluate_model(model, cases, device, held_out_only=heldOutOnly, faults=faults)
 
         work = yield from in_background("Loading the model", begin)
         return (yield from _each("Evaluating case", work))
 
     def evaluateAllSteps(
-        self, modelNames: Sequence[str], folders: Sequence[Path], *, heldOutOnly: bool
+        self, modelNames: Sequence[str], folders: Sequence[Path], *, heldOutOnly: bool, faults: list[Finding]
     ) -> Generator[Progress, None, list[list]]:
         """The scores of several models on the same cases: those that the first one holds out, or all."""
-        found = [(yield from self.evaluateSteps(modelNames[0], folders, heldOutOnly=heldOutOnly))]
+        found = [(yield from self.evaluateSteps(modelNames[0], folders, heldOutOnly=heldOutOnly, faults=faults))]
         names = {case.case for case in found[0]}
         for name in modelNames[1:]:
             scores = yield from self.evaluateSteps(name, folders, heldOutOnly=False, only=names)

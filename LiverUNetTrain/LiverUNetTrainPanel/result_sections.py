@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 from LiverUNetLib.errors import LiverUNetError
 from LiverUNetLib.model import LiverModel, list_models
 from LiverUNetPanel.buttons import enableOrSayWhy
+from LiverUNetTrainLib.dataset import Finding
 
 from .rows import showRows
 
@@ -52,12 +53,13 @@ class EvaluateSection:
         models = [self._ui.evaluateModelSelector.currentText]
         if self._ui.compareSelector.currentIndex > 0:
             models.append(self._ui.compareSelector.currentText)
+        faults: list[Finding] = []
         steps = self._panel.logic.evaluateAllSteps(
-            models, self._panel.data.folders(), heldOutOnly=self._ui.heldOutCheck.checked
+            models, self._panel.data.folders(), heldOutOnly=self._ui.heldOutCheck.checked, faults=faults
         )
-        self._panel.start(steps, lambda found: self._onEvaluated(models, found))
+        self._panel.start(steps, lambda found: self._onEvaluated(models, found, faults))
 
-    def _onEvaluated(self, models: list[str], found: list[list]) -> None:
+    def _onEvaluated(self, models: list[str], found: list[list], faults: list[Finding]) -> None:
         self._model = models[0]
         self._scores = sorted(found[0], key=lambda case: case.scores.dice)
         others = {case.case: f"{case.scores.dice:.4f}" for case in found[1]} if len(found) > 1 else {}
@@ -75,7 +77,8 @@ class EvaluateSection:
         showRows(self._ui.scoreTable, rows)
         self._panel.logic.showScores(models[0], self._scores)
         mean = sum(case.scores.dice for case in self._scores) / len(self._scores)
-        self._panel.say(_("{count} cases, mean Dice {dice:.4f}.").format(count=len(self._scores), dice=mean))
+        words = _("{count} cases, mean Dice {dice:.4f}.").format(count=len(self._scores), dice=mean)
+        self._panel.say(" ".join([words, *map(str, faults)]))
         self._ui.comparisonLabel.text = self._comparison(models, found)
 
     def _comparison(self, models: list[str], found: list[list]) -> str:

@@ -11,6 +11,7 @@ import pytest
 from LiverUNetLib.errors import TrainingError
 from LiverUNetTrainLib.detached import launch, resume, state_of
 from LiverUNetTrainLib.occupancy import claimed, is_occupied
+from LiverUNetTrainLib.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -114,6 +115,18 @@ def test_a_run_that_cannot_go_on_says_why_and_not_that_it_was_stopped(start, run
     state = state_of(run)
     assert state.phase == "died"
     assert "its training differ from what is asked for now" in state.words
+
+
+def test_a_run_that_another_panel_has_just_launched_is_starting_and_not_dead(run):
+    run.mkdir()
+    RunFolder(run).write_order(["train"])
+    (run / "errors.txt").touch()
+    assert state_of(run).phase == "starting"
+    (run / "errors.txt").write_text("No module named torch\n")
+    assert state_of(run).words == "No module named torch"
+    (run / "errors.txt").write_text("")
+    os.utime(run / "order.json", (0, 0))
+    assert state_of(run).phase == "died"
 
 
 def test_a_folder_in_which_nothing_was_begun_is_no_dead_run(run):

@@ -6,19 +6,23 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from LiverUNetLib.errors import TrainingError
 
-from .occupancy import is_occupied
+from .occupancy import LOCK, is_occupied
 from .run_folder import EpochLog, RunFolder
 
 __all__ = ["RunState", "launch", "resume", "state_of"]
 
 OUTPUT, ERRORS = "output.txt", "errors.txt"
 RESUME = "--resume"
+WITHOUT_A_WORD = "it ended without a word; it was killed, or the machine was switched off"
+# Importing takes seconds, on a slow disk many; whoever takes longer is taken for dead until it works.
+LONGEST_START_SECONDS = 60
 # A warning of Python: its place and kind, and indented below it the line of code. It ends nothing.
 WARNING = re.compile(r"^\S.*:\d+: \w*Warning: .*\n?(?:[ \t]+.*\n?)?", re.MULTILINE)
 
@@ -78,8 +82,7 @@ def state_of(run: Path, process: subprocess.Popen | None = None) -> RunState:
     """How a run is, whoever started it.
 
     Args:
-        process: what `launch` gave, if it was started from here: it is reaped, and one that has not
-            come as far as its folder is not taken for dead.
+        process: what `launch` gave, if it was started from here: it is reaped.
 
     Raises:
         TrainingError: the folder is gone, or its files are damaged.
@@ -93,22 +96,29 @@ def state_of(run: Path, process: subprocess.Popen | None = None) -> RunState:
         return RunState("running", history, epochs)
     if not folder.exists() and not (run / ERRORS).exists():
         return RunState("none")
-    if process is not None and process.poll() is None:
+    if process.poll() is None if process else _begins(run):
         return RunState("starting", history, epochs)
     end = folder.end()
     if end:
         return RunState("stopped" if end["interrupted"] else "finished", history, epochs, end["words"])
-    return RunState("died", history, epochs, _last_sentence(run))
+    return RunState("died", history, epochs, _last_sentence(run) or WITHOUT_A_WORD)
+
+
+def _begins(run: Path) -> bool:
+    """Whether somebody has launched a process a moment ago that has not come as far as its folder."""
+    launched, claim = RunFolder(run).ordered_at(), run / LOCK
+    claimed = claim.exists() and claim.stat().st_mtime >= launched
+    return not claimed and not _last_sentence(run) and time.time() - launched < LONGEST_START_SECONDS
 
 
 def _last_sentence(run: Path) -> str:
-    """The last line that the process has written on stderr."""
+    """The last line that the process has written on stderr, warnings aside; empty if there is none."""
     try:
         text = (run / ERRORS).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         text = ""
     lines = [line.strip() for line in WARNING.sub("", text).splitlines() if line.strip()]
-    return lines[-1] if lines else "it ended without a word; it was killed, or the machine was switched off"
+    return lines[-1] if lines else ""
 
 
 def _environment() -> Mapping[str, str]:

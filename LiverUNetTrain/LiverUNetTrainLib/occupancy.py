@@ -14,7 +14,7 @@ from typing import TextIO
 
 from LiverUNetLib.errors import TrainingError
 
-__all__ = ["claimed", "is_occupied"]
+__all__ = ["LOCK", "claimed", "is_occupied"]
 
 LOCK = "running"
 # Whoever only asks holds the lock for an instant; that must not turn away who really comes.

@@ -63,6 +63,10 @@ class RunFolder:
 
     path: Path
 
+    @property
+    def _order(self) -> Path:
+        return self.path / "order.json"
+
     def exists(self) -> bool:
         """Whether a run was begun here."""
         return (self.path / "settings.json").exists()
@@ -102,7 +106,7 @@ class RunFolder:
 
     def write_order(self, arguments: Sequence[str]) -> None:
         """Keep the arguments that the training is launched with."""
-        write_json(self.path / "order.json", {"schema_version": SCHEMA_VERSION, "arguments": list(arguments)})
+        write_json(self._order, {"schema_version": SCHEMA_VERSION, "arguments": list(arguments)})
 
     def order(self) -> list[str]:
         """The arguments of the launch.
@@ -110,10 +114,13 @@ class RunFolder:
         Raises:
             TrainingError: the training was started on the command line.
         """
-        path = self.path / "order.json"
-        if not path.exists():
+        if not self._order.exists():
             raise TrainingError(f"{self.path} was started on the command line; go on there, by --resume.")
-        return read_json(path, TrainingError)["arguments"]
+        return read_json(self._order, TrainingError)["arguments"]
+
+    def ordered_at(self) -> float:
+        """When it was launched, in seconds since 1970; 0 if it was started on the command line."""
+        return self._order.stat().st_mtime if self._order.exists() else 0.0
 
     def keep(self, checkpoint: dict[str, Any], history: Sequence[EpochLog], best: dict[str, Any] | None) -> None:
         """Keep the best weights if they are new, the checkpoint, the log: a kill between them loses nothing."""

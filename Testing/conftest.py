@@ -64,7 +64,7 @@ def threshold_model(tmp_path_factory) -> LiverModel:
     state[f"{up}.weight"][:2, 0, 0, 0] = -5 / width
     state[f"{head}.weight"][:] = 1
     state[f"{head}.bias"][:] = 5
-    card = ModelCard("threshold", "1", "Thresholds HU", "Apache-2.0", network_spec, spec)
+    card = ModelCard("threshold", "1", "Thresholds HU", "Apache-2.0", network_spec, spec, threshold=0.5)
     return save_model(tmp_path_factory.mktemp("models") / "threshold", card, state, "For tests.\n")
 
 

@@ -159,13 +159,13 @@ def test_a_case_that_cannot_be_used_does_not_lose_the_scores_of_the_others(pairs
     command = ["evaluate", str(pairs), "--model", str(threshold_model.folder), "--csv", str(table), "--record"]
     assert main(command) == 1
     told = capsys.readouterr()
-    assert "nothing was recorded:\npatient1: left out: " in told.err
+    assert "so the scores were not recorded:\npatient1: left out: " in told.err
     assert "patient3" in told.out
     assert "patient3" in table.read_text()
     for path in pairs.glob("*_liver.nii.gz"):
         path.write_bytes(b"damaged")
     assert main(command) == 1
-    assert "There is no case to evaluate; patient0: left out: " in capsys.readouterr().err
+    assert "There is no case to evaluate.\npatient0: left out: " in capsys.readouterr().err
 
 
 def test_evaluating_the_held_out_cases_of_a_model_without_any_says_so(pairs, threshold_model, capsys):

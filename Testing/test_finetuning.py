@@ -10,7 +10,7 @@ import torch
 from helpers import NETWORK, SETTINGS, write_pair
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.geometry import PreprocessingSpec
-from LiverUNetLib.model import open_model
+from LiverUNetLib.model import Lineage, open_model
 from LiverUNetTrainLib.cache import open_cache, prepare
 from LiverUNetTrainLib.cli import main
 from LiverUNetTrainLib.dataset import split_by_patient
@@ -50,6 +50,21 @@ def test_new_cases_are_split_and_old_ones_keep_their_part(a_model, a_grown_cache
     assert new.startswith("new")
     assert old in lineage.validation
     assert split_for_finetuning(a_grown_cache, a_model, held_out=["new0"])[0].held_out == ("new0", "patient3")
+
+
+def test_who_has_validated_goes_on_to_when_a_new_case_does_and_never_alone(a_model, a_grown_cache):
+    (old,) = a_model.card.lineage.validation
+    masks = [replace(case, mask_hash="other") if case.name == old else case for case in a_grown_cache.cases]
+    assert old in split_for_finetuning(replace(a_grown_cache, cases=tuple(masks)), a_model)[0].validation
+    one_new = [case for case in a_grown_cache.cases if case.name not in ("new1", "new2")]
+    split, _ = split_for_finetuning(replace(a_grown_cache, cases=tuple(one_new)), a_model)
+    assert "new0" in split.training
+    assert split.validation == ()
+
+
+def test_what_binds_most_is_what_a_case_is_to_a_model():
+    lineage = Lineage({"a": "1", "b": "2"}, {"a": "1", "c": "3"}, {"b": "2"})
+    assert lineage.roles() == {"1": "training", "2": "held out", "3": "validation"}
 
 
 def test_a_case_that_was_corrected_again_is_learned_from_again(a_model, a_cache):

@@ -80,7 +80,7 @@ def test_cost_is_reckoned_from_a_few_steps(cpu):
     assert one.total_seconds == pytest.approx(10 * one.epoch_seconds)
     assert one.epoch_seconds > 0
     validating = finish(estimate_training(40, spec, settings, cpu, canvas_px=32, validated=10_000))
-    assert validating.total_seconds > 11 * validating.epoch_seconds
+    assert validating.total_seconds > 2 * one.total_seconds
     larger = finish(estimate_training(40, spec, replace(settings, batch_size=8), cpu, canvas_px=64))
     assert larger.memory_gib > 4 * one.memory_gib
     assert "s an epoch" in one.words()

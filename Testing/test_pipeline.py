@@ -77,6 +77,7 @@ def test_what_is_small_and_doubtful_is_no_liver(radius_px, off_hu, found, thresh
     hu = np.where(distance < radius_px, LIVER + off_hu, fat).astype(np.int16)
     result = finish(segment(CTVolume(hu, axial_affine((4.0, 4.0, 4.0), shape[::-1])), threshold_model, cpu))
     assert bool(result.mask_kji.any()) == found
+    assert found or "too doubtful: less than 200 ml" in result.warnings[0]
 
 
 def test_a_liver_cut_off_by_the_scan_has_a_lower_bound_and_says_where(threshold_model, cpu):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from .environment import Device
 from .geometry import Canvas, PreprocessingSpec, context_indices
-from .postprocessing import largest_component
+from .model import THRESHOLD
+from .postprocessing import without_other_components
 from .steps import in_background
 from .views import VIEWS, assemble, cut, isotropic, usable_views
 
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["BATCH_SIZE", "predict", "predict_volume"]
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
-THRESHOLD = 0.5
 # Of the largest section of the liver; a dome or tip that just touches the end of the scan has less.
 CUT_SHARE = 0.2
 # Fixed for each kind of device, so that a scan gives the same mask on every run.
@@ -44,18 +46,18 @@ def predict_volume(
     Returns:
         The probability of liver, float32, shape of the image.
     """
-    views, cube = usable_views(spec.views, slice_mm), image
-    if views != ("axial",):
-        cube = yield from _aside(lambda: isotropic(image, slice_mm, spec.pixel_mm), (0, 0))
-    lengths = {view: len(image) if view == "axial" else cube.shape[VIEWS[view][0]] for view in views}
+    views, cube = usable_views(spec.views, slice_mm), None
+    lengths = {view: image.shape[VIEWS[view][0]] for view in views}
     total, before = sum(lengths.values()), 0
     probability = np.zeros(image.shape, dtype=np.float32)
     for view in views:
+        if view != "axial" and cube is None:
+            cube = yield from _aside(partial(isotropic, image, slice_mm, spec.pixel_mm), (before, total))
         slices, mm = (image, slice_mm) if view == "axial" else (cut(cube, view), spec.pixel_mm)
         size = slices.shape[1:]
         canvas = Canvas.around((size[0] / 2, size[1] / 2), tuple(-(-length // multiple) * multiple for length in size))
         context = context_indices(len(slices), mm, spec.context_mm)
-        cropped = yield from _aside(lambda: canvas.crop(slices, fill=-1.0), (before, total))  # noqa: B023 - now
+        cropped = yield from _aside(partial(canvas.crop, slices, fill=-1.0), (before, total))
         steps = predict(network, cropped, context, device)
         while True:
             try:
@@ -64,10 +66,10 @@ def predict_volume(
                 found = end.value
                 break
         before += lengths[view]
-        found = yield from _aside(lambda: canvas.paste(found, size, fill=0.0), (before, total))  # noqa: B023 - now
+        found = yield from _aside(partial(canvas.paste, found, size, fill=0.0), (before, total))
         if view != "axial":
-            found = yield from _aside(lambda: assemble(found, view, len(image)), (before, total))  # noqa: B023 - now
-        elif len(views) > 1 and _ends_inside_the_liver(found):
+            found = yield from _aside(partial(assemble, found, view, len(image)), (before, total))
+        elif len(views) > 1 and (yield from _aside(partial(_ends_inside_the_liver, found), (before, total))):
             return found
         probability += found / len(views)
     return probability
@@ -75,11 +77,12 @@ def predict_volume(
 
 def _ends_inside_the_liver(probability: np.ndarray) -> bool:
     """Whether the largest part of what was found fills the first or the last slice as it does others."""
-    pixels = np.count_nonzero(largest_component(probability > THRESHOLD), axis=(1, 2))
+    liver = without_other_components(probability, THRESHOLD) > THRESHOLD
+    pixels = np.count_nonzero(liver, axis=(1, 2))
     return bool(max(pixels[0], pixels[-1]) > CUT_SHARE * pixels.max())
 
 
-def _aside(work: Callable[[], np.ndarray], counts: tuple[int, int]) -> Generator[tuple[int, int], None, np.ndarray]:
+def _aside(work: Callable[[], T], counts: tuple[int, int]) -> Generator[tuple[int, int], None, T]:
     """Do in a thread what would hold an event loop too long, and yield the counts meanwhile."""
     steps = in_background("predict", work)
     while True:

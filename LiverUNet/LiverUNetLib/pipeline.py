@@ -30,10 +30,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Segmentation", "segment"]
 
-# Less than this is noise, not the tip of a liver; and so is less than the second, where the probability above the
-# threshold has a mean below the third. Of slivers at the end of a scan it was 0.87 and more, of what was found where
-# there is no liver 0.71 and less.
-MINIMUM_LIVER_ML, MINIMUM_DOUBTFUL_ML, DOUBTFUL_PROBABILITY = 1.0, 200.0, 0.8
+# Less than this is noise, not the tip of a liver.
+MINIMUM_LIVER_ML = 1.0
+# What is found where there is no liver is small, and its mean probability was at most 0.71 in all scans tried; that of
+# slivers of a liver at the end of a scan at least 0.87.
+MINIMUM_DOUBTFUL_ML = 200.0
+DOUBTFUL_PROBABILITY = 0.8
 # Below these a model lacks the context that it was trained with.
 FEWEST_SLICES = 4
 THINNEST_STACK_MM = 40.0
@@ -106,7 +108,8 @@ def segment(
     liver = without_other_components(probability, model.card.threshold)
     yield Progress("Restoring", 0, total)
     mask = yield from _restore_mask(liver, grid, model.card.threshold)
-    mask = yield from _tidied(mask, volume.voxel_ml, _minimum_ml(liver[liver > model.card.threshold]))
+    doubtful = _doubtful(liver[liver > model.card.threshold])
+    mask, found_ml = yield from _tidied(mask, volume.voxel_ml, MINIMUM_DOUBTFUL_ML if doubtful else MINIMUM_LIVER_ML)
     probability_kji = (yield from _restore_probability(probability, grid)) if with_probability else None
 
     measurement = measure(mask, grid.canonical(volume.hu_kji), grid.canonical_spacing_mm, volume.voxel_ml)
@@ -117,7 +120,7 @@ def segment(
         mask_kji=mask_kji,
         probability_kji=probability_kji,
         measurement=measurement,
-        warnings=(*filter(None, [device.note]), *_cautions(volume, grid), *_findings(measurement)),
+        warnings=(*filter(None, [device.note]), *_cautions(volume, grid), *_findings(measurement, found_ml)),
         provenance={
             "scan": volume.name,
             "model": model.card.name,
@@ -166,25 +169,30 @@ def _restore_probability(probability: np.ndarray, grid: ModelGrid) -> Generator[
     return np.ascontiguousarray(grid.original(restored))
 
 
-def _minimum_ml(probability: np.ndarray) -> float:
-    """Below which volume what was found with these probabilities is no liver."""
-    doubtful = probability.size and probability.mean() < DOUBTFUL_PROBABILITY
-    return MINIMUM_DOUBTFUL_ML if doubtful else MINIMUM_LIVER_ML
+def _doubtful(probability: np.ndarray) -> bool:
+    """Whether what was found with these probabilities is a liver only if it is large."""
+    return bool(probability.size) and float(probability.mean()) < DOUBTFUL_PROBABILITY
 
 
-def _tidied(mask: np.ndarray, voxel_ml: float, minimum_ml: float) -> Generator[Progress, None, np.ndarray]:
-    """One component without holes; nothing if it is too small. Works in place, in the mask's box alone."""
+def _tidied(
+    mask: np.ndarray, voxel_ml: float, minimum_ml: float
+) -> Generator[Progress, None, tuple[np.ndarray, float]]:
+    """One component without holes, and its volume; nothing is left in the mask if that is too small.
+
+    Works in place, in the mask's box alone.
+    """
     box = bounding_box(mask)
     yield Progress("Tidying", 0, 3)
     if box is None:
-        return mask
+        return mask, 0.0
     liver = largest_component(mask[box])
     yield Progress("Tidying", 1, 3)
     liver = fill_holes(liver)
     yield Progress("Tidying", 2, 3)
-    mask[box] = liver if liver.sum() * voxel_ml >= minimum_ml else False
+    found_ml = float(liver.sum()) * voxel_ml
+    mask[box] = liver if found_ml >= minimum_ml else False
     yield Progress("Tidying", 3, 3)
-    return mask
+    return mask, found_ml
 
 
 def _cautions(volume: CTVolume, grid: ModelGrid) -> list[str]:
@@ -215,8 +223,13 @@ def _largest_cosines(affine: np.ndarray) -> np.ndarray:
     return np.abs(directions).max(axis=1)
 
 
-def _findings(measurement: Measurement) -> list[str]:
-    """What about the result asks for care."""
+def _findings(measurement: Measurement, found_ml: float) -> list[str]:
+    """What about the result asks for care; `found_ml` is the volume before what is too small was taken out."""
+    if measurement.volume_ml == 0 and found_ml >= MINIMUM_LIVER_ML:
+        return [
+            f"No liver was found; the mask is empty. What looked most like one, {found_ml:.0f} ml, is too doubtful: "
+            f"less than {MINIMUM_DOUBTFUL_ML:.0f} ml with a mean probability below {DOUBTFUL_PROBABILITY:g}."
+        ]
     if measurement.volume_ml == 0:
         return ["No liver was found; the mask is empty."]
     if measurement.cut_off:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-__all__ = ["VIEWS", "assemble", "cut", "isotropic", "usable_views"]
+__all__ = ["THICKEST_SLICE_MM", "VIEWS", "assemble", "cut", "isotropic", "usable_views"]
 
 # Which axes of the model grid (slices, rows, columns) become slices, rows and columns of a view.
 VIEWS = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}

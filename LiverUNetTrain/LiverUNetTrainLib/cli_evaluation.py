@@ -74,7 +74,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.csv:
         write_csv(options.csv, cases)
     if faults:
-        raise TrainingError("\n".join(["These cases were left out, and nothing was recorded:", *map(str, faults)]))
+        words = "Not all cases could be used" + (", so the scores were not recorded:" if options.record else ":")
+        raise TrainingError("\n".join([words, *map(str, faults)]))
     if options.record:
         record_scores(model, cases, command)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from LiverUNetLib.errors import TrainingError
 
-from .occupancy import LOCK, is_occupied
+from .occupancy import claimed_at, is_occupied
 from .run_folder import EpochLog, RunFolder
 
 __all__ = ["RunState", "launch", "resume", "state_of"]
@@ -22,7 +22,7 @@ OUTPUT, ERRORS = "output.txt", "errors.txt"
 RESUME = "--resume"
 WITHOUT_A_WORD = "it ended without a word; it was killed, or the machine was switched off"
 # Importing takes seconds, on a slow disk many; whoever takes longer is taken for dead until it works.
-LONGEST_START_SECONDS = 60
+LONGEST_START_SECONDS = 30
 # A warning of Python: its place and kind, and indented below it the line of code. It ends nothing.
 WARNING = re.compile(r"^\S.*:\d+: \w*Warning: .*\n?(?:[ \t]+.*\n?)?", re.MULTILINE)
 
@@ -57,16 +57,17 @@ def launch(arguments: Sequence[str], run: Path, *, python: str = sys.executable)
     run.mkdir(parents=True, exist_ok=True)
     folder = RunFolder(run)
     folder.forget_end()
-    folder.write_order([str(word) for word in arguments if word != RESUME])
     command = [python, "-m", "LiverUNetTrainLib", *map(str, arguments)]
     detached = {"creationflags": 0x00000008 | 0x00000200} if os.name == "nt" else {"start_new_session": True}
     try:
         with (run / OUTPUT).open("a") as output, (run / ERRORS).open("w") as errors:
-            return subprocess.Popen(  # noqa: S603 - our own module
+            process = subprocess.Popen(  # noqa: S603 - our own module
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=_environment(), **detached
             )
     except OSError as error:
         raise TrainingError(f"The training could not be started with {python} ({error.strerror}).") from error
+    folder.write_order([str(word) for word in arguments if word != RESUME])
+    return process
 
 
 def resume(run: Path, *, python: str = sys.executable) -> subprocess.Popen:
@@ -106,9 +107,8 @@ def state_of(run: Path, process: subprocess.Popen | None = None) -> RunState:
 
 def _begins(run: Path) -> bool:
     """Whether somebody has launched a process a moment ago that has not come as far as its folder."""
-    launched, claim = RunFolder(run).ordered_at(), run / LOCK
-    claimed = claim.exists() and claim.stat().st_mtime >= launched
-    return not claimed and not _last_sentence(run) and time.time() - launched < LONGEST_START_SECONDS
+    launched = RunFolder(run).ordered_at()
+    return claimed_at(run) < launched and time.time() - launched < LONGEST_START_SECONDS
 
 
 def _last_sentence(run: Path) -> str:

@@ -40,7 +40,7 @@ ACTIVATION_COPIES = 3
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds for an epoch and for the whole training, validation included, and memory in GiB beside Python's own."""
+    """Seconds for an epoch, its share of validation included, and for all; memory in GiB beside Python's own."""
 
     epoch_seconds: float
     total_seconds: float
@@ -138,9 +138,9 @@ def estimate_training(
         steps.append(stepped - started)
         looks.append(time.perf_counter() - stepped)
     step, look = (float(np.median(seconds[WARM_STEPS:])) for seconds in (steps, looks))
-    epoch = step * math.ceil(slices / settings.batch_size)
     validation = look * validated / settings.batch_size * math.ceil(settings.epochs / settings.validate_every)
-    return Cost(epoch, epoch * settings.epochs + validation, memory)
+    epoch = step * math.ceil(slices / settings.batch_size) + validation / settings.epochs
+    return Cost(epoch, epoch * settings.epochs, memory)
 
 
 def _memory_gib(network: torch.nn.Module, shape: tuple[int, ...]) -> float:

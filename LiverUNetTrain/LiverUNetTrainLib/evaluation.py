@@ -127,17 +127,7 @@ def evaluate_model(
         ScanError: a case cannot be read or its mask lies on another grid, and there is no list for it.
         TrainingError: there is no case to evaluate.
     """
-    lineage = model.card.lineage
-    roles = {
-        hash_: role
-        for role, hashes in (
-            ("training", lineage.training),
-            ("validation", lineage.validation),
-            ("held out", lineage.held_out),
-        )
-        for hash_ in hashes.values()
-    }
-    evaluated = 0
+    roles, evaluated = model.card.lineage.roles(), 0
     for case in cases:
         try:
             scan, reference = case.read()
@@ -153,12 +143,12 @@ def evaluate_model(
         evaluated += 1
         scores = compare_masks(result.mask_kji, reference.hu_kji, scan.spacing_kji_mm)
         yield CaseScores(case.name, role, scores, result.provenance["seconds"])
-    if not evaluated and faults:
-        raise TrainingError(f"There is no case to evaluate; {faults[0]}")
     if not evaluated:
-        raise TrainingError(
-            f"None of the {len(cases)} cases is among the {len(lineage.held_out)} that {model.card.name} holds out."
-        )
+        words = "There is no case to evaluate."
+        if held_out_only:
+            count = len(model.card.lineage.held_out)
+            words = f"None of the {len(cases)} cases is among the {count} that {model.card.name} holds out."
+        raise TrainingError("\n".join([words, *map(str, faults or [])]))
 
 
 def evaluate_predictions(predictions: Path, references: Path) -> Iterator[CaseScores]:

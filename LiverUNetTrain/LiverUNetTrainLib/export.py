@@ -11,6 +11,7 @@ from LiverUNetLib.files import from_json
 from LiverUNetLib.geometry import PreprocessingSpec
 from LiverUNetLib.model import PERMISSIVE_LICENSES, Lineage, LiverModel, ModelCard, save_model
 from LiverUNetLib.network import NetworkSpec
+from LiverUNetLib.views import THICKEST_SLICE_MM
 
 from .evaluation import CaseScores, summarise
 from .run_folder import RunFolder
@@ -62,7 +63,7 @@ def export_run(run: Path, folder: Path, statement: Statement, *, weights: str = 
         network=from_json(NetworkSpec, settings["network"]),
         preprocessing=from_json(PreprocessingSpec, settings["preprocessing"]),
         lineage=_lineage(settings),
-        training=settings["training"] | {"weights": weights},
+        training=settings["training"] | {"weights": weights, "validated": list(settings["split"]["validation"])},
     )
     return save_model(folder, card, RunFolder(run).weights(weights), _readme(card))
 
@@ -103,7 +104,7 @@ def _readme(card: ModelCard) -> str:
         f"Liver is where the probability exceeds {card.threshold:g}.",
         "## Data\n\n"
         f"Trained on {len(lineage.training)} patients: {', '.join(lineage.training)}.\n\n"
-        f"{_validated(training['weights'], list(lineage.validation))}\n\n"
+        f"{_validated(training['weights'], training.get('validated', list(lineage.validation)))}\n\n"
         f"Held out of everything: {', '.join(lineage.held_out) or 'none'}. "
         "Their content hashes are in `configs/metadata.json`.",
         "## Training\n\n"
@@ -119,7 +120,7 @@ def _readme(card: ModelCard) -> str:
 
 def _validated(weights: str, patients: Sequence[str]) -> str:
     if not patients:
-        return "Nobody validated."
+        return "Nobody validated; the weights are those of the last epoch."
     others = "another one" if len(patients) == 1 else f"{len(patients)} others"
     return f"{CHOICES[weights]} {others}: {', '.join(patients)}."
 
@@ -136,8 +137,8 @@ def _average(views: Sequence[str]) -> str:
     if len(views) == 1:
         return ""
     return (
-        f"; the probabilities of the {len(views)} views are averaged, but where a scan ends inside the liver the "
-        f"{views[0]} view alone counts"
+        f"; the probabilities of the {len(views)} views are averaged, but where a scan ends inside the liver, or its "
+        f"slices are more than {THICKEST_SLICE_MM:g} mm apart, the {views[0]} view alone counts"
     )
 
 

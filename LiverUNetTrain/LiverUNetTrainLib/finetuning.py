@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,6 @@ __all__ = ["Verdict", "compare_before_after", "judge", "split_for_finetuning"]
 
 logger = logging.getLogger(__name__)
 
-# Those of a lineage; what a model holds out stays held out, whatever else a descendant has seen.
-PARTS = ("training", "validation", "held_out")
 # A mean Dice that falls by less than this is rounding.
 SMALLEST_LOSS = 0.0005
 
@@ -36,7 +35,9 @@ def split_for_finetuning(
 ) -> tuple[Split, tuple[str, ...]]:
     """Split new cases by patient; old ones keep the part that the parent's lineage gave them, by content.
 
-    A case whose mask was corrected since the parent learned from it trains as if it were new.
+    A case whose mask was corrected since the parent trained on it is learned from as if it were new. The
+    parent's validation patients join those drawn from the new ones; alone they would choose the
+    epoch that has learned least, and then nobody validates.
 
     Returns:
         The split, and which of its training cases the parent has learned from: they are replayed.
@@ -45,20 +46,21 @@ def split_for_finetuning(
         TrainingError: there is nothing to learn from, or a case that the parent knows is to be held out.
     """
     lineage = parent.card.lineage
-    parts = {hash_: part for part in PARTS for hash_ in getattr(lineage, part).values()}
+    parts = lineage.roles()
     asked, names = set(held_out), {case.name for case in cache.cases}
     if asked - names:
         raise TrainingError(f"Cannot hold out {', '.join(sorted(asked - names))}: there is no such case.")
-    found: dict[str, list[str]] = {"new": [], "corrected": [], **{part: [] for part in PARTS}}
+    found = defaultdict(list)
     for case in cache.cases:
         part = parts.get(case.content_hash, "new")
-        if part in ("training", "validation") and case.name in asked:
-            raise TrainingError(f"Cannot hold out {case.name}: {parent.card.name} has learned from it already.")
         if case.name in asked:
-            part = "held_out"
-        elif part != "held_out" and lineage.masks.get(case.content_hash, case.mask_hash) != case.mask_hash:
+            part = "held out" if part in ("new", "held out") else "learned"
+        elif part == "training" and lineage.masks.get(case.content_hash, case.mask_hash) != case.mask_hash:
             part = "corrected"
         found[part].append(case.name)
+    if found["learned"]:
+        learned = ", ".join(sorted(found["learned"]))
+        raise TrainingError(f"Cannot hold out {learned}: {parent.card.name} has learned from it already.")
     if not found["new"] and not found["corrected"]:
         raise TrainingError(
             f"There is nothing new for {parent.card.name} to learn from: all {len(names)} cases are known or held out."
@@ -67,8 +69,8 @@ def split_for_finetuning(
     old = tuple(sorted(found["training"]))
     split = Split(
         training=(*drawn.training, *found["corrected"], *old),
-        validation=(*drawn.validation, *sorted(found["validation"])),
-        held_out=tuple(sorted(found["held_out"])),
+        validation=(*drawn.validation, *sorted(found["validation"])) if drawn.validation else (),
+        held_out=tuple(sorted(found["held out"])),
     )
     return split, old
 

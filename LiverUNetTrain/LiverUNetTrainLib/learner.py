@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from LiverUNetLib.environment import Device
 from LiverUNetLib.geometry import PreprocessingSpec
 from LiverUNetLib.inference import predict_volume
+from LiverUNetLib.model import THRESHOLD
 from LiverUNetLib.steps import finish
 
 from .cache import CachedCase
@@ -27,7 +28,8 @@ __all__ = ["LOSSES", "Agreement", "Learner", "NotFiniteError"]
 
 logger = logging.getLogger(__name__)
 
-THRESHOLD = 0.5
+# A pixel of a mask is liver if half of it is.
+HALF = 0.5
 # By the names that the settings use; the first one is the standard.
 LOSSES = {"dice+cross-entropy": DiceCELoss, "dice": DiceLoss, "dice+focal": DiceFocalLoss}
 
@@ -75,8 +77,8 @@ class Learner:
         self._device, self._gradient_norm, self._world = device, gradient_norm, world or World()
         self._network = network.to(device.name, memory_format=torch.channels_last)
         self.averaged = AveragedModel(self._network, avg_fn=_moving_average(ema_decay), use_buffers=True)
-        self._start_share, self._mixture = start_share, copy.deepcopy(self._network)
-        self._start = [parameter.detach().clone() for parameter in self._network.parameters()]
+        self._start_share = start_share
+        self._start, self._mixture = (copy.deepcopy(self._network) for _ in range(2)) if start_share else (None, None)
         self._optimizer = torch.optim.AdamW(self._network.parameters(), lr=learning_rate, weight_decay=weight_decay)
         self._scaler = torch.amp.GradScaler(device.kind, enabled=device.dtype == "float16")
         self._loss = LOSSES[loss](sigmoid=True, batch=True)
@@ -123,7 +125,7 @@ class Learner:
         steps = predict_volume(self.averaged.module, image, case.slice_mm, spec, self._device, multiple=multiple)
         probability = torch.from_numpy(finish(steps))
         loss = self._loss(torch.logit(probability, 1e-6)[:, None], mask[:, None]).item()
-        return _agreement(loss, probability > THRESHOLD, mask > THRESHOLD), probability.numpy()
+        return _agreement(loss, probability > THRESHOLD, mask > HALF), probability.numpy()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes from step to step."""
@@ -153,14 +155,16 @@ class Learner:
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._gradient_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        self.averaged.update_parameters(self._mixed() if self._start_share else self._network)
-        return _agreement(total, torch.cat(logits) > 0, mask > THRESHOLD)
+        self.averaged.update_parameters(self._mixed())
+        return _agreement(total, torch.cat(logits) > 0, mask > HALF)
 
     def _mixed(self) -> nn.Module:
         """The network with a share of its weights those of the beginning; the statistics of its norms are its own."""
+        if self._mixture is None:
+            return self._network
         self._mixture.load_state_dict(self._network.state_dict())
         with torch.no_grad():
-            for weight, start in zip(self._mixture.parameters(), self._start, strict=True):
+            for weight, start in zip(self._mixture.parameters(), self._start.parameters(), strict=True):
                 weight.lerp_(start, self._start_share)
         return self._mixture
 

@@ -14,7 +14,7 @@ from typing import TextIO
 
 from LiverUNetLib.errors import TrainingError
 
-__all__ = ["LOCK", "claimed", "is_occupied"]
+__all__ = ["claimed", "claimed_at", "is_occupied"]
 
 LOCK = "running"
 # Whoever only asks holds the lock for an instant; that must not turn away who really comes.
@@ -46,6 +46,12 @@ def claimed(folder: Path) -> Iterator[None]:
             yield
         finally:
             _unlock(file)
+
+
+def claimed_at(folder: Path) -> float:
+    """When a process last began to work in `folder`, in seconds since 1970; 0 if none has."""
+    path = folder / LOCK
+    return path.stat().st_mtime if path.exists() else 0.0
 
 
 def is_occupied(folder: Path) -> bool:

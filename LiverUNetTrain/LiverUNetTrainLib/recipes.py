@@ -95,8 +95,8 @@ NOTEBOOK = Recipe(
     ),
 )
 
-# A model that exists learns from a few new cases: small steps, most of what is shown known to it, half of its weights
-# kept, and an early end when nothing gets better.
+# A model that exists learns from a few new cases: small steps, most of what is shown known to it, the mean of its
+# weights before and after, and an early end when nothing gets better.
 FINE_TUNING = Recipe(
     settings=TrainingSettings(
         epochs=12,

@@ -10,23 +10,17 @@ Testing/benchmarks/ablation.md.
 import argparse
 import json
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from LiverUNetLib.environment import choose_device
 from LiverUNetLib.files import write_json
 from LiverUNetLib.geometry import PreprocessingSpec
-from LiverUNetLib.inference import predict_volume
 from LiverUNetLib.model import open_model
 from LiverUNetLib.network import NetworkSpec
-from LiverUNetLib.steps import finish
 from LiverUNetTrainLib.augmentation import AugmentationSettings
 from LiverUNetTrainLib.cache import open_cache, prepare
 from LiverUNetTrainLib.crossval import folds_of
@@ -40,7 +34,6 @@ from LiverUNetTrainLib.training import Trainer, TrainingSettings
 
 EPOCHS = 8
 TABLE = Path(__file__).with_name("ablation.md")
-Inference = dict[str, Callable]
 
 
 # What every other row is compared with: 2 mm pixels, axial slices, and none of the changes of tissue.
@@ -50,13 +43,11 @@ BASE = Recipe(views=("axial",), settings=TrainingSettings(augmentation=PLAIN))
 
 @dataclass(frozen=True)
 class Variant:
-    """One row: what is changed, in training or, by what the pipeline calls, in inference with the weights of `of`."""
+    """One row: what is changed."""
 
     change: str
     recipe: Recipe = BASE
     pixel_mm: float = 2.0
-    of: str | None = None
-    inference: Inference | None = None
 
 
 def context(*distances_mm: float) -> Recipe:
@@ -73,31 +64,6 @@ def training(**settings: object) -> Recipe:
 
 def augmented(**settings: float) -> Recipe:
     return training(augmentation=replace(PLAIN, **settings))
-
-
-def smoothed(sigma: float) -> Inference:
-    """Average the probability over neighbouring slices."""
-
-    def run(*arguments: object, **options: object) -> Iterator[tuple[int, int]]:
-        probability = yield from predict_volume(*arguments, **options)
-        return ndimage.gaussian_filter1d(probability, sigma, axis=0)
-
-    return {"predict_volume": run}
-
-
-def mirrored() -> Inference:
-    """Average with the mirrored slice."""
-
-    def run(network: torch.nn.Module, image: np.ndarray, *rest: object, **options: object) -> Iterator[tuple[int, int]]:
-        probability = yield from predict_volume(network, image, *rest, **options)
-        other = finish(predict_volume(network, np.ascontiguousarray(image[:, :, ::-1]), *rest, **options))
-        return (probability + other[:, :, ::-1]) / 2
-
-    return {"predict_volume": run}
-
-
-def all_parts() -> Inference:
-    return {"without_other_components": lambda probability, _: probability, "largest_component": lambda mask: mask}
 
 
 INTENSITY = ("blur", "noise", "contrast", "gamma", "shift", "liver_shift", "low_resolution")
@@ -124,10 +90,6 @@ VARIANTS = {
     "instance": Variant("instance instead of batch normalisation", network(norm="instance")),
     "tissue": Variant("lesions, masses, fluid, streaks, more noise", training(augmentation=AugmentationSettings())),
     "views": Variant("axial, coronal and sagittal slices, averaged", replace(BASE, views=Recipe().views)),
-    "smooth-0.5": Variant("probability smoothed along z, 0.5 slices", of="base", inference=smoothed(0.5)),
-    "smooth-1": Variant("probability smoothed along z, 1 slice", of="base", inference=smoothed(1.0)),
-    "mirror": Variant("flips, and averaged with the mirrored slice", of="flips", inference=mirrored()),
-    "all-parts": Variant("all components kept", of="base", inference=all_parts()),
 }
 
 
@@ -156,14 +118,10 @@ def measure(name: str, tested: list[Case], extra: list[Case], work: Path) -> Non
     names = {case.name for case in tested}
     first, second, *_ = folds_of([case for case in cache.cases if case.name in names], 5, seed=0)
     held_out = [*first, *second]
-    if variant.of is None:
-        split = split_by_patient([case.name for case in cache.cases], held_out=held_out, validation=0.04)
-        train(work / name, cache, split, variant.recipe)
-    model = open_model(work / (variant.of or name) / "model")
-    replaced = {} if variant.inference is None else variant.inference
-    with mock.patch.multiple("LiverUNetLib.pipeline", **replaced) if replaced else nothing():
-        cases = list(evaluate_model(model, [case for case in tested if case.name in held_out], choose_device("auto")))
-    (work / name).mkdir(exist_ok=True)
+    split = split_by_patient([case.name for case in cache.cases], held_out=held_out, validation=0.04)
+    train(work / name, cache, split, variant.recipe)
+    model = open_model(work / name / "model")
+    cases = list(evaluate_model(model, [case for case in tested if case.name in held_out], choose_device("auto")))
     write_json(work / name / "scores.json", {"summary": summarise(cases), "cases": [case.row() for case in cases]})
 
 
@@ -182,11 +140,6 @@ def train(folder: Path, cache: object, split: object, recipe: Recipe) -> None:
         if hasattr(event, "epoch"):
             print(folder.name, event, flush=True)
     export_run(folder / "run", folder / "model", Statement(folder.name, description="Part of an ablation"))
-
-
-@contextmanager
-def nothing() -> Iterator[None]:
-    yield
 
 
 def write_table(work: Path) -> None:
@@ -213,7 +166,7 @@ def write_table(work: Path) -> None:
 def table_row(name: str, variant: Variant, scores: dict, work: Path) -> str:
     summary = scores["summary"]
     seconds = np.mean([case["seconds"] for case in scores["cases"]])
-    log = (work / (variant.of or name) / "run" / "log.jsonl").read_text().splitlines()
+    log = (work / name / "run" / "log.jsonl").read_text().splitlines()
     minutes = sum(json.loads(line)["seconds"] for line in log) / 60
     figures = [
         name,

@@ -18,7 +18,7 @@ MODEL = HERE.parents[1] / "LiverUNet/Resources/Models/liver-ct"
 HOLD_OUT = [f"ircad_e{number}" for number in range(16, 21)]
 TRAINING = ["--epochs", 24, "--validation", 0.04, "--validate-every", 8]
 STATEMENT = [
-    *("--model-version", "0.2.0"),
+    *("--model-version", "0.2.1"),
     *("--description", "The liver in contrast-enhanced abdominal CT, from slices in three directions"),
     "--license",
     "Non-commercial research only; learned from 3D-IRCADb-01 (CC BY-NC-ND) and LiTS (CC BY-NC-SA or BY-NC-ND)",

@@ -141,6 +141,11 @@ def test_probability_below_the_threshold_survives_for_the_border():
     assert without_other_components(probability, 0.5)[0, 0] == pytest.approx([0.9, 0.8, 0.3, 0, 0.2])
 
 
+def test_a_small_part_that_is_certain_outweighs_a_larger_doubtful_one():
+    probability = np.array([[[0.6, 0.6, 0.6, 0.6, 0.2, 0.99, 1.0]]], dtype=np.float32)
+    assert without_other_components(probability, 0.5)[0, 0] == pytest.approx([0, 0, 0, 0, 0.2, 0.99, 1.0])
+
+
 def test_measures_of_a_box_worked_out_on_paper():
     mask = np.zeros((5, 6, 7), dtype=bool)
     mask[1:3, 0:4, 2:3] = True

@@ -9,6 +9,9 @@ from .measurement import bounding_box
 
 __all__ = ["fill_holes", "largest_component", "without_other_components"]
 
+# A probability of 1 is not infinite evidence.
+SMALLEST_DOUBT = 1e-6
+
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
     """The largest part of a 3D mask whose voxels share faces; empty if the mask is."""
@@ -19,16 +22,23 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
 
 
 def without_other_components(probability: np.ndarray, threshold: float) -> np.ndarray:
-    """Set the probability to 0 in all components above `threshold` but the largest one.
+    """Set the probability to 0 in all components above `threshold` but the one with the most evidence.
 
+    That is the sum of the log odds of its voxels: a small part that is certain outweighs a larger doubtful one.
     What lies below the threshold stays, so that the border can still be interpolated.
     """
     found = probability > threshold
     box = bounding_box(found)
     if box is None:
         return probability
+    labels, parts = ndimage.label(found[box])
+    if parts < 2:
+        return probability
+    inside = labels > 0
+    odds = np.clip(probability[box][inside], SMALLEST_DOUBT, 1 - SMALLEST_DOUBT)
+    evidence = np.bincount(labels[inside], weights=np.log(odds / (1 - odds)))
     cleaned = probability.copy()
-    cleaned[box][found[box] & ~largest_component(found[box])] = 0
+    cleaned[box][inside & (labels != 1 + np.argmax(evidence[1:]))] = 0
     return cleaned
 
 

@@ -43,8 +43,8 @@ __all__ = [
 ]
 
 DEFAULT_MODEL = "liver-ct"
-# Probability of liver; the mean of three views is low where one of them misses a part. In five folds of 3D-IRCADb-01
-# 0.4 gave a higher Dice than 0.5, see Testing/benchmarks/ablation.md.
+# Probability of liver; the mean of three views is low where one of them misses a part. Chosen on the folds of a
+# cross-validation, see Testing/benchmarks/inference_choices.md.
 THRESHOLD = 0.4
 PERMISSIVE_LICENSES = ("Apache-2.0", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-SA-4.0", "CC0-1.0", "MIT")
 SCHEMA_VERSION = 1

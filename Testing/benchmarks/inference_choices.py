@@ -45,7 +45,7 @@ class Choice:
 
 
 CHOICES = (
-    Choice(f"three views, averaged; threshold {THRESHOLD:g}; the largest component"),
+    Choice(f"three views, averaged; threshold {THRESHOLD:g}; the component with the most evidence"),
     *(Choice(f"threshold {threshold:g}", threshold=threshold) for threshold in (0.3, 0.35, 0.45, 0.5)),
     Choice("axial slices alone", weights=(1, 0, 0)),
     Choice("coronal and sagittal slices alone", weights=(0, 1, 1)),

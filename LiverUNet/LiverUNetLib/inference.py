@@ -76,7 +76,7 @@ def predict_volume(
 
 
 def _ends_inside_the_liver(probability: np.ndarray) -> bool:
-    """Whether the largest part of what was found fills the first or the last slice as it does others."""
+    """Whether the likeliest part of what was found fills the first or the last slice as it does others."""
     liver = without_other_components(probability, THRESHOLD) > THRESHOLD
     pixels = np.count_nonzero(liver, axis=(1, 2))
     return bool(max(pixels[0], pixels[-1]) > CUT_SHARE * pixels.max())

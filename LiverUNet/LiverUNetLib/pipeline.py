@@ -109,7 +109,7 @@ def segment(
     yield Progress("Restoring", 0, total)
     mask = yield from _restore_mask(liver, grid, model.card.threshold)
     doubtful = _doubtful(liver[liver > model.card.threshold])
-    mask, found_ml = yield from _tidied(mask, volume.voxel_ml, MINIMUM_DOUBTFUL_ML if doubtful else MINIMUM_LIVER_ML)
+    found_ml = yield from _tidy(mask, volume.voxel_ml, MINIMUM_DOUBTFUL_ML if doubtful else MINIMUM_LIVER_ML)
     probability_kji = (yield from _restore_probability(probability, grid)) if with_probability else None
 
     measurement = measure(mask, grid.canonical(volume.hu_kji), grid.canonical_spacing_mm, volume.voxel_ml)
@@ -174,17 +174,15 @@ def _doubtful(probability: np.ndarray) -> bool:
     return bool(probability.size) and float(probability.mean()) < DOUBTFUL_PROBABILITY
 
 
-def _tidied(
-    mask: np.ndarray, voxel_ml: float, minimum_ml: float
-) -> Generator[Progress, None, tuple[np.ndarray, float]]:
-    """One component without holes, and its volume; nothing is left in the mask if that is too small.
+def _tidy(mask: np.ndarray, voxel_ml: float, minimum_ml: float) -> Generator[Progress, None, float]:
+    """Leave one component without holes in the mask, or nothing if it is too small; returns its volume.
 
-    Works in place, in the mask's box alone.
+    Works in the mask's box alone.
     """
     box = bounding_box(mask)
     yield Progress("Tidying", 0, 3)
     if box is None:
-        return mask, 0.0
+        return 0.0
     liver = largest_component(mask[box])
     yield Progress("Tidying", 1, 3)
     liver = fill_holes(liver)
@@ -192,7 +190,7 @@ def _tidied(
     found_ml = float(liver.sum()) * voxel_ml
     mask[box] = liver if found_ml >= minimum_ml else False
     yield Progress("Tidying", 3, 3)
-    return mask, found_ml
+    return found_ml
 
 
 def _cautions(volume: CTVolume, grid: ModelGrid) -> list[str]:

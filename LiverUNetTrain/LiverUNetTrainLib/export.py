@@ -29,7 +29,7 @@ LIMITS = """\
   steatosis, ascites, resected or transplanted livers, large lesions and children are rare or absent in it.
 - The liver is segmented with its tumours and the vessels inside; the vena cava and the gallbladder are not part of it.
 - Scans are brought to {pixel_mm:g} mm pixels, so details finer than that are lost.
-- If several parts are found, only the largest is kept: a liver that the scan divides is reported in part.
+- If several parts are found, only the likeliest is kept: a liver that the scan divides is reported in part.
 """
 
 

@@ -2,8 +2,9 @@
 
     python Testing/benchmarks/inference_choices.py ../shared/data/ircad --work CROSSVAL_FOLDER [--fold 3 4]
 
-The network of the fold that holds a patient out sees that patient once in each view, and once mirrored;
-all that follows is done anew for every choice. The table goes to Testing/benchmarks/inference_choices.md.
+The network of the fold that holds a patient out sees that patient once in each view, once mirrored, and once
+on every other grid; all that follows is done anew for every choice. The table goes to
+Testing/benchmarks/inference_choices.md.
 """
 
 import argparse
@@ -39,6 +40,7 @@ class Choice:
     change: str
     weights: tuple[float, ...] = (1, 1, 1)
     threshold: float = THRESHOLD
+    pixel_mm: float = PreprocessingSpec().pixel_mm
     smoothing: float = 0.0
     mirrored: bool = False
     all_parts: bool = False
@@ -51,6 +53,7 @@ CHOICES = (
     Choice("coronal and sagittal slices alone", weights=(0, 1, 1)),
     Choice("axial slices count twice", weights=(2, 1, 1)),
     Choice("averaged with the mirrored scan (test-time augmentation)", mirrored=True),
+    *(Choice(f"model grid of {mm:g} mm, with the same weights", pixel_mm=mm) for mm in (1.25, 1.8)),
     Choice("smoothed along z, Gaussian of 0.5 slices", smoothing=0.5),
     Choice("smoothed along z, Gaussian of 1 slice", smoothing=1.0),
     Choice("all components kept", all_parts=True),
@@ -58,7 +61,7 @@ CHOICES = (
 
 
 class Seen:
-    """What a network sees of one scan, asked once for each view and side.
+    """What a network sees of one scan, asked once for each grid, view and side.
 
     Attributes:
         seconds: that the last choice would have taken to look.
@@ -66,7 +69,7 @@ class Seen:
     """
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, int], tuple[np.ndarray, float]] = {}
+        self._found: dict[tuple[float, str, int], tuple[np.ndarray, float]] = {}
         self.seconds = self.waited = 0.0
 
     def probability(
@@ -78,12 +81,13 @@ class Seen:
         sides = (1, -1) if choice.mirrored else (1,)
         for view, weight in zip(VIEWS, choice.weights, strict=True):
             for side in sides if weight else ():
-                if (view, side) not in self._found:
+                key = choice.pixel_mm, view, side
+                if key not in self._found:
                     started = time.monotonic()
                     found = look(view, np.ascontiguousarray(image[:, :, ::side]))[:, :, ::side]
-                    self._found[view, side] = found, time.monotonic() - started
-                    self.waited += self._found[view, side][1]
-                found, seconds = self._found[view, side]
+                    self._found[key] = found, time.monotonic() - started
+                    self.waited += self._found[key][1]
+                found, seconds = self._found[key]
                 total += found * (weight / sum(choice.weights) / len(sides))
                 self.seconds += seconds
         return ndimage.gaussian_filter1d(total, choice.smoothing, axis=0) if choice.smoothing else total
@@ -115,7 +119,8 @@ def evaluated(model: LiverModel, case: Case) -> dict[Choice, CaseScores]:
         changes = {"predict_volume": partial(predicted, seen, choice)}
         if choice.all_parts:
             changes |= {"without_other_components": lambda probability, _: probability, "largest_component": np.asarray}
-        chosen = replace(model, card=replace(model.card, threshold=choice.threshold))
+        spec = replace(model.card.preprocessing, pixel_mm=choice.pixel_mm)
+        chosen = replace(model, card=replace(model.card, threshold=choice.threshold, preprocessing=spec))
         started = time.monotonic()
         with mock.patch.multiple("LiverUNetLib.pipeline", **changes):
             mask = finish(segment(scan, chosen, device, network=network)).mask_kji

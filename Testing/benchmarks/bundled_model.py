@@ -45,15 +45,18 @@ def main() -> None:
 
 def notes() -> str:
     """What the card ends with: failures in words, written by a person, and the tables of the benchmarks."""
-    stress, edges = ((HERE / name).read_text(encoding="utf-8").split("\n", 2)[2] for name in ("stress.md", "edges.md"))
+    names = ("other_hospitals.md", "stress.md", "edges.md")
+    texts = ((HERE / name).read_text(encoding="utf-8").split("\n", 2)[2].strip() for name in names)
+    hospitals, stress, edges = texts
     return "\n\n".join(
         [
             (HERE / "failures.md").read_text(encoding="utf-8").strip(),
             "## Cross-validation\n\nThe recipe, not these weights: 3D-IRCADb-01 in five folds by patient, LiTS only "
             "ever trains; the command is in each file of `Testing/benchmarks/crossval`.",
             crossval_table(),
-            "## Altered scans\n" + stress,
-            "## From slice to slice\n" + edges,
+            "## Other hospitals\n\n" + hospitals,
+            "## Altered scans\n\n" + stress,
+            "## From slice to slice\n\n" + edges,
         ]
     )
 

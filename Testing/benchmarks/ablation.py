@@ -2,9 +2,9 @@
 
     python Testing/benchmarks/ablation.py ../shared/data/ircad --extra ../shared/data/lits --work W [--only NAME …]
 
-All variants train EPOCHS epochs on the same patients and are tested on the patients of the first
-two of five folds, which crossval draws alike. What is done in W is not done again. The table goes to
-Testing/benchmarks/ablation.md.
+All variants but the long ones train EPOCHS epochs, on the same patients, and are tested on the patients of
+the first two of five folds, which crossval draws alike. What is done in W is not done again. The table goes
+to Testing/benchmarks/ablation.md.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from LiverUNetLib.geometry import PreprocessingSpec
 from LiverUNetLib.model import open_model
 from LiverUNetLib.network import NetworkSpec
 from LiverUNetTrainLib.augmentation import AugmentationSettings
-from LiverUNetTrainLib.cache import open_cache, prepare
+from LiverUNetTrainLib.cache import Cache, open_cache, prepare
 from LiverUNetTrainLib.crossval import folds_of
-from LiverUNetTrainLib.dataset import Case, split_by_patient
+from LiverUNetTrainLib.dataset import Case, Split, split_by_patient
 from LiverUNetTrainLib.evaluation import evaluate_model, summarise
 from LiverUNetTrainLib.export import Statement, export_run
 from LiverUNetTrainLib.layouts import find_cases
@@ -39,6 +39,7 @@ TABLE = Path(__file__).with_name("ablation.md")
 # What every other row is compared with: 2 mm pixels, axial slices, and none of the changes of tissue.
 PLAIN = AugmentationSettings(p_lesion=0.0, p_fluid=0.0, p_streaks=0.0, noise=0.12)
 BASE = Recipe(views=("axial",), settings=TrainingSettings(augmentation=PLAIN))
+VIEWS = replace(BASE, views=Recipe().views)
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Variant:
     change: str
     recipe: Recipe = BASE
     pixel_mm: float = 2.0
+    epochs: int = EPOCHS
 
 
 def context(*distances_mm: float) -> Recipe:
@@ -90,7 +92,9 @@ VARIANTS = {
     "context-3": Variant("three slices: context at 0 and 4 mm", context(-4, 0, 4)),
     "instance": Variant("instance instead of batch normalisation", network(norm="instance")),
     "tissue": Variant("lesions, masses, fluid, streaks, more noise", training(augmentation=AugmentationSettings())),
-    "views": Variant("axial, coronal and sagittal slices, averaged", replace(BASE, views=Recipe().views)),
+    "views": Variant("axial, coronal and sagittal slices, averaged", VIEWS),
+    "long": Variant("twice the epochs", epochs=2 * EPOCHS),
+    "long-views": Variant("twice the epochs with all three views", VIEWS, epochs=2 * EPOCHS),
 }
 
 
@@ -120,14 +124,15 @@ def measure(name: str, tested: list[Case], extra: list[Case], work: Path) -> Non
     first, second, *_ = folds_of([case for case in cache.cases if case.name in names], 5, seed=0)
     held_out = [*first, *second]
     split = split_by_patient([case.name for case in cache.cases], held_out=held_out, validation=0.04)
-    train(work / name, cache, split, variant.recipe)
+    train(work / name, cache, split, variant)
     model = open_model(work / name / "model")
     cases = list(evaluate_model(model, [case for case in tested if case.name in held_out], choose_device("auto")))
     write_json(work / name / "scores.json", {"summary": summarise(cases), "cases": [case.row() for case in cases]})
 
 
-def train(folder: Path, cache: object, split: object, recipe: Recipe) -> None:
-    settings = replace(recipe.settings, epochs=EPOCHS, validate_every=EPOCHS)
+def train(folder: Path, cache: Cache, split: Split, variant: Variant) -> None:
+    recipe = variant.recipe
+    settings = replace(recipe.settings, epochs=variant.epochs, validate_every=variant.epochs)
     trainer = Trainer(
         recipe.view(cache),
         split,
@@ -148,9 +153,9 @@ def write_table(work: Path) -> None:
     lines = [
         "# What each choice is worth",
         "",
-        f"{EPOCHS} epochs each, on the same patients; tested on the 8 patients of two of five folds of 3D-IRCADb-01. "
-        "Differences as small as that between two seeds mean nothing. Times are upper bounds: the "
-        "machine's other core was busy. Made by "
+        f"{EPOCHS} epochs where no other number is given, on the same patients; tested on the 8 patients of two of "
+        "five folds of 3D-IRCADb-01. Differences as small as that between two seeds mean nothing. Times are upper "
+        "bounds: the machine's other core was busy. Made by "
         "`python Testing/benchmarks/ablation.py ../shared/data/ircad --extra ../shared/data/lits --work W`, "
         f"one row alone by `--only NAME`; on {platform.machine()}, {torch.get_num_threads()} thread(s).",
         "",

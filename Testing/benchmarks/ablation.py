@@ -154,8 +154,8 @@ def write_table(work: Path) -> None:
         "# What each choice is worth",
         "",
         f"{EPOCHS} epochs where no other number is given, on the same patients; tested on the 8 patients of two of "
-        "five folds of 3D-IRCADb-01. Differences as small as that between two seeds mean nothing. Times are upper "
-        "bounds: the machine's other core was busy. Made by "
+        "five folds of 3D-IRCADb-01. No row is the mean of several seeds, so small differences mean little. Times are "
+        "upper bounds: the machine's other core was busy. Made by "
         "`python Testing/benchmarks/ablation.py ../shared/data/ircad --extra ../shared/data/lits --work W`, "
         f"one row alone by `--only NAME`; on {platform.machine()}, {torch.get_num_threads()} thread(s).",
         "",

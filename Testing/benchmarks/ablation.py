@@ -39,7 +39,7 @@ TABLE = Path(__file__).with_name("ablation.md")
 # What every other row is compared with: 2 mm pixels, axial slices, and none of the changes of tissue.
 PLAIN = AugmentationSettings(p_lesion=0.0, p_fluid=0.0, p_streaks=0.0, noise=0.12)
 BASE = Recipe(views=("axial",), settings=TrainingSettings(augmentation=PLAIN))
-VIEWS = replace(BASE, views=Recipe().views)
+THREE_VIEWS = replace(BASE, views=Recipe().views)
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ VARIANTS = {
     "context-3": Variant("three slices: context at 0 and 4 mm", context(-4, 0, 4)),
     "instance": Variant("instance instead of batch normalisation", network(norm="instance")),
     "tissue": Variant("lesions, masses, fluid, streaks, more noise", training(augmentation=AugmentationSettings())),
-    "views": Variant("axial, coronal and sagittal slices, averaged", VIEWS),
+    "views": Variant("axial, coronal and sagittal slices, averaged", THREE_VIEWS),
     "long": Variant("twice the epochs", epochs=2 * EPOCHS),
-    "long-views": Variant("twice the epochs with all three views", VIEWS, epochs=2 * EPOCHS),
+    "long-views": Variant("twice the epochs with all three views", THREE_VIEWS, epochs=2 * EPOCHS),
 }
 
 

@@ -31,9 +31,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     options = parser.parse_args()
     data, work = options.data, options.work
-    run("prepare", data / "ircad", data / "lits", "--cache", work / "cache")
-    resume = ["--resume"] if (work / "run/settings.json").exists() else []
-    run("train", work / "cache", "--run", work / "run", *TRAINING, "--hold-out", *HOLD_OUT, *resume)
+    train(data, work, *TRAINING, "--hold-out", *HOLD_OUT)
     export = ["export", work / "run", "--weights", "last", "--overwrite", *STATEMENT, "-o"]
     run(*export, work / MODEL.name)
     for script in ("stress.py", "edges.py"):
@@ -45,9 +43,10 @@ def main() -> None:
 
 def notes() -> str:
     """What the card ends with: failures in words, written by a person, and the tables of the benchmarks."""
-    names = ("other_hospitals.md", "stress.md", "edges.md")
-    texts = ((HERE / name).read_text(encoding="utf-8").split("\n", 2)[2].strip() for name in names)
-    hospitals, stress, edges = texts
+    hospitals, stress, edges = (
+        (HERE / name).read_text(encoding="utf-8").split("\n", 2)[2].strip()
+        for name in ("other_hospitals.md", "stress.md", "edges.md")
+    )
     return "\n\n".join(
         [
             (HERE / "failures.md").read_text(encoding="utf-8").strip(),
@@ -59,6 +58,13 @@ def notes() -> str:
             "## From slice to slice\n\n" + edges,
         ]
     )
+
+
+def train(data: Path, work: Path, *options: object) -> None:
+    """Prepare both data sets and train in WORK/run, or go on with what is there."""
+    run("prepare", data / "ircad", data / "lits", "--cache", work / "cache")
+    resume = ["--resume"] if (work / "run/settings.json").exists() else []
+    run("train", work / "cache", "--run", work / "run", *options, *resume)
 
 
 def run(*words: object) -> None:

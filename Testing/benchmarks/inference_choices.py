@@ -31,10 +31,9 @@ from LiverUNetTrainLib.evaluation import CaseScores, compare_masks, summarise
 from LiverUNetTrainLib.layouts import find_cases
 
 TABLE = Path(__file__).with_name("inference_choices.md")
-# What the table alone does not decide.
-DECISION = (
-    "The finer grid takes half as much time again and was not better on other hospitals "
-    "([other_hospitals.md](other_hospitals.md)), so models keep the grid that they have learned on."
+AFTERWORD = (
+    "Models keep the grid that they have learned on; what a finer one does on other hospitals stands in "
+    "[other_hospitals.md](other_hospitals.md)."
 )
 
 
@@ -181,7 +180,7 @@ def write_table(scores: dict[Choice, list[CaseScores]], folds: list[int]) -> Non
             f"{np.mean([case.seconds for case in cases]):.1f}",
         ]
         lines.append(f"| {' | '.join(figures)} |")
-    TABLE.write_text("\n".join([*lines, "", DECISION]) + "\n", encoding="utf-8")
+    TABLE.write_text("\n".join([*lines, "", AFTERWORD]) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Models travel as zips; nothing is installed before everything in them was verified."""
 
 import json
+import shutil
 import stat
 import zipfile
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 
 from LiverUNetLib.cli import main
 from LiverUNetLib.errors import ModelError, OutputError
-from LiverUNetLib.exchange import install_model, pack_model
+from LiverUNetLib.exchange import install_model, pack_model, remove_model
 from LiverUNetLib.model import find_model
 
 
@@ -161,3 +162,56 @@ def test_monai_verifies_and_loads_the_bundled_model():
     network = load("liver-ct", bundle_dir=str(model.folder.parent), source="github", workflow_type="inference")
     state = model.state_dict()
     assert all(torch.equal(value, state[key].to(value.dtype)) for key, value in network.state_dict().items())
+
+
+def test_a_name_of_a_bundled_model_is_refused(threshold_model, tmp_path, installed):
+    folder = shutil.copytree(threshold_model.folder, tmp_path / "mine")
+    metadata = json.loads((folder / "configs/metadata.json").read_text())
+    (folder / "configs/metadata.json").write_text(json.dumps(metadata | {"name": "liver-ct"}))
+    with pytest.raises(OutputError, match="liver-ct is the name of a bundled model, which would be used instead"):
+        install_model(folder, overwrite=True)
+    assert not installed.exists()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../threshold", "threshold/models", "liver-ct"])
+def test_nothing_but_an_own_model_is_removed(name, a_zip, installed):
+    install_model(a_zip)
+    with pytest.raises(ModelError, match=r"There is no model .* among your own"):
+        remove_model(name)
+    assert (installed / "threshold/models/model.pt").is_file()
+    assert not remove_model("threshold").exists()
+
+
+def test_a_model_without_its_card_is_refused(a_zip, installed):
+    bare = rewritten(a_zip, lambda name, content: None if "README" in name else (name, content))
+    with pytest.raises(ModelError, match=r"lacks docs/README\.md"):
+        install_model(bare)
+    assert not installed.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"threshold": "0.4"}, "not the card"),
+        ({"threshold": 1.5}, "unusable threshold"),
+        ({"scores": {"x": 1}}, "'summary'"),
+        ({"preprocessing": {"context_mm": [-4.0, 0.0]}}, "unusable context_mm"),
+        ({"preprocessing": {"views": ["oblique"]}}, "unusable views"),
+        ({"preprocessing": {"window_hu": [1, 2, 3]}}, "not the card"),
+        ({"preprocessing": {"pixel_mm": 0}}, "unusable pixel_mm"),
+        ({"network": {"channels": [2, 2, 2], "strides": [2]}}, "do not fit its network"),
+    ],
+)
+def test_a_card_that_cannot_be_used_is_refused(change, words, a_zip, installed):
+    def spoil(name, content):
+        if not name.endswith("metadata.json"):
+            return name, content
+        metadata = json.loads(content)
+        for key, value in change.items():
+            ours = metadata["liver_unet"]
+            ours[key] = ours[key] | value if key in ("preprocessing", "network") else value
+        return name, json.dumps(metadata).encode()
+
+    with pytest.raises(ModelError, match=words):
+        install_model(rewritten(a_zip, spoil))
+    assert not installed.exists()

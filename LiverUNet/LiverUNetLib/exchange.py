@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from .errors import ModelError, OutputError
-from .files import check_writable, staged
+from .files import UNZIP_ERRORS, check_writable, staged
 from .model import MODEL_FILES, LiverModel, check_name, open_model
 from .resources import model_folders
 
@@ -40,7 +40,7 @@ def install_model(source: Path, *, overwrite: bool = False) -> LiverModel:
 
     Raises:
         ModelError: the source is no model, is damaged, or a zip that holds anything else.
-        OutputError: a model of that name is installed already, or the folder cannot be written.
+        OutputError: a model of that name is bundled or installed already, or the folder cannot be written.
     """
     if not source.exists():
         raise ModelError(f"{source} does not exist.")
@@ -49,7 +49,16 @@ def install_model(source: Path, *, overwrite: bool = False) -> LiverModel:
         model = open_model(folder)
         check_name(model.card.name)
         model.network()
-        target = model_folders()[-1] / model.card.name
+        missing = [name for name in MODEL_FILES if not (folder / name).is_file()]
+        if missing:
+            raise ModelError(f"{source} lacks {', '.join(missing)}; pack the model again.")
+        *bundled, own = model_folders()
+        target = own / model.card.name
+        if any((parent / model.card.name).exists() for parent in bundled):
+            raise OutputError(
+                f"{model.card.name} is the name of a bundled model, which would be used instead; "
+                "export yours under another name."
+            )
         if target.exists() and not overwrite:
             raise OutputError(
                 f"A model {model.card.name} is installed already in {target}; "
@@ -74,9 +83,10 @@ def remove_model(name: str) -> Path:
     Raises:
         ModelError: there is no such model among the user's own.
     """
-    folder = model_folders()[-1] / name
-    if Path(name).name != name or not folder.is_dir():
-        raise ModelError(f"There is no model {name!r} among your own in {folder.parent}; bundled ones stay.")
+    own = model_folders()[-1]
+    folder = own / name
+    if not name.strip(".") or Path(name).name != name or not folder.is_dir():
+        raise ModelError(f"There is no model {name!r} among your own in {own}; bundled ones stay.")
     try:
         shutil.rmtree(folder)
     except OSError as error:
@@ -95,7 +105,7 @@ def _unpack(path: Path, folder: Path) -> Path:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(entry) as source, target.open("xb") as copy:
                     shutil.copyfileobj(source, copy)
-    except (zipfile.BadZipFile, RuntimeError, EOFError, FileExistsError) as error:
+    except UNZIP_ERRORS as error:
         raise ModelError(f"{path} is not a usable zip ({error}).") from error
     return folder
 

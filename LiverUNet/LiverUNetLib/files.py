@@ -7,6 +7,8 @@ import os
 import shutil
 import tempfile
 import threading
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,10 @@ from typing import Any, TypeVar
 
 from .errors import LiverUNetError, OutputError
 
-__all__ = ["check_writable", "from_json", "read_json", "staged", "write_json"]
+__all__ = ["UNZIP_ERRORS", "check_writable", "from_json", "read_json", "staged", "stamp", "write_json"]
+
+# What a damaged or encrypted zip raises, or a full disk.
+UNZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError)
 
 T = TypeVar("T")
 
@@ -54,13 +59,16 @@ def staged(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{mine}-unfinished-{path.name}")
     try:
         yield temporary
-        if temporary.is_dir() and path.is_dir():
+        try:
+            temporary.replace(path)
+        except OSError:
+            if not (temporary.is_dir() and path.is_dir()):
+                raise
+            # A folder that is not empty, perhaps of another process that was faster, or a link to one.
             old = path.with_name(f".{mine}-replaced-{path.name}")
             path.rename(old)
             temporary.rename(path)
-            shutil.rmtree(old)
-        else:
-            temporary.replace(path)
+            old.unlink() if old.is_symlink() else shutil.rmtree(old)
     except OSError as error:
         raise OutputError(f"{path} could not be written ({error.strerror or error}).") from error
     finally:
@@ -68,6 +76,13 @@ def staged(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def stamp(path: Path) -> tuple[int, int, int]:
+    """What changes when a file, or one in a folder, does: how many, their bytes, the newest time of change in ns."""
+    files = [part for part in path.rglob("*") if part.is_file()] if path.is_dir() else [path]
+    facts = [file.stat() for file in files]
+    return len(files), sum(fact.st_size for fact in facts), max((fact.st_mtime_ns for fact in facts), default=0)
 
 
 def write_json(path: Path, content: Any) -> None:

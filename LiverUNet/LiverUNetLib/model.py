@@ -148,10 +148,11 @@ class LiverModel:
         Raises:
             ModelError: as `state_dict`, or the weights do not fit the network of the card.
         """
-        network = build_network(self.card.network)
+        state_dict = self.state_dict()
         try:
-            network.load_state_dict(self.state_dict())
-        except (RuntimeError, TypeError, AttributeError) as error:
+            network = build_network(self.card.network)
+            network.load_state_dict(state_dict)
+        except (RuntimeError, TypeError, AttributeError, ValueError) as error:
             raise ModelError(
                 f"The weights of the model {self.folder} do not fit its network; install it again."
             ) from error
@@ -179,9 +180,32 @@ def open_model(folder: Path) -> LiverModel:
         }
         plain = {key: metadata[key] for key in ("name", "version", "description", "license")}
         plain |= {key: ours[key] for key in ("threshold", "training", "scores", "notes", "checksum")}
-        return LiverModel(folder, ModelCard(**plain, **nested))
-    except (KeyError, TypeError, AttributeError) as error:
+        card = ModelCard(**plain, **nested)
+        _check_usable(card)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ModelError(f"{folder / METADATA} is not the card of a LiverUNet model ({error}).") from error
+    return LiverModel(folder, card)
+
+
+def _check_usable(card: ModelCard) -> None:
+    """Raise ValueError, KeyError or TypeError unless everything that is computed with has a sense."""
+    from .views import VIEWS
+
+    spec = card.preprocessing
+    low, high = spec.window_hu
+    sound = {
+        "views": bool(spec.views) and set(spec.views) <= set(VIEWS),
+        "context_mm": len(spec.context_mm) == card.network.in_channels,
+        "pixel_mm": spec.pixel_mm > 0,
+        "slice_mm": spec.slice_mm > 0,
+        "window_hu": low < high,
+        "threshold": 0 < card.threshold < 1,
+        "scores": not card.scores or card.scores["summary"]["dice"].keys() >= {"mean", "worst"},
+        "cases": not card.scores or bool(card.scores["cases"]),
+    }
+    faulty = [name for name, good in sound.items() if not good]
+    if faulty:
+        raise ValueError(f"unusable {', '.join(faulty)}")
 
 
 def list_models() -> dict[str, LiverModel | ModelError]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from LiverUNetLib.errors import ScanError, TrainingError
-from LiverUNetLib.files import from_json, read_json, staged, write_json
+from LiverUNetLib.files import from_json, read_json, staged, stamp, write_json
 from LiverUNetLib.geometry import BODY_HU, ModelGrid, PreprocessingSpec, body_canvas, to_model_grid
 from LiverUNetLib.views import isotropic
 
@@ -169,12 +169,10 @@ def _check_unique(name: str, first: str) -> None:
 
 
 def _stamp(path: Path) -> list[Any]:
-    """What changes when a file, or one in a folder, does."""
-    files = sorted(part for part in path.rglob("*") if part.is_file()) if path.is_dir() else [path]
+    """What changes when a file, or one in a folder, does, or is another one."""
     if not path.exists():
         raise ScanError(f"{path} does not exist.")
-    newest = max((file.stat().st_mtime_ns for file in files), default=0)
-    return [str(path.resolve()), len(files), sum(file.stat().st_size for file in files), newest]
+    return [str(path.resolve()), *stamp(path)]
 
 
 def _open_case(folder: Path) -> CachedCase:

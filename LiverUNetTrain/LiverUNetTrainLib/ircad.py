@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from LiverUNetLib.errors import TrainingError
+from LiverUNetLib.files import UNZIP_ERRORS
 
 from .dataset import Case
 
@@ -51,7 +52,7 @@ def unpacked_ircad(archive: Path, near: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=near, prefix=".unpacked-") as folder:
         try:
             _unpack(archive, Path(folder))
-        except (OSError, EOFError, zipfile.BadZipFile) as error:
+        except UNZIP_ERRORS as error:
             raise TrainingError(f"{archive} cannot be unpacked ({error}); download it again.") from error
         yield Path(folder)
 

@@ -1,0 +1,62 @@
+"""Files and folders appear whole or not at all."""
+
+import pytest
+
+from LiverUNetLib.errors import OutputError
+from LiverUNetLib.files import staged, stamp
+
+
+def fill(folder, text):
+    folder.mkdir()
+    (folder / "content").write_text(text)
+
+
+def interrupted(folder):
+    fill(folder, "half")
+    raise KeyboardInterrupt
+
+
+def test_a_folder_replaces_an_older_one_when_it_is_whole(tmp_path):
+    path = tmp_path / "folder"
+    fill(path, "old")
+    with pytest.raises(KeyboardInterrupt), staged(path) as temporary:
+        interrupted(temporary)
+    assert (path / "content").read_text() == "old"
+    with staged(path) as temporary:
+        fill(temporary, "new")
+    assert (path / "content").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_another_process_made_meanwhile_is_replaced(tmp_path):
+    path = tmp_path / "folder"
+    with staged(path) as temporary:
+        fill(temporary, "ours")
+        fill(path, "theirs")
+    assert (path / "content").read_text() == "ours"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_to_a_folder_is_replaced_and_what_it_led_to_stays(tmp_path):
+    real, path = tmp_path / "real", tmp_path / "link"
+    fill(real, "real")
+    path.symlink_to(real)
+    with staged(path) as temporary:
+        fill(temporary, "new")
+    assert [(folder / "content").read_text() for folder in (path, real)] == ["new", "real"]
+    assert sorted(tmp_path.iterdir()) == [path, real]
+
+
+def test_a_file_is_not_written_over_a_folder(tmp_path):
+    fill(tmp_path / "folder", "old")
+    with pytest.raises(OutputError, match="could not be written"), staged(tmp_path / "folder") as temporary:
+        temporary.write_text("file")
+    assert (tmp_path / "folder/content").read_text() == "old"
+
+
+def test_a_stamp_knows_a_file_and_a_folder_from_a_changed_one(tmp_path):
+    fill(tmp_path / "folder", "old")
+    before = stamp(tmp_path / "folder"), stamp(tmp_path / "folder/content")
+    (tmp_path / "folder/content").write_text("longer")
+    after = stamp(tmp_path / "folder"), stamp(tmp_path / "folder/content")
+    assert not set(before) & set(after)

@@ -116,3 +116,37 @@ def test_the_command_line_prints_a_line_for_each_and_fails_if_one_did(scans, tmp
     assert out.splitlines()[0].startswith("a.nii.gz: ")
     assert "2 of 3 scans segmented; table in" in out
     assert err.rstrip().endswith("1 of 3 scans could not be segmented; the table says why.")
+
+
+def test_the_table_keeps_the_rows_of_other_scans(run, scans, tmp_path):
+    run()
+    stamp = (tmp_path / "out/b_liver.nii.gz").stat().st_mtime_ns
+    (scans / "b.nrrd").rename(tmp_path / "b.nrrd")
+    assert [row["file"] for row in run()] == ["a.nii.gz", "flat.nii.gz"]
+    assert [row["file"] for row in read_table(tmp_path / "out")] == ["a.nii.gz", "b.nrrd", "flat.nii.gz"]
+    (tmp_path / "b.nrrd").rename(scans / "b.nrrd")
+    run()
+    assert (tmp_path / "out/b_liver.nii.gz").stat().st_mtime_ns == stamp
+
+
+def test_a_scan_that_was_replaced_is_done_again_and_loses_an_old_mask(run, scans, tmp_path, a_phantom):
+    run()
+    hu = np.where(a_phantom[0].hu_kji > 0, 20, a_phantom[0].hu_kji).astype(np.int16)
+    write_volume(scans / "a.nii.gz", hu, a_phantom[0].affine)
+    (scans / "b.nrrd").write_bytes(b"NRRD0004")
+    rows = run()
+    assert float(rows[0]["volume_ml"]) == 0
+    assert rows[1]["state"] == "failed"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [TABLE_NAME]
+
+
+def test_two_scans_that_would_share_a_mask_are_refused(run, scans, tmp_path, a_phantom):
+    write_volume(scans / "b.nii.gz", a_phantom[0].hu_kji, a_phantom[0].affine)
+    with pytest.raises(ScanError, match=r"b\.nii\.gz and b\.nrrd would share one mask"):
+        run()
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_masks_may_lie_in_a_folder_among_the_scans(run, scans):
+    for _ in range(2):
+        assert len(run(f"{scans.name}/livers")) == 3

@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from dicom_files import write_series
 from helpers import dice
 from LiverUNetLib.cli import main
 from LiverUNetLib.formats import write_volume
@@ -47,6 +48,12 @@ def test_segment_writes_mask_probability_and_report(a_phantom, a_ct_file, segmen
 def test_without_output_the_mask_lies_beside_the_ct(a_ct_file, segment_with):
     assert segment_with(a_ct_file) == 0
     assert a_ct_file.with_name("ct_liver.nii.gz").is_file()
+
+
+def test_of_the_folder_in_hand_the_mask_lies_beside_it(a_phantom, segment_with, tmp_path, monkeypatch):
+    monkeypatch.chdir(write_series(tmp_path / "series", a_phantom[0]))
+    assert segment_with(Path()) == 0
+    assert (tmp_path / "series_liver.nii.gz").is_file()
 
 
 def test_names_with_spaces_and_accents_work(a_ct_file, segment_with, tmp_path):

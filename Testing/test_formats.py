@@ -2,7 +2,9 @@
 
 import zipfile
 
+import nibabel
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 
@@ -195,3 +197,77 @@ def test_3d_slicer_opens_the_segmentation_with_name_colour_and_terminology(
     ras = (a_phantom[0].affine @ np.append(np.argwhere(read_mask(output).hu_kji)[:, ::-1].mean(axis=0), 1))[:3]
     assert (bounds[::2] < ras).all()
     assert (bounds[1::2] > ras).all()
+
+
+def test_slices_whose_places_are_rounded_stay_as_they_are(a_phantom, tmp_path):
+    affine = a_phantom[0].affine.copy()
+    affine[2, 2] = 1.25
+    volume = CTVolume(a_phantom[0].hu_kji, affine)
+    folder = write_series(tmp_path / "series", volume)
+    for file in folder.iterdir():
+        dataset = pydicom.dcmread(file)
+        dataset.ImagePositionPatient = [round(float(mm), 1) for mm in dataset.ImagePositionPatient]
+        dataset.save_as(file)
+    found = read_volume(folder)
+    assert np.array_equal(found.hu_kji, volume.hu_kji)
+    assert found.spacing_kji_mm[0] == pytest.approx(1.25, abs=0.005)
+    assert found.notes == ()
+
+
+def test_slices_at_irregular_places_are_interpolated_to_both_ends(a_phantom, tmp_path):
+    volume = CTVolume(a_phantom[0].hu_kji[:11], a_phantom[0].affine)
+    folder = write_series(tmp_path / "series", volume)
+    for file in folder.iterdir():
+        dataset = pydicom.dcmread(file)
+        x, y, z = map(float, dataset.ImagePositionPatient)
+        step = (z - affine_z(volume)) / 5
+        dataset.ImagePositionPatient = [x, y, z + (0.3 if step % 2 else 0.0) + (0.9 if step == 10 else 0.0)]
+        dataset.save_as(file)
+    found = read_volume(folder)
+    assert "irregular" in found.notes[0]
+    assert len(found.hu_kji) == 11
+    assert np.array_equal(found.hu_kji[-1], volume.hu_kji[-1])
+    assert found.spacing_kji_mm[0] == pytest.approx(50.9 / 10)
+
+
+def affine_z(volume: CTVolume) -> float:
+    return float(volume.affine[2, 3])
+
+
+def test_a_slice_in_another_orientation_can_be_told_from_its_series(a_phantom, tmp_path):
+    volume = a_phantom[0]
+    folder = write_series(tmp_path / "series", volume, SeriesInstanceUID="1.2.3")
+    write_series(folder / "odd", CTVolume(volume.hu_kji[:1], oblique(volume.affine)), SeriesInstanceUID="1.2.3")
+    with pytest.raises(ScanError, match=r"2 CT series: 2 \(Portal, .*choose one by number or as written"):
+        read_volume(folder)
+    same(read_volume(folder, series="2 (Portal, 44 slices)"), volume)
+
+
+def test_files_without_what_a_slice_needs_are_passed_over(a_phantom, tmp_path):
+    folder = write_series(tmp_path / "series", a_phantom[0])
+    for number, (name, value) in enumerate({"PixelSpacing": 4.0, "ImageOrientationPatient": [1, 0]}.items()):
+        dataset = pydicom.dcmread(next(folder.iterdir()))
+        setattr(dataset, name, value)
+        dataset.save_as(folder / f"broken{number}", enforce_file_format=True)
+    same(read_volume(folder), a_phantom[0])
+
+
+def test_nifti_without_orientation_lies_where_itk_reads_it_and_says_so(a_phantom, tmp_path):
+    hu = a_phantom[0].hu_kji
+    image = nibabel.Nifti1Image(hu.T, None)
+    image.header.set_zooms((4.0, 4.0, 5.0))
+    nibabel.save(image, tmp_path / "bare.nii.gz")
+    found, as_itk = read_volume(tmp_path / "bare.nii.gz"), sitk.ReadImage(tmp_path / "bare.nii.gz")
+    assert "does not say how it lies in the patient" in found.notes[0]
+    assert found.affine == pytest.approx(np.diag([-4.0, -4.0, 5.0, 1.0]))
+    assert (as_itk.GetDirection(), as_itk.GetOrigin()) == ((1, 0, 0, 0, 1, 0, 0, 0, 1), (0, 0, 0))
+
+
+def test_voxels_of_eight_bytes_are_read_as_what_every_format_can_hold(a_phantom, tmp_path):
+    image = sitk.GetImageFromArray(a_phantom[0].hu_kji.astype(np.int64))
+    for name in ("wide.nii.gz", "wide.nrrd"):
+        sitk.WriteImage(image, tmp_path / name)
+        found = read_volume(tmp_path / name)
+        assert found.hu_kji.dtype == np.float32
+        assert np.array_equal(found.hu_kji, a_phantom[0].hu_kji)
+        write_volume(tmp_path / f"again-{name}", found.hu_kji, found.affine)

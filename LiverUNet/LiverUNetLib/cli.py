@@ -95,7 +95,8 @@ def _segment(options: argparse.Namespace) -> None:
     from .summary import sentence
 
     volume = read_volume(options.scan, series=options.series)
-    mask_path = options.output or options.scan.with_name(scan_stem(options.scan) + "_liver.nii.gz")
+    scan = options.scan.resolve() if options.scan.name in ("", "..") else options.scan
+    mask_path = options.output or scan.with_name(scan_stem(scan) + "_liver.nii.gz")
     for path in filter(None, (mask_path, options.probability)):
         check_output_name(path)
     outputs = [path for path in (mask_path, options.probability, options.json) if path]

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .errors import ScanError
+from .files import UNZIP_ERRORS
 from .itk import LPS_TO_RAS, quiet_itk
-from .volume import CTVolume
+from .volume import CTVolume, compact
 
 if TYPE_CHECKING:
     import pydicom
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Series", "find_series", "is_dicom", "read_dicom"]
 
 AIR_HU = -1024
-# Distances that differ by less are rounding in the headers.
-TOLERANCE_MM = 0.05
+# Places that are off by less are rounding in the headers.
+TOLERANCE_MM = 0.1
 # A wider gap is not bridged: the anatomy in it is unknown.
 LARGEST_GAP_IN_SLICES = 2.5
 SMALLEST_TILT_DEGREES = 0.5
@@ -81,7 +82,7 @@ def read_dicom(path: Path, *, series: str | None = None, folder: str | None = No
     """Read the one CT series in a folder, a zip or a file, or the one that is chosen.
 
     Args:
-        series: its number, description or UID.
+        series: its number, description, title or UID.
         folder: read only what lies in folders of that name, of any modality.
 
     Raises:
@@ -107,8 +108,8 @@ def find_series(path: Path, *, modality: str | None = "CT") -> list[Series]:
         if modality not in (None, header.get("Modality")):
             continue
         for frame, orientation, pixel_mm in _frames(header, file):
-            matrix = (header.Rows, header.Columns, pixel_mm)
-            groups[header.SeriesInstanceUID, matrix, orientation].append((header, frame))
+            matrix = (header.get("Rows"), header.get("Columns"), pixel_mm)
+            groups[str(header.get("SeriesInstanceUID", "")), matrix, orientation].append((header, frame))
     series = []
     for (uid, (_, _, pixel_mm), orientation), members in groups.items():
         header = members[0][0]
@@ -151,7 +152,7 @@ def _frames(header: pydicom.Dataset, file: Path) -> Iterator[tuple[Frame, tuple[
         position = look_up(group, "PlanePositionSequence", "ImagePositionPatient")
         orientation = look_up(group, "PlaneOrientationSequence", "ImageOrientationPatient")
         spacing = look_up(group, "PixelMeasuresSequence", "PixelSpacing")
-        if position and orientation and spacing:
+        if (np.size(position), np.size(orientation), np.size(spacing)) == (3, 6, 2):
             axes = tuple(round(float(value), 4) for value in orientation)
             row_mm, column_mm = (float(value) for value in spacing)
             yield Frame(file, index, np.array(position, dtype=float)), axes, (column_mm, row_mm)
@@ -163,9 +164,12 @@ def _choose(found: Sequence[Series], wanted: str | None, path: Path) -> Series:
         raise ScanError(f"{path} holds no CT series in DICOM.")
     if wanted is None:
         if len(found) > 1:
-            raise ScanError(f"{path} holds {len(found)} CT series: {titles}; choose one by its number (--series).")
+            raise ScanError(
+                f"{path} holds {len(found)} CT series: {titles}; choose one by number or as written here (--series)."
+            )
         return found[0]
-    chosen = [one for one in found if wanted.casefold() in (one.number.casefold(), one.description.casefold(), one.uid)]
+    key = wanted.casefold()
+    chosen = [one for one in found if key in map(str.casefold, (one.number, one.description, one.title, one.uid))]
     if len(chosen) != 1:
         raise ScanError(f"{path} holds {len(chosen) or 'no'} CT series {wanted!r}; there are {titles}.")
     return chosen[0]
@@ -186,8 +190,8 @@ def _read_series(series: Series, name: str) -> CTVolume:
         hu_kji, moved_mm = _upright(hu_kji, drift_mm, series.pixel_mm)
         first = first + moved_mm @ series.axes
         notes.append(f"The gantry of {name} was tilted by {tilt:.1f} degrees; the slices were moved upright.")
-    if np.abs(np.diff(distances) - spacing).max(initial=0) > TOLERANCE_MM:
-        hu_kji = _regular(hu_kji, distances, spacing)
+    if not _is_regular(distances):
+        hu_kji = _interpolated(hu_kji, distances, spacing)
 
     affine = np.eye(4)
     affine[:3, :3] = np.column_stack([series.axes[0], series.axes[1], normal]) * [*series.pixel_mm, spacing]
@@ -212,13 +216,20 @@ def _spacing(distances: np.ndarray, series: Series, name: str) -> tuple[float, l
             f"{name} lacks slices: between {distances[widest]:.1f} and {distances[widest + 1]:.1f} mm there are none, "
             f"elsewhere one every {spacing:.2f} mm; load the whole series."
         )
-    if np.abs(steps - spacing).max() <= TOLERANCE_MM:
-        return float(steps.mean()), []
+    extent = float(distances[-1] - distances[0])
+    if _is_regular(distances):
+        return extent / len(steps), []
+    spacing = extent / round(extent / spacing)
     note = (
         f"The slices of {name} lie {steps.min():.2f} to {steps.max():.2f} mm apart, irregular or with one missing; "
         f"they were interpolated to {spacing:.2f} mm, and the mask lies on that grid."
     )
     return spacing, [note]
+
+
+def _is_regular(distances: np.ndarray) -> bool:
+    """Whether the slices lie where they would at one distance; rounding in the headers does not add up."""
+    return bool(np.allclose(distances, np.linspace(distances[0], distances[-1], len(distances)), 0, TOLERANCE_MM))
 
 
 def _pixels(frames: Sequence[Frame], name: str) -> np.ndarray:
@@ -239,7 +250,7 @@ def _pixels(frames: Sequence[Frame], name: str) -> np.ndarray:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ScanError(f"The pixels of {name} cannot be read ({reason}); decompress or convert the series.") from error
-    return hu.astype(np.float32) if hu.dtype == np.float64 else hu
+    return compact(hu)
 
 
 def _upright(hu_kji: np.ndarray, drift_mm: np.ndarray, pixel_mm: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -260,9 +271,9 @@ def _upright(hu_kji: np.ndarray, drift_mm: np.ndarray, pixel_mm: tuple[float, fl
     return np.rint(moved).astype(np.int16), least * pixel_mm
 
 
-def _regular(hu_kji: np.ndarray, distances: np.ndarray, spacing: float) -> np.ndarray:
-    """Interpolate linearly between slices to a regular distance."""
-    wanted = np.arange(distances[0], distances[-1] + TOLERANCE_MM, spacing)
+def _interpolated(hu_kji: np.ndarray, distances: np.ndarray, spacing: float) -> np.ndarray:
+    """Interpolate linearly between slices to a regular distance, from the first to the last one."""
+    wanted = np.linspace(distances[0], distances[-1], round((distances[-1] - distances[0]) / spacing) + 1)
     above = np.searchsorted(distances, wanted).clip(1, len(distances) - 1)
     below = above - 1
     share = ((wanted - distances[below]) / (distances[above] - distances[below])).clip(0, 1)
@@ -286,6 +297,6 @@ def _unpacked(path: Path) -> Iterator[Path]:
                         f"{path} unpacks to more than {LARGEST_UNPACKED_BYTES / 2**30:.0f} GiB; unpack it by hand."
                     )
                 archive.extractall(folder)  # leaves no path outside the folder and makes no links
-        except (zipfile.BadZipFile, RuntimeError, EOFError, OSError) as error:
+        except UNZIP_ERRORS as error:
             raise ScanError(f"{path} cannot be unpacked ({error}).") from error
         yield Path(folder)

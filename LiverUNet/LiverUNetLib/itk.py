@@ -9,7 +9,7 @@ import numpy as np
 
 from .errors import OutputError, ScanError
 from .files import staged
-from .volume import CTVolume
+from .volume import CTVolume, compact
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -52,14 +52,13 @@ def read_itk(path: Path) -> CTVolume:
 
 
 def from_itk(image: SimpleITK.Image, name: str) -> CTVolume:
-    """The volume that an image of SimpleITK shows; float64 becomes float32."""
+    """The volume that an image of SimpleITK shows."""
     import SimpleITK as sitk
 
-    array = sitk.GetArrayFromImage(image)
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
-    return CTVolume(array.astype(np.float32) if array.dtype == np.float64 else array, LPS_TO_RAS @ affine, name)
+    return CTVolume(compact(sitk.GetArrayFromImage(image)), LPS_TO_RAS @ affine, name)
 
 
 def write_nrrd(path: Path, array_kji: np.ndarray, affine: np.ndarray) -> None:

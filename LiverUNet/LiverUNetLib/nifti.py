@@ -10,7 +10,8 @@ import numpy as np
 
 from .errors import ScanError
 from .files import staged
-from .volume import CTVolume
+from .itk import LPS_TO_RAS
+from .volume import CTVolume, compact
 
 if TYPE_CHECKING:
     import nibabel
@@ -46,7 +47,11 @@ def read_nifti(path: Path) -> CTVolume:
     ) as error:
         reason = " ".join(str(error).split()) or "it is truncated"
         raise ScanError(f"{path} is not a readable NIfTI file ({reason}).") from error
-    return CTVolume(hu_kji, np.asarray(image.affine, dtype=np.float64), name=path.name)
+    if not isinstance(image, nibabel.Nifti1Image) or image.header["sform_code"] or image.header["qform_code"]:
+        return CTVolume(hu_kji, np.asarray(image.affine, dtype=np.float64), path.name)
+    affine = LPS_TO_RAS @ np.diag([*image.header.get_zooms()[:3], 1.0])
+    note = f"{path.name} does not say how it lies in the patient; it is read as 3D Slicer does, i to left, j to back."
+    return CTVolume(hu_kji, affine, path.name, (note,))
 
 
 def write_nifti(path: Path, array_kji: np.ndarray, affine: np.ndarray, *, scale: float = 1.0) -> None:
@@ -68,11 +73,11 @@ def write_nifti(path: Path, array_kji: np.ndarray, affine: np.ndarray, *, scale:
 
 
 def _voxels(image: nibabel.Nifti1Image) -> np.ndarray:
-    """The scaled values in int16 or float32: nibabel alone would make float64 of any rescaled CT."""
+    """The scaled values in float32 unless they are stored in HU: nibabel would make float64 of any rescaled CT."""
     stored = image.dataobj.get_unscaled()
     slope, inter = image.dataobj.slope, image.dataobj.inter
     if (slope, inter) == (1, 0):
-        return np.asarray(stored, dtype=np.float32) if stored.dtype == np.float64 else np.asarray(stored)
+        return compact(np.asarray(stored))
     scaled = stored.astype(np.float32)
     scaled *= np.float32(slope)
     scaled += np.float32(inter)

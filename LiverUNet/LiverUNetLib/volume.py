@@ -8,7 +8,7 @@ import numpy as np
 
 from .errors import ScanError
 
-__all__ = ["CTVolume", "check_ct"]
+__all__ = ["CTVolume", "check_ct", "compact"]
 
 # Soft tissue, fat and contrast-enhanced organs; what a scan must show to be worth segmenting.
 SOFT_TISSUE_HU = (-160, 240)
@@ -59,6 +59,11 @@ class CTVolume:
     def voxel_ml(self) -> float:
         """Volume of one voxel in ml (1 ml = 1000 mm3)."""
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000
+
+
+def compact(voxels: np.ndarray) -> np.ndarray:
+    """The voxels as float32 if they take 8 bytes each, which no CT needs and not every format can hold."""
+    return voxels.astype(np.float32) if voxels.dtype.itemsize > 4 else voxels
 
 
 def check_ct(volume: CTVolume) -> None:

@@ -18,7 +18,8 @@ from LiverUNetLib.volume import CTVolume
 from LiverUNetTrainLib.cache import Cache, open_cache, prepare
 from LiverUNetTrainLib.dataset import split_by_patient
 from LiverUNetTrainLib.layouts import find_cases
-from LiverUNetTrainLib.training import Trainer, TrainingSettings
+from LiverUNetTrainLib.settings import TrainingSettings
+from LiverUNetTrainLib.training import Trainer
 
 
 @pytest.fixture

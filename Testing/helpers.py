@@ -9,7 +9,7 @@ import torch
 from LiverUNetLib.formats import write_volume
 from LiverUNetLib.network import NetworkSpec
 from LiverUNetLib.phantom import abdomen, axial_affine
-from LiverUNetTrainLib.training import TrainingSettings
+from LiverUNetTrainLib.settings import TrainingSettings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

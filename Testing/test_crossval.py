@@ -19,7 +19,7 @@ from LiverUNetTrainLib.evaluation import CaseScores
 from LiverUNetTrainLib.layouts import find_cases
 from LiverUNetTrainLib.recipes import RECIPES, Recipe
 from LiverUNetTrainLib.run_folder import EpochLog
-from LiverUNetTrainLib.training import TrainingSettings
+from LiverUNetTrainLib.settings import TrainingSettings
 
 TINY = Recipe(
     context_mm=(0.0,),
@@ -95,6 +95,10 @@ def test_a_work_folder_of_another_cross_validation_is_refused(a_cross_validation
     other = replace(a_cross_validation, recipe=replace(TINY, validation=0.5))
     with pytest.raises(TrainingError, match="other data or settings"):
         list(other.run(cpu))
+    cases = tuple(case for case in a_cross_validation.cache.cases if case.name != "other")
+    without_extra = replace(a_cross_validation, cache=replace(a_cross_validation.cache, cases=cases))
+    with pytest.raises(TrainingError, match="other data or settings"):
+        list(without_extra.run(cpu))
 
 
 def test_the_notebook_recipe_is_the_notebook():

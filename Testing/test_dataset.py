@@ -8,7 +8,7 @@ import pytest
 
 from helpers import write_pair
 from LiverUNetLib.errors import ScanError, TrainingError
-from LiverUNetLib.formats import read_volume
+from LiverUNetLib.formats import read_volume, write_volume
 from LiverUNetLib.geometry import PreprocessingSpec
 from LiverUNetTrainLib.cache import open_cache, prepare
 from LiverUNetTrainLib.cli import main
@@ -144,3 +144,16 @@ def test_faulty_and_repeated_cases_are_named_and_left_out(pairs, tmp_path, capsy
 def test_a_folder_that_is_no_cache_is_named(tmp_path, capsys):
     assert main(["train", str(tmp_path)]) == 1
     assert "cache.json does not exist" in capsys.readouterr().err
+
+
+def test_the_content_hash_is_the_same_in_every_format(pairs, tmp_path):
+    scan = read_volume(pairs / "patient0_orig.nii.gz")
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        affine = scan.affine.copy()
+        affine[:3, 3] = random.uniform(-300, 300, 3).round(5)
+        hashes = set()
+        for name in ("scan.nii.gz", "scan.nrrd"):
+            write_volume(tmp_path / name, scan.hu_kji[:2], affine)
+            hashes.add(content_hash(read_volume(tmp_path / name)))
+        assert len(hashes) == 1

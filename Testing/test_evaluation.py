@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,13 @@ import SimpleITK as sitk
 
 from LiverUNetLib.formats import read_mask, write_volume
 from LiverUNetTrainLib.cli import main
-from LiverUNetTrainLib.evaluation import CaseScores, compare_masks, largest_disagreement, summarise
+from LiverUNetTrainLib.evaluation import (
+    CaseScores,
+    compare_masks,
+    evaluate_predictions,
+    largest_disagreement,
+    summarise,
+)
 
 
 def voxel(*index: int, shape=(8, 9, 10)) -> np.ndarray:
@@ -257,3 +264,31 @@ def test_the_slice_of_the_largest_disagreement_is_found():
     mask[3, 0, :2] = 1
     mask[2] = 0
     assert largest_disagreement(mask, reference) == 2
+
+
+def test_masks_of_two_readers_in_folders_of_pairs_are_compared(pairs, tmp_path):
+    other = shutil.copytree(pairs, tmp_path / "other")
+    scores = [case.scores.dice for case in evaluate_predictions(other, pairs)]
+    assert scores == [1.0] * 4
+
+
+def test_of_a_prediction_with_several_labels_those_of_the_reference_count(pairs, tmp_path):
+    references, predictions = tmp_path / "references", tmp_path / "predictions"
+    for folder in ("imagesTr", "labelsTr"):
+        (references / folder).mkdir(parents=True)
+    predictions.mkdir()
+    (references / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "spleen": 1, "liver": 2}}))
+    for n in range(2):
+        shutil.copy(pairs / f"patient{n}_orig.nii.gz", references / f"imagesTr/p{n}_0000.nii.gz")
+        mask = read_mask(pairs / f"patient{n}_liver.nii.gz")
+        labels = mask.hu_kji * np.uint8(2)
+        labels[0] = 1
+        write_volume(references / f"labelsTr/p{n}.nii.gz", labels, mask.affine)
+        write_volume(predictions / f"p{n}.nii.gz", labels if n else (labels == 2).astype(np.uint8), mask.affine)
+    assert [case.scores.dice for case in evaluate_predictions(predictions, references)] == [1.0, 1.0]
+
+
+def test_two_masks_of_one_name_are_refused(predictions, pairs, capsys):
+    shutil.copy(predictions / "patient1.nii.gz", predictions / "patient1_seg.nii.gz")
+    assert main(["evaluate", "--predictions", str(predictions), "--reference", str(pairs)]) == 1
+    assert "patient1.nii.gz and patient1_seg.nii.gz both belong to patient1" in capsys.readouterr().err

@@ -135,3 +135,22 @@ def test_a_dataset_without_liver_is_refused(decathlon):
     (decathlon / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "spleen": 1}}))
     with pytest.raises(TrainingError, match="names no label of the liver among background, spleen"):
         find_cases([decathlon])
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({"0": "background", "1": "liver", "2": "cancer"}, (1, 2)),
+        ({"background": 0, "liver": [1, 2], "tumour": 2}, (1, 2)),
+        ({"background": 0, "liver": 1, "kidney tumor": 3, "pancreas cancer": 4}, (1,)),
+        ({"background": 0, "liver": 1, "liver tumor": 2, "spleen": 3}, (1, 2)),
+    ],
+)
+def test_labels_of_the_liver_are_told_from_those_of_other_organs(decathlon, labels, expected):
+    (decathlon / "dataset.json").write_text(json.dumps({"labels": labels}))
+    assert find_cases([decathlon])[0].labels == expected
+
+
+def test_hidden_files_beside_pairs_are_no_cases(pairs):
+    (pairs / "._patient0_orig.nii.gz").write_bytes(b"macOS")
+    assert len(find_cases([pairs])) == 4

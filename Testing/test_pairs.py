@@ -14,7 +14,7 @@ from LiverUNetTrainLib import estimate
 from LiverUNetTrainLib.estimate import Cost, check_disk, estimate_training
 from LiverUNetTrainLib.layouts import find_cases
 from LiverUNetTrainLib.pairs import add_case, write_pairs
-from LiverUNetTrainLib.training import TrainingSettings
+from LiverUNetTrainLib.settings import TrainingSettings
 
 
 def test_pairs_are_written_from_any_layout_and_kept_when_they_are_there(pairs, tmp_path):

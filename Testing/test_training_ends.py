@@ -13,6 +13,7 @@ from LiverUNetLib.errors import TrainingError
 from LiverUNetTrainLib import learner
 from LiverUNetTrainLib.learner import Learner
 from LiverUNetTrainLib.run_folder import EpochLog
+from LiverUNetTrainLib.sampling import SliceSampler
 from LiverUNetTrainLib.training import Trainer
 
 
@@ -158,3 +159,16 @@ def test_of_the_averaged_weights_a_share_stays_as_it_was():
     assert network.weight.item() != start
     expected = 0.25 * start + 0.75 * network.weight.item()
     assert pupil.averaged.module.weight.item() == pytest.approx(expected)
+
+
+def test_an_epoch_without_slices_says_so(a_trainer, monkeypatch):
+    trainer = a_trainer("run")
+    monkeypatch.setattr(SliceSampler, "epoch", lambda *_, **__: [])
+    with pytest.raises(TrainingError, match="Epoch 1 has drawn 0 slices, too few to train on"):
+        list(trainer.epochs())
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "validate_every", "patience", "learning_rate"])
+def test_settings_without_sense_are_refused(name):
+    with pytest.raises(TrainingError, match=f"The setting {name} must be .*, not -1"):
+        replace(SETTINGS, **{name: -1})

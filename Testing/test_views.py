@@ -82,3 +82,10 @@ def test_an_epoch_shows_of_each_view_its_share(a_cache):
     assert mask.max() > 0.5
     axial = SliceSampler(thin, thin.cases)
     assert len(axial.epoch(0, 0, empty_slices=0.0)) == sum(int(stack.has_liver.sum()) for stack in axial.stacks)
+
+
+def test_a_case_with_one_view_is_shown_whole(a_cache):
+    three = replace(a_cache, preprocessing=replace(a_cache.preprocessing, views=tuple(VIEWS)))
+    sampler = SliceSampler(three, a_cache.cases)  # their slices lie 18 mm apart
+    shown = sampler.epoch(0, 0, empty_slices=0.0)
+    assert len(shown) == sum(int(stack.has_liver.sum()) for stack in sampler.stacks) > 0

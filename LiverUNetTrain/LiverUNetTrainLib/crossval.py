@@ -120,7 +120,9 @@ class CrossValidation:
         write_json(folder / "scores.json", [asdict(case) for case in scores])
 
     def _check_same(self, folds: Sequence[Sequence[str]]) -> None:
-        asked: dict[str, Any] = json.loads(json.dumps({"folds": folds, "recipe": asdict(self.recipe)}))
+        content = sorted((case.content_hash, case.mask_hash) for case in self.cache.cases)
+        plan = {"folds": folds, "recipe": asdict(self.recipe), "content": content}
+        asked: dict[str, Any] = json.loads(json.dumps(plan))
         path = self.work / "crossval.json"
         if path.exists() and read_json(path, TrainingError) != asked:
             raise TrainingError(

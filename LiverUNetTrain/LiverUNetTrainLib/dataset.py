@@ -22,6 +22,7 @@ __all__ = [
     "Split",
     "check_case",
     "check_liver",
+    "check_one_grid",
     "content_hash",
     "split_by_patient",
 ]
@@ -51,15 +52,13 @@ class Case:
 
     def read(self) -> tuple[CTVolume, CTVolume]:
         """Read scan and mask, 1 where liver is; raise ScanError unless they share one grid."""
-        scan, mask = read_volume(self.scan), read_mask(self.mask, labels=self.labels, folder=self.mask_folder)
-        if scan.hu_kji.shape != mask.hu_kji.shape:
-            raise ScanError(
-                f"{self.mask.name} has shape {mask.hu_kji.shape} (k, j, i) but its scan has {scan.hu_kji.shape}; "
-                "draw or resample the mask on the grid of the scan."
-            )
-        if not np.allclose(scan.affine, mask.affine, atol=AFFINE_TOLERANCE_MM):
-            raise ScanError(f"{self.mask.name} lies elsewhere than its scan: their affines differ; resample the mask.")
+        scan, mask = read_volume(self.scan), self.read_mask()
+        check_one_grid(mask, scan, "its scan")
         return scan, mask
+
+    def read_mask(self) -> CTVolume:
+        """Read the mask alone, 1 where liver is."""
+        return read_mask(self.mask, labels=self.labels, folder=self.mask_folder)
 
 
 @dataclass(frozen=True)
@@ -133,6 +132,17 @@ class Finding:
         return f"{self.name}: {', '.join(map(str, filter(None, (self.facts, self.words))))}"
 
 
+def check_one_grid(mask: CTVolume, other: CTVolume, words: str) -> None:
+    """Raise ScanError unless a mask lies on the grid of another volume, which the message calls `words`."""
+    if other.hu_kji.shape != mask.hu_kji.shape:
+        raise ScanError(
+            f"{mask.name} has shape {mask.hu_kji.shape} (k, j, i) but {words} has {other.hu_kji.shape}; "
+            f"draw or resample the mask on the grid of {words}."
+        )
+    if not np.allclose(other.affine, mask.affine, atol=AFFINE_TOLERANCE_MM):
+        raise ScanError(f"{mask.name} lies elsewhere than {words}: their affines differ; resample the mask.")
+
+
 def check_case(case: Case) -> CheckedCase:
     """Read a case and check it.
 
@@ -161,8 +171,9 @@ def check_liver(liver_ml: float, name: str) -> None:
 
 def content_hash(scan: CTVolume) -> str:
     """SHA-256 of shape, affine (to 1e-4 mm) and voxels as float32: the same scan under any name and compression."""
-    # Adding zero makes 0 of -0, which some writers keep.
-    digest = hashlib.sha256(repr((scan.hu_kji.shape, (np.round(scan.affine, 4) + 0.0).tolist())).encode())
+    # NIfTI keeps an affine in float32, others in float64. Adding zero makes 0 of -0, which some writers keep.
+    affine = np.round(scan.affine.astype(np.float32).astype(np.float64), 4) + 0.0
+    digest = hashlib.sha256(repr((scan.hu_kji.shape, affine.tolist())).encode())
     for slice_ in scan.hu_kji:
         digest.update(np.ascontiguousarray(slice_, dtype="<f4"))
     return digest.hexdigest()

@@ -26,7 +26,7 @@ from .learner import Learner
 from .order import TrainingOrder
 from .recipes import choose_recipe, split_cases
 from .sampling import SliceSampler
-from .training import TrainingSettings
+from .settings import TrainingSettings
 
 __all__ = ["Cost", "check_disk", "estimate_order", "estimate_training"]
 

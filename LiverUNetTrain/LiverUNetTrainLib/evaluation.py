@@ -13,13 +13,14 @@ import numpy as np
 
 from LiverUNetLib.environment import Device
 from LiverUNetLib.errors import ScanError, TrainingError
-from LiverUNetLib.formats import READERS, scan_stem
+from LiverUNetLib.formats import READERS, read_volume, scan_stem
 from LiverUNetLib.measurement import bounding_box
 from LiverUNetLib.model import LiverModel
 from LiverUNetLib.pipeline import segment
 from LiverUNetLib.steps import finish
+from LiverUNetLib.volume import CTVolume
 
-from .dataset import Case, Finding, content_hash
+from .dataset import Case, Finding, check_one_grid, content_hash
 from .layouts import find_cases
 
 __all__ = [
@@ -155,35 +156,45 @@ def evaluate_predictions(predictions: Path, references: Path) -> Iterator[CaseSc
     """Compare masks made elsewhere with references, file by file; `role` and `seconds` say nothing here.
 
     Files belong together if their names are equal without format and without an ending such as
-    `_liver`, `_seg` or `_0000`. Of a folder of cases the masks are the references.
+    `_liver`, `_seg` or `_0000`. Of a folder of cases the masks are taken. Where a prediction holds
+    several labels, those that are liver in the reference count.
 
     Raises:
-        TrainingError: a folder is missing, a reference has no prediction, or none is left.
+        TrainingError: a folder is missing, a reference has no prediction, none is left, or a name has two masks.
         ScanError: a file cannot be read, or a prediction lies on another grid.
     """
-    found = {name: Case(name, path, path) for name, path in _masks(predictions).items()}
-    for name, reference in _references(references).items():
+    found = _masks(predictions)
+    for name, reference in _masks(references).items():
         if name not in found:
             raise TrainingError(f"{reference.mask} has no prediction in {predictions}; there are {', '.join(found)}.")
-        pair = replace(reference, scan=found[name].mask)
-        prediction, mask = pair.read()
+        prediction, mask = _read_prediction(found[name], reference.labels), reference.read_mask()
+        check_one_grid(prediction, mask, "its reference")
         scores = compare_masks(prediction.hu_kji, mask.hu_kji, mask.spacing_kji_mm)
         yield CaseScores(name, "new", scores, 0.0)
 
 
-def _references(folder: Path) -> dict[str, Case]:
+def _read_prediction(case: Case, labels: tuple[int, ...] | None) -> CTVolume:
+    if labels and not (case.labels or case.mask_folder):
+        values = read_volume(case.mask).hu_kji
+        if np.any((values != 0) & (values != values.max())):
+            return replace(case, labels=labels).read_mask()
+    return case.read_mask()
+
+
+def _masks(folder: Path) -> dict[str, Case]:
+    """The masks of a folder of cases, or all files of a folder, by bare name."""
     try:
         return {_bare(case.name): case for case in find_cases([folder])}
     except TrainingError:
-        return {name: Case(name, path, path) for name, path in _masks(folder).items()}
-
-
-def _masks(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise TrainingError(f"The folder {folder} does not exist.")
-    masks = {
-        _bare(scan_stem(path)): path for path in sorted(folder.glob("[!.]*")) if path.name.endswith(tuple(READERS))
-    }
+        if not folder.is_dir():
+            raise
+    masks: dict[str, Case] = {}
+    for path in sorted(folder.glob("[!.]*")):
+        if path.name.endswith(tuple(READERS)):
+            name = _bare(scan_stem(path))
+            if name in masks:
+                raise TrainingError(f"{masks[name].mask} and {path.name} both belong to {name}; leave the mask alone.")
+            masks[name] = Case(name, path, path)
     if not masks:
         raise TrainingError(f"{folder} holds no mask ({', '.join(READERS)}).")
     return masks

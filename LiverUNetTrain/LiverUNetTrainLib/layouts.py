@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,9 @@ from .ircad import find_ircad
 __all__ = ["DataSet", "find_cases", "find_data_sets"]
 
 SCAN_ENDING, MASK_ENDING = "_orig.nii.gz", "_liver.nii.gz"
-# What a label of liver or of something inside it is called; tumours are liver here.
-LIVER_WORDS = ("liver", "hepat", "tumor", "tumour", "cancer", "lesion")
+# What a label of liver or of something inside it is called; tumours are liver here, where no other organ has labels.
+LIVER_WORDS = ("liver", "hepat")
+TUMOUR_WORDS = ("tumor", "tumour", "cancer", "lesion", "metasta", "cyst")
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def _recognise(folder: Path) -> DataSet:
 
 
 def _find_pairs(folder: Path) -> Iterable[Case]:
-    for scan in sorted(folder.glob(f"*{SCAN_ENDING}")):
+    for scan in sorted(folder.glob(f"[!.]*{SCAN_ENDING}")):
         name = scan.name.removesuffix(SCAN_ENDING)
         yield Case(name, scan, scan.with_name(name + MASK_ENDING))
 
@@ -87,14 +89,26 @@ def _find_nnunet(folder: Path) -> Iterable[Case]:
 
 
 def _liver_labels(labels: dict[str, object], folder: Path) -> tuple[int, ...]:
-    """Label values that count as liver; the Decathlon writes {"1": "liver"}, nnU-Net {"liver": 1}."""
+    """Label values that count as liver.
+
+    The Decathlon writes {"1": "liver"}, nnU-Net {"liver": 1}, or {"liver": [1, 2]} for a region of
+    several. A "cancer" is one of the liver if nothing but liver and tumours has a label.
+    """
     pairs = [(key, value) if not str(key).isdigit() else (value, key) for key, value in labels.items()]
-    values = [int(value) for name, value in pairs if any(word in str(name).casefold() for word in LIVER_WORDS)]
-    if not any("liver" in str(name).casefold() for name, _ in pairs):
+    names = {str(name).casefold(): value for name, value in pairs if str(name).casefold() != "background"}
+    words = LIVER_WORDS
+    if all(_has(word, LIVER_WORDS + TUMOUR_WORDS) for name in names for word in re.findall("[a-z]+", name)):
+        words += TUMOUR_WORDS
+    if not any("liver" in name for name in names):
         raise TrainingError(
             f"{folder / 'dataset.json'} names no label of the liver among {', '.join(map(str, labels))}."
         )
-    return tuple(sorted(values))
+    values = [value if isinstance(value, list) else [value] for name, value in names.items() if _has(name, words)]
+    return tuple(sorted({int(value) for several in values for value in several}))
+
+
+def _has(name: str, words: tuple[str, ...]) -> bool:
+    return any(word in name for word in words)
 
 
 LAYOUTS = {

@@ -14,7 +14,7 @@ from .augmentation import AugmentationSettings
 from .cache import Cache
 from .dataset import Split, split_by_patient
 from .finetuning import split_for_finetuning
-from .training import TrainingSettings
+from .settings import TrainingSettings
 
 __all__ = ["RECIPES", "Recipe", "choose_recipe", "split_cases"]
 

@@ -13,7 +13,7 @@ from .cache import Cache
 from .dataset import Split
 
 if TYPE_CHECKING:
-    from .training import TrainingSettings
+    from .settings import TrainingSettings
 
 __all__ = ["descent", "request"]
 

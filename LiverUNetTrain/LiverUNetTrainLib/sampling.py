@@ -26,6 +26,7 @@ class Stack:
         context: which slices are the channels of each, int64 (slices, channels).
         canvas: what of a slice is shown, the same size for all stacks.
         has_liver: of each slice.
+        share: of its slices, that an epoch shows; the views of a case share an epoch.
     """
 
     case: CachedCase
@@ -34,6 +35,7 @@ class Stack:
     context: np.ndarray
     canvas: Canvas
     has_liver: np.ndarray
+    share: float
 
 
 Slice = tuple[Stack, int]
@@ -48,17 +50,15 @@ class SliceSampler:
 
     def __init__(self, cache: Cache, cases: Sequence[CachedCase]) -> None:
         self._preprocessing, self._canvas_px = cache.preprocessing, cache.canvas_px
-        views = cache.preprocessing.views
-        self._share = 1 / len(views)
-        self.stacks = [self._stack(case, view) for case in cases for view in usable_views(views, case.slice_mm)]
+        self.stacks = [stack for case in cases for stack in self._stacks(case)]
 
     def epoch(
         self, seed: int, epoch: int, *, empty_slices: float, replayed: Collection[str] = (), replay: float = 1.0
     ) -> list[Slice]:
         """Slices with liver and a share of those without, in random order.
 
-        With one view all slices with liver are shown; with several, of each view its share, so that
-        an epoch is as long.
+        Of a case with one view all slices with liver are shown; with several, of each view its
+        share, so that an epoch is as long.
 
         Args:
             replayed: cases of which only some slices are shown, `replay` for each slice of the others.
@@ -67,8 +67,8 @@ class SliceSampler:
         slices, old = [], []
         for stack in self.stacks:
             chosen = stack.has_liver | (random.random(len(stack.has_liver)) < empty_slices)
-            if self._share < 1:
-                chosen &= random.random(len(chosen)) < self._share
+            if stack.share < 1:
+                chosen &= random.random(len(chosen)) < stack.share
             part = old if stack.case.name in replayed else slices
             part += [(stack, int(index)) for index in np.flatnonzero(chosen)]
         random.shuffle(old)
@@ -87,14 +87,18 @@ class SliceSampler:
         mask = np.stack([stack.canvas.crop(stack.mask[index][None], fill=0) for stack, index in slices])
         return self._preprocessing.normalise(torch.from_numpy(hu).float()), torch.from_numpy(mask).float() / 255
 
-    def _stack(self, case: CachedCase, view: str) -> Stack:
+    def _stacks(self, case: CachedCase) -> list[Stack]:
+        views = usable_views(self._preprocessing.views, case.slice_mm)
+        return [self._stack(case, view, 1 / len(views)) for view in views]
+
+    def _stack(self, case: CachedCase, view: str, share: float) -> Stack:
         spec = self._preprocessing
         if view == "axial":
             image, mask, slice_mm = case.image, case.mask, case.slice_mm
         else:
             image, mask, slice_mm = cut(case.cube, view), cut(case.cube_mask, view), spec.pixel_mm
         context = context_indices(len(image), slice_mm, spec.context_mm)
-        return Stack(case, image, mask, context, self._canvas(mask), (mask > 127).any(axis=(1, 2)))
+        return Stack(case, image, mask, context, self._canvas(mask), (mask > 127).any(axis=(1, 2)), share)
 
     def _canvas(self, mask: np.ndarray) -> Canvas:
         """All of a slice; of one that is longer than the canvas, as much around the liver as there is room for."""

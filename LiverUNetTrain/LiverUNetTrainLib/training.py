@@ -12,7 +12,6 @@ import math
 import platform
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from LiverUNetLib.model import LiverModel
 from LiverUNetLib.network import NetworkSpec, build_network
 from LiverUNetLib.steps import Progress
 
-from .augmentation import AugmentationSettings, augment
+from .augmentation import augment
 from .cache import Cache
 from .dataset import Split
 from .learner import Agreement, Learner, NotFiniteError
@@ -33,45 +32,12 @@ from .occupancy import claimed
 from .request import descent, request
 from .run_folder import EpochLog, RunFolder
 from .sampling import SliceSampler
+from .settings import TrainingSettings
 from .world import World
 
-__all__ = ["Trainer", "TrainingSettings"]
+__all__ = ["Trainer"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How to train.
-
-    Attributes:
-        loss: one of `learner.LOSSES`.
-        empty_slices: share of the slices without liver that an epoch shows; all others are shown once.
-        warmup_epochs: the learning rate rises linearly to its highest, for a fifth of the training at most.
-        schedule: then it falls to zero along a "cosine", or stays "constant".
-        ema_decay: of the averaged weights, which are the ones validated and kept.
-        replay: in fine-tuning, slices of known cases for each slice of a new one.
-        parent_share: in fine-tuning, share of the parent's weights in the averaged ones.
-        validate_every: epochs between validations; the last one is always validated.
-        patience: stop after so many validations without a better one; 0 for never.
-    """
-
-    epochs: int = 50
-    batch_size: int = 16
-    loss: str = "dice+cross-entropy"
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
-    warmup_epochs: float = 1.0
-    schedule: str = "cosine"
-    gradient_norm: float = 5.0
-    ema_decay: float = 0.999
-    empty_slices: float = 0.25
-    replay: float = 1.0
-    parent_share: float = 0.0
-    validate_every: int = 4
-    patience: int = 0
-    seed: int = 0
-    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
 
 
 class Trainer:
@@ -219,6 +185,11 @@ class Trainer:
             replay=self._settings.replay,
         )
         batches = math.ceil(len(slices) // self._world.size * self._world.size / size)
+        if not batches:
+            raise TrainingError(
+                f"Epoch {epoch + 1} has drawn {len(slices)} slices, too few to train on; add cases or a larger share "
+                "of empty slices."
+            )
         sums = np.zeros(3)
         for batch in range(batches):
             chosen = slices[batch * size : (batch + 1) * size]

@@ -30,7 +30,8 @@ from LiverUNetTrainLib.export import Statement, export_run
 from LiverUNetTrainLib.layouts import find_cases
 from LiverUNetTrainLib.recipes import Recipe
 from LiverUNetTrainLib.run_folder import RunFolder
-from LiverUNetTrainLib.training import Trainer, TrainingSettings
+from LiverUNetTrainLib.settings import TrainingSettings
+from LiverUNetTrainLib.training import Trainer
 
 EPOCHS = 8
 TABLE = Path(__file__).with_name("ablation.md")

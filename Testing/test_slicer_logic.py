@@ -5,6 +5,7 @@ import pytest
 import slicer
 import vtk
 
+from LiverUNetLib.errors import ScanError
 from LiverUNetLib.itk import LIVER_COLOUR
 from LiverUNetLib.model import LiverModel
 from LiverUNetLib.steps import finish
@@ -229,3 +230,27 @@ def test_the_doctor_speaks_of_slicer_and_of_every_model(logic):
     text = finish(logic.examineSteps())
     assert text.startswith("Slicer       stand-in\nsystem ")
     assert "liver-ct" in text
+
+
+def test_a_liver_belongs_to_the_volume_it_was_found_in_not_to_the_one_drawn_on(segmented, logic, a_volume, scene):
+    from LiverUNetPanel.segmentation_node import volumeOf
+
+    arterial = add_volume(slicer.util.arrayFromVolume(a_volume).copy(), np.diag([-4.0, -4.0, 5.0, 1.0]), "arterial")
+    drawn = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")
+    drawn.SetReferenceImageGeometryParameterFromVolumeNode(arterial)
+    assert segmented(a_volume, drawn).segmentationNode is drawn
+    assert volumeOf(drawn) is a_volume
+    assert logic.ownSegmentation(a_volume) is drawn
+    assert logic.ownSegmentation(arterial) is None
+    scene.RemoveNode(a_volume)
+    assert volumeOf(drawn) is arterial, "what is left of it"
+
+
+def test_a_segmentation_of_surfaces_is_refused_before_the_run(segmented, a_volume, a_phantom, scene):
+    surfaces = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "surfaces")
+    add_other_segment(surfaces, a_phantom[0].affine)
+    surfaces.CreateClosedSurfaceRepresentation()
+    surfaces.GetSegmentation().SetSourceRepresentationName("Closed surface")
+    with pytest.raises(ScanError, match="surfaces is made of Closed surface, which holds no voxels"):
+        segmented(a_volume, surfaces)
+    assert list(surfaces.GetSegmentation().GetSegmentIDs()) == ["stomach"]

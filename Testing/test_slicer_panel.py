@@ -7,7 +7,7 @@ import pytest
 import slicer
 
 from helpers import SPACING_MM
-from LiverUNetLib.exchange import pack_model
+from LiverUNetLib.exchange import install_model, pack_model
 from LiverUNetLib.formats import write_volume
 from LiverUNetLib.phantom import abdomen, axial_affine
 from mrml_helpers import add_volume, measured, node_names
@@ -23,7 +23,6 @@ def own_models(tmp_path, monkeypatch):
 @pytest.fixture
 def panel(qt, scene, threshold_model, own_models):
     """The widget, on the model of thresholds."""
-    from LiverUNetLib.exchange import install_model
     from LiverUNetPanel.widget import LiverUNetWidget
 
     install_model(threshold_model.folder)
@@ -335,3 +334,77 @@ def test_nothing_is_cut_off_in_a_picture_of_400_pixels_width(panel, a_volume, qt
             assert right <= width, name
             assert widget.height() >= min(widget.heightForWidth(widget.width()), 400), f"{name} is cut off"
     assert picture.save(str(tmp_path / "panel.png"))
+
+
+def test_while_packages_are_installed_no_second_installation_begins(panel, a_volume, monkeypatch):
+    """Slicer turns its event loop while pip works."""
+    said = []
+
+    def install(_folder):
+        said.append(panel.ui.statusLabel.text())
+        panel.ui.segmentButton.click()
+        return True
+
+    panel._parameterNode.volume = a_volume
+    monkeypatch.setattr(panel.installer, "missing", lambda: ["monai"])
+    monkeypatch.setattr(panel.installer, "_ensure", install)
+    panel.ui.segmentButton.click()
+    assert said == ["Installing packages; this takes some minutes."]
+    assert slicer.app.shown == [
+        "LiverUNet cannot start.\n\nPackages are being installed already; wait until that has ended."
+    ]
+    run_to_the_end(panel)
+    assert panel._parameterNode.segmentation
+
+
+def test_what_writes_its_result_is_not_cancelled(panel, qt, threshold_model, tmp_path, own_models, monkeypatch):
+    pack_model(threshold_model, tmp_path / "threshold.zip")
+    panel.ui.removeModelButton.click()
+    qt.QFileDialog.chosen = str(tmp_path / "threshold.zip")
+    install = lambda *given, **named: time.sleep(0.5) or install_model(*given, **named)  # noqa: E731 - seen at work
+    monkeypatch.setattr("LiverUNetPanel.logic.install_model", install)
+    panel.ui.addModelButton.click()
+    run_until(panel, "Verifying the model; this cannot be cancelled")
+    panel.runner.cancel()
+    assert panel.runner.running
+    run_to_the_end(panel)
+    assert panel.ui.statusLabel.text() == "Installed threshold 1."
+
+
+def test_a_broken_model_can_be_removed(panel, own_models):
+    (own_models / "threshold/configs/metadata.json").write_text("{}")
+    panel.models.show("threshold")
+    assert "is not the card" in panel.ui.modelCardLabel.text()
+    panel.ui.removeModelButton.click()
+    assert not (own_models / "threshold").exists()
+
+
+def test_what_the_result_allows_follows_run_and_scene(panel, a_volume, scene):
+    panel._parameterNode.volume = a_volume
+    panel.ui.segmentButton.click()
+    run_to_the_end(panel)
+    assert state(panel.ui.teachButton)[0]
+    panel.ui.segmentButton.click()
+    assert state(panel.ui.teachButton) == (False, "Wait for the run to end, or cancel it.")
+    panel.runner.cancel()
+    node = panel._parameterNode.segmentation
+    scene.RemoveNode(a_volume)
+    panel._updateButtons()
+    assert state(panel.ui.teachButton) == (False, "The liver's volume is no longer in the scene.")
+    node.GetSegmentation().RemoveSegment("liver")
+    panel._updateButtons()
+    assert state(panel.ui.teachButton) == (False, "There is no liver yet.")
+
+
+def test_a_scene_that_is_opened_brings_its_choices_back(panel, a_volume, scene, tmp_path):
+    panel._parameterNode.volume = a_volume
+    panel.ui.segmentButton.click()
+    run_to_the_end(panel)
+    scene.SetURL(str(tmp_path / "scene.mrml"))
+    scene.Commit()
+    panel._onModelChosen("liver-ct")
+    scene.Clear(0)
+    scene.Import()
+    assert panel._parameterNode.model == panel.models.name == "threshold"
+    assert panel._parameterNode.volume.GetName() == "CT"
+    assert panel._parameterNode.segmentation.GetName() == "CT liver"

@@ -9,6 +9,7 @@ import pytest
 import slicer
 
 from helpers import SHAPE_IJK, dice
+from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.formats import read_mask, read_volume
 from LiverUNetLib.phantom import axial_affine
 from LiverUNetLib.steps import finish
@@ -159,3 +160,26 @@ def test_the_module_says_what_it_is(scene):
     LiverUNetTrain(parent)
     assert "LiverUNet" in parent.dependencies
     assert "LiverUNetTrain" in sys.modules
+
+
+def test_a_case_shown_again_takes_the_place_of_the_first_unless_a_person_has_changed_it(train, scene, pairs):
+    def names(kind):
+        return sorted(node.GetName() for node in slicer.util.getNodesByClass(kind))
+
+    for _ in range(2):
+        node = finish(train.loadCaseSteps([pairs], "patient1"))
+        assert names("vtkMRMLSegmentationNode") == ["patient1 liver"]
+        assert names("vtkMRMLScalarVolumeNode") == ["patient1"]
+    add_other_segment(node, np.eye(4), "corrected by hand")
+    again = finish(train.loadCaseSteps([pairs], "patient1"))
+    assert node.GetScene() is scene
+    assert again is not node
+    assert names("vtkMRMLScalarVolumeNode") == ["patient1"] * 2
+    finish(train.loadCaseSteps([pairs], "patient1"))
+    assert node.GetScene() is scene, "it is a person's now"
+    assert len(names("vtkMRMLSegmentationNode")) == 2
+
+
+def test_a_case_that_is_gone_is_named(train, pairs):
+    with pytest.raises(TrainingError, match="There is no case nobody in the chosen folders any more"):
+        finish(train.loadCaseSteps([pairs], "nobody"))

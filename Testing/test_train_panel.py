@@ -185,6 +185,8 @@ def test_after_sigkill_of_trainer_and_parent_a_new_panel_shows_the_whole_curve_a
     os.kill(int((run / "running").read_text()), signal.SIGKILL)
     turn(panel, lambda: get(ui.runStateLabel, "text").startswith("died"))
     done = len(state_of(run).history)
+    assert slicer.mrmlScene.GetFirstNodeByName("run training") is None, "nobody has asked for curves"
+    ui.curvesButton.click()
     assert slicer.mrmlScene.GetFirstNodeByName("run training").GetTable().GetNumberOfRows() == done >= 2
     ui.resumeButton.click()
     turn(panel, lambda: len(state_of(run).history) > done)
@@ -245,3 +247,45 @@ def test_nothing_is_cut_off_in_a_picture_of_400_pixels_width(panel, qt, tmp_path
         if widget.isVisible():
             assert widget.mapTo(panel.parent, widget.rect().topRight()).x() <= 400, name
     assert picture.save(str(tmp_path / "panel.png"))
+
+
+def test_why_no_case_can_be_used_is_shown(panel, pairs, tmp_path):
+    for path in pairs.glob("*_liver.nii.gz"):
+        path.write_bytes(b"damaged")
+    put(panel.ui.dataPath, "text", str(pairs))
+    put(panel.ui.cachePath, "text", str(tmp_path / "cache"))
+    panel.ui.prepareButton.click()
+    finish_run(panel)
+    assert "None of the cases can be used" in slicer.app.shown[0]
+    assert slicer.app.shown[0].count("is not a readable NIfTI file") == 4
+
+
+def test_nothing_is_trained_while_cases_are_prepared(panel, a_cache, pairs, tmp_path):
+    put(panel.ui.cachePath, "text", str(a_cache.folder))
+    put(panel.ui.dataPath, "text", str(pairs))
+    put(panel.ui.runPath, "text", str(tmp_path / "run"))
+    assert get(panel.ui.startButton, "enabled")
+    panel.ui.prepareButton.click()
+    assert not get(panel.ui.startButton, "enabled")
+    panel.runner.stop()
+    assert get(panel.ui.startButton, "enabled")
+
+
+def test_a_run_that_cannot_be_read_is_said_and_the_buttons_live(panel, tmp_path, monkeypatch):
+    from LiverUNetTrainLib import detached
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(detached, "state_of", refuse)
+    put(panel.ui.runPath, "text", str(tmp_path))
+    panel.train.watch()
+    assert "Permission denied" in get(panel.ui.runStateLabel, "text")
+
+
+def test_reloading_forgets_our_packages_alone(panel, monkeypatch):
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    panel.onReload()
+    ours = {name for name in sys.modules if name.startswith("LiverUNet")}
+    assert not {name for name in ours if name.split(".")[0] not in ("LiverUNet", "LiverUNetTrain")}
+    assert "torch" in sys.modules

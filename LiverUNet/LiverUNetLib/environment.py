@@ -63,7 +63,7 @@ def choose_device(name: str = "auto") -> Device:
     if name != "auto":
         fault = _fault(name)
         if fault:
-            raise DeviceError(f"The device {name} cannot be used: {fault}; try --device auto or cpu.")
+            raise DeviceError(f"The device {name} cannot be used: {fault}; choose auto or cpu.")
         return Device(name, _gpu_dtype(name))
     faults = []
     for candidate in _present_gpus():

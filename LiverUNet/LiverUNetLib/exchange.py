@@ -61,8 +61,7 @@ def install_model(source: Path, *, overwrite: bool = False) -> LiverModel:
             )
         if target.exists() and not overwrite:
             raise OutputError(
-                f"A model {model.card.name} is installed already in {target}; "
-                "remove it first or allow replacing it (--overwrite)."
+                f"A model {model.card.name} is installed already in {target}; remove it first, or allow replacing it."
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         with staged(target) as temporary:
@@ -72,9 +71,9 @@ def install_model(source: Path, *, overwrite: bool = False) -> LiverModel:
     return open_model(target)
 
 
-def is_own(model: LiverModel) -> bool:
-    """Whether a model is one of the user's own, which alone can be removed."""
-    return model.folder.parent == model_folders()[-1]
+def is_own(name: str) -> bool:
+    """Whether there is a folder of that name among the user's own models, broken or not; only those can be removed."""
+    return bool(name.strip(".")) and Path(name).name == name and (model_folders()[-1] / name).is_dir()
 
 
 def remove_model(name: str) -> Path:
@@ -85,7 +84,7 @@ def remove_model(name: str) -> Path:
     """
     own = model_folders()[-1]
     folder = own / name
-    if not name.strip(".") or Path(name).name != name or not folder.is_dir():
+    if not is_own(name):
         raise ModelError(f"There is no model {name!r} among your own in {own}; bundled ones stay.")
     try:
         shutil.rmtree(folder)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 __all__ = ["Progress", "finish", "in_background", "prefixed", "stage"]
@@ -20,11 +20,16 @@ PATIENCE_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is: `done` of `total`; a total of 0 means that nobody can say."""
+    """How far a stage is: `done` of `total`; a total of 0 means that nobody can say.
+
+    Attributes:
+        final: it can no longer be ended; what it does will be done in a moment.
+    """
 
     stage: str
     done: int
     total: int
+    final: bool = False
 
 
 def finish(steps: Generator[Any, None, T], show: Callable[[Any], None] = lambda _: None) -> T:
@@ -52,15 +57,17 @@ def prefixed(name: str, steps: Generator[Progress, None, T]) -> Generator[Progre
             progress = next(steps)
         except StopIteration as end:
             return end.value
-        yield Progress(f"{name}: {progress.stage}", progress.done, progress.total)
+        yield replace(progress, stage=f"{name}: {progress.stage}")
 
 
-def in_background(name: str, work: Callable[[], T]) -> Generator[Progress, None, T]:
+def in_background(name: str, work: Callable[[], T], *, final: bool = False) -> Generator[Progress, None, T]:
     """Do `work` in a thread while the steps of stage `name` only wait; its result or its error comes back here.
 
     For what holds the event loop too long in one piece, as the first import of torch does for
-    seconds. Closing the generator does not end the thread: whatever it still does is thrown away,
-    so `work` must change nothing that others see.
+    seconds. Closing the generator does not end the thread: whatever it still does is thrown away.
+
+    Args:
+        final: `work` writes something that others see, so it should not be left alone.
     """
     outcome: list[T] = []
     errors: list[BaseException] = []
@@ -74,7 +81,7 @@ def in_background(name: str, work: Callable[[], T]) -> Generator[Progress, None,
     thread = threading.Thread(target=run, name=f"LiverUNet: {name}", daemon=True)
     thread.start()
     while thread.is_alive():
-        yield Progress(name, 0, 0)
+        yield Progress(name, 0, 0, final)
         thread.join(PATIENCE_SECONDS)
     if errors:
         raise errors[0]

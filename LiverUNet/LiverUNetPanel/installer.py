@@ -58,6 +58,9 @@ class Installer:
         requirementsFile: what is needed beside torch.
     """
 
+    # Of all panels: Slicer turns its event loop while pip works, so that other buttons can be pressed.
+    _working = False
+
     def __init__(self, requirementsFile: Path) -> None:
         self._requirementsFile = requirementsFile
 
@@ -72,8 +75,17 @@ class Installer:
             wheelFolder: take everything from this folder, without the internet.
 
         Raises:
-            InstallationError: why it failed and what to do.
+            InstallationError: why it failed and what to do; also while another installation is under way.
         """
+        if Installer._working:
+            raise InstallationError(_("Packages are being installed already; wait until that has ended."))
+        Installer._working = True
+        try:
+            return self._ensure(wheelFolder)
+        finally:
+            Installer._working = False
+
+    def _ensure(self, wheelFolder: str) -> bool:
         missing = self.missing()
         if not missing:
             return True

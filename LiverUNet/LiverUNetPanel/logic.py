@@ -21,7 +21,7 @@ from LiverUNetLib.pipeline import Segmentation, segment
 from LiverUNetLib.steps import Progress, finish, in_background, prefixed
 
 from .parameters import LiverUNetParameterNode
-from .segmentation_node import findLiver, writeLiver
+from .segmentation_node import checkTarget, findLiver, volumeOf, writeLiver
 from .volume_node import scanSteps
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
             roiNode: only the box of voxels around it is segmented.
 
         Raises:
-            LiverUNetError: the volume is no CT, the model or device cannot be used, or a node
-                was removed in mid-run.
+            LiverUNetError: the volume is no CT, the segmentation cannot take voxels, the model or
+                device cannot be used, or a node was removed in mid-run.
         """
         loaded = yield from self._load(modelName, deviceName)
         return (yield from self._segment(volumeNode, segmentationNode, roiNode, loaded))
@@ -133,7 +133,11 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
 
     def installModelSteps(self, path: Path, *, overwrite: bool = False) -> Generator[Progress, None, LiverModel]:
         """Verify a model and copy it to the user's own."""
-        return (yield from in_background("Verifying the model", lambda: install_model(path, overwrite=overwrite)))
+        return (
+            yield from in_background(
+                "Verifying the model", lambda: install_model(path, overwrite=overwrite), final=True
+            )
+        )
 
     def examineSteps(self) -> Generator[Progress, None, str]:
         """What `liver-unet doctor` prints, as text."""
@@ -150,11 +154,8 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         """The segmentation of this volume in which LiverUNet has put a liver before."""
         if volumeNode is None:
             return None
-        reference = vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
-        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-            if node.GetNodeReferenceID(reference) == volumeNode.GetID() and findLiver(node):
-                return node
-        return None
+        nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        return next((node for node in nodes if volumeOf(node) is volumeNode and findLiver(node)), None)
 
     def _load(self, modelName: str, deviceName: str) -> Generator[Progress, None, Loaded]:
         """Import the libraries, prove the device and load the model, in a thread that touches no MRML."""
@@ -173,6 +174,8 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         roiNode: vtkMRMLMarkupsROINode | None,
         loaded: Loaded,
     ) -> Generator[Progress, None, Outcome]:
+        if segmentationNode:
+            checkTarget(segmentationNode)
         watched = [node for node in (volumeNode, segmentationNode) if node]
         names = {node: node.GetName() for node in watched}
         scan = yield from _whileInScene(scanSteps(volumeNode, roiNode), names)

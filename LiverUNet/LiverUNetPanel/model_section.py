@@ -62,12 +62,12 @@ class ModelSection:
         try:
             model = self.model()
         except LiverUNetError as error:
-            own, words = False, str(error)
+            words = str(error)
         else:
-            own = is_own(model)
             words = _("{description}\n{score}\nLicence: {license}").format(
                 description=model.card.description, score=model_score(model), license=model.card.license
             )
+        own = is_own(self.name)
         self._ui.modelCardLabel.text = words
         self._ui.removeModelButton.enabled = own
         self._ui.removeModelButton.toolTip = (

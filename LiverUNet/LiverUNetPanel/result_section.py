@@ -9,11 +9,12 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from LiverUNetLib.errors import ScanError
 from LiverUNetLib.summary import sentence, table_row
 
 from .buttons import enableOrSayWhy
 from .logic import Outcome
-from .segmentation_node import findLiver
+from .segmentation_node import findLiver, volumeOf
 from .table_node import addMeasurements
 
 __all__ = ["ResultSection"]
@@ -46,11 +47,18 @@ class ResultSection:
             words = _("The last run was on {device} in {dtype}.")
             self._ui.deviceStateLabel.text = words.format(**result.provenance)
         self._ui.show3DButton.setSegmentationNode(outcome.segmentationNode if outcome else None)
-        noLiver = "" if outcome and outcome.segmentationNode else _("There is no liver yet.")
-        noResult = "" if result else _("There is no result yet.")
+        self.updateButtons("")
+
+    def updateButtons(self, busy: str) -> None:
+        """What can be pressed now."""
+        node = self._outcome.segmentationNode if self._outcome else None
+        noLiver = "" if node and node.GetScene() and findLiver(node) else _("There is no liver yet.")
+        noVolume = "" if noLiver or volumeOf(node) else _("The liver's volume is no longer in the scene.")
+        noResult = "" if self._outcome and self._outcome.result else _("There is no result yet.")
+        correct = _("Correct the liver first; no name of the patient is kept.")
         enableOrSayWhy(self._ui.editButton, noLiver, _("Correct the liver with Slicer's own tools."))
         enableOrSayWhy(self._ui.show3DButton, noLiver, _("Show the liver in 3D views."))
-        enableOrSayWhy(self._ui.teachButton, noLiver, _("Correct the liver first; no name of the patient is kept."))
+        enableOrSayWhy(self._ui.teachButton, busy or noLiver or noVolume, correct)
         enableOrSayWhy(self._ui.tableButton, noResult, _("Add the measurements to a table node."))
         enableOrSayWhy(self._ui.copyButton, noResult, _("Copy measurements and warnings as text."))
 
@@ -59,7 +67,7 @@ class ResultSection:
         slicer.util.selectModule("SegmentEditor")
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
         editor.setSegmentationNode(node)
-        editor.setSourceVolumeNode(node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()))
+        editor.setSourceVolumeNode(volumeOf(node))
 
     def _onAddToTable(self) -> None:
         node = addMeasurements(slicer.mrmlScene, [table_row(self._outcome.result)])
@@ -80,8 +88,10 @@ class ResultSection:
                 self._panel.settings.setFolder("ownPath", folder)
             if folder:
                 node = self._outcome.segmentationNode
-                volume = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
-                case = SceneCase(volume, node, findLiver(node))
+                volume, liver = volumeOf(node), findLiver(node)
+                if volume is None or liver is None:
+                    raise ScanError(_("The liver or its volume is no longer in the scene."))
+                case = SceneCase(volume, node, liver)
                 steps = LiverUNetTrainLogic().addCaseSteps(case, Path(folder))
                 self._panel.start(steps, lambda name: self._onTaught(name, folder))
 

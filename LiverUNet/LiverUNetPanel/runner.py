@@ -35,6 +35,7 @@ class StepRunner:
         self._timer.connect("timeout()", self._step)
         self._steps: Generator[Progress, None, Any] | None = None
         self._onDone: Callable[[Any], None] | None = None
+        self._final = False
 
     @property
     def running(self) -> bool:
@@ -49,6 +50,11 @@ class StepRunner:
         self._timer.start()
 
     def cancel(self) -> None:
+        """End the run, if there is one and it is not writing its result."""
+        if not self._final:
+            self.stop()
+
+    def stop(self) -> None:
         """End the run now, if there is one; what it has begun is undone by its own `finally`."""
         if self.running:
             self._end()
@@ -67,6 +73,7 @@ class StepRunner:
             self._end()
             self._listener.onFailed(error)
         else:
+            self._final = progress.final
             self._listener.onProgress(progress)
 
     def _end(self) -> None:
@@ -74,3 +81,4 @@ class StepRunner:
         self._timer.stop()
         self._steps.close()
         self._steps = self._onDone = None
+        self._final = False

@@ -16,18 +16,21 @@ from slicer import (
 )
 from vtk.util.numpy_support import numpy_to_vtk
 
+from LiverUNetLib.errors import ScanError
 from LiverUNetLib.itk import LIVER_COLOUR, LIVER_TERMINOLOGY
 from LiverUNetLib.measurement import bounding_box
 from LiverUNetLib.pipeline import Segmentation
 
 from .volume_node import Scan, ijkToRas, matrixFromArray, transformToWorld
 
-__all__ = ["findLiver", "labelmapOf", "writeLiver"]
+__all__ = ["LABELMAP", "checkTarget", "findLiver", "labelmapOf", "volumeOf", "writeLiver"]
 
 SEGMENT_ID = "liver"
 # Marks the segment that is ours, whatever a person calls it, and says what made it.
 SEGMENT_TAG = "LiverUNet"
 ATTRIBUTE_PREFIX = "LiverUNet."
+# Refers to the volume that the liver was found in; another may have given the segmentation its geometry.
+VOLUME_ROLE = "LiverUNet.Volume"
 LABELMAP, SURFACE = "Binary labelmap", "Closed surface"
 
 
@@ -50,12 +53,14 @@ def writeLiver(
         beforeReplacing: called when an older segment of ours is about to be replaced.
 
     Raises:
-        ScanError: the existing node is moved by what is not a linear transform.
+        ScanError: as `checkTarget`.
     """
     scene = volumeNode.GetScene()
     new = segmentationNode is None
     if new:
         segmentationNode = _newNode(volumeNode)
+    else:
+        checkTarget(segmentationNode)
     toWorld = transformToWorld(volumeNode) @ ijkToRas(volumeNode)
     try:
         geometry = np.linalg.inv(transformToWorld(segmentationNode)) @ toWorld
@@ -70,6 +75,7 @@ def writeLiver(
         if new:
             scene.RemoveNode(segmentationNode)
         raise
+    segmentationNode.SetNodeReferenceID(VOLUME_ROLE, volumeNode.GetID())
     madeBy = result.provenance
     segment = segmentationNode.GetSegmentation().GetSegment(segmentId)
     segment.SetTag(SEGMENT_TAG, f"{madeBy['model']} {madeBy['model_version']} {madeBy['model_checksum'][:12]}")
@@ -85,6 +91,24 @@ def findLiver(segmentationNode: vtkMRMLSegmentationNode) -> str | None:
         if segmentation.GetSegment(segmentId).HasTag(SEGMENT_TAG):
             return segmentId
     return None
+
+
+def volumeOf(segmentationNode: vtkMRMLSegmentationNode) -> vtkMRMLScalarVolumeNode | None:
+    """The volume in which our liver was found, or else the one that the segmentation was drawn on."""
+    roles = (VOLUME_ROLE, segmentationNode.GetReferenceImageGeometryReferenceRole())
+    return next(filter(None, map(segmentationNode.GetNodeReference, roles)), None)
+
+
+def checkTarget(segmentationNode: vtkMRMLSegmentationNode) -> None:
+    """Raise ScanError unless a liver can be put into an existing segmentation as voxels."""
+    transformToWorld(segmentationNode)
+    segmentation = segmentationNode.GetSegmentation()
+    source = segmentation.GetSourceRepresentationName()
+    if segmentation.GetNumberOfSegments() and source != LABELMAP:
+        raise ScanError(
+            f"{segmentationNode.GetName()} is made of {source}, which holds no voxels; choose another segmentation, "
+            f"or make {LABELMAP} its source representation in the module Segmentations."
+        )
 
 
 def _newNode(volumeNode: vtkMRMLScalarVolumeNode) -> vtkMRMLSegmentationNode:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -64,12 +63,13 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._showSettings()
         self._connect()
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        for event in (slicer.mrmlScene.EndCloseEvent, slicer.mrmlScene.EndImportEvent):
+            self.addObserver(slicer.mrmlScene, event, self.onSceneReady)
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
         """Called when the application quits or the module is reloaded."""
-        self.runner.cancel()
+        self.runner.stop()
         self.setParameterNode(None)
         self.removeObservers()
 
@@ -83,22 +83,19 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneStartClose(self, caller: Any = None, event: Any = None) -> None:
         """The nodes go: nothing may be written to them any more."""
-        self.runner.cancel()
+        self.runner.stop()
         self.setParameterNode(None)
         self.result.show(None)
 
-    def onSceneEndClose(self, caller: Any = None, event: Any = None) -> None:
-        """Begin anew, if the panel is in view."""
+    def onSceneReady(self, caller: Any = None, event: Any = None) -> None:
+        """Begin anew in an empty scene, or with the choices of one that was opened, if the panel is in view."""
         if self.parent.isEntered:
             self.initializeParameterNode()
 
     def onReload(self) -> None:
-        """Reload our packages with the module, those first that others import."""
-        ours = [
-            module for name, module in sys.modules.items() if name.split(".")[0] in ("LiverUNetPanel", "LiverUNetLib")
-        ]
-        for module in reversed(ours):
-            importlib.reload(module)
+        """Forget our packages, so that the module imports them anew."""
+        for name in [name for name in sys.modules if name.split(".")[0] in ("LiverUNetPanel", "LiverUNetLib")]:
+            del sys.modules[name]
         super().onReload()
 
     # Parameter node
@@ -128,6 +125,10 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _onParametersChanged(self, caller: Any = None, event: Any = None) -> None:
         """Another volume has another liver: never replace that of the one before."""
+        if slicer.mrmlScene.IsImporting():
+            return
+        if self._parameterNode.model != self.models.name:
+            self.models.show(self._parameterNode.model)
         volume = self._parameterNode.volume
         if volume is not self._volumeBefore:
             self._volumeBefore = volume
@@ -154,11 +155,10 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Segment the chosen volume, or end the run."""
         if self.runner.running:
             self.runner.cancel()
-        elif self._mayRun():
-            chosen, volume = self._parameterNode, self._parameterNode.volume
-            steps = self.logic.segmentSteps(
-                volume, chosen.segmentation, roiNode=chosen.region, **self._modelAndDevice()
-            )
+            return
+        chosen, volume = self._parameterNode, self._parameterNode.volume
+        steps = self.logic.segmentSteps(volume, chosen.segmentation, roiNode=chosen.region, **self._modelAndDevice())
+        if self._mayRun():
             self.start(steps, lambda outcome: self._onSegmented(outcome, volume))
 
     def onSegmentAll(self) -> None:
@@ -212,10 +212,14 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         return True
 
     def _ensureInstalled(self) -> bool:
-        installed = self.installer.ensure(self.settings.wheelFolder)
-        if not installed:
-            self.ui.statusLabel.text = _("Nothing was done: packages are missing and were not installed.")
-        return installed
+        """Whether a run can begin now; Slicer stays alive meanwhile, and another one may have begun."""
+        label, installed = self.ui.statusLabel, False
+        label.text = _("Installing packages; this takes some minutes.") if self.installer.missing() else ""
+        try:
+            installed = self.installer.ensure(self.settings.wheelFolder)
+        finally:
+            label.text = "" if installed else _("Nothing was done: packages are missing and were not installed.")
+        return installed and not self.runner.running
 
     def _modelAndDevice(self) -> dict[str, str]:
         return {"modelName": self.models.name, "deviceName": self.settings.device}
@@ -234,7 +238,7 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         bar.maximum = progress.total
         bar.value = progress.done
         count = _(", {done} of {total}").format(done=progress.done, total=progress.total) if progress.total else ""
-        self.ui.statusLabel.text = progress.stage + count
+        self.ui.statusLabel.text = progress.stage + (_("; this cannot be cancelled") if progress.final else count)
 
     def onCancelled(self) -> None:
         """Say what came of it."""
@@ -260,6 +264,8 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         words = _("{good} volumes segmented, {failed} failed, what was done before passed over.")
         self.ended("\n".join([words.format(good=len(good), failed=len(failures)), *failures]))
         self.result.show(good[-1] if good else None)
+        if self._parameterNode:
+            self._parameterNode.segmentation = self.logic.ownSegmentation(self._parameterNode.volume)
 
     def _onFolderSegmented(self, rows: list[dict[str, Any]], target: Path) -> None:
         failures = [f"{row['file']}: {row['warnings']}" for row in rows if row["state"] == FAILED]
@@ -328,6 +334,7 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         enableOrSayWhy(ui.segmentFolderButton, busy or noFolder or noModel, _("Goes on where it stopped."))
         enableOrSayWhy(ui.addModelButton, busy, _("Install a model from a zip; nothing in it is executed."))
         enableOrSayWhy(ui.doctorButton, busy, _("Try devices and models and copy what is found, for a bug report."))
+        self.result.updateButtons(busy)
         consents = "" if self.settings.hasConsents() else _("You have agreed to no licence.")
         enableOrSayWhy(ui.withdrawButton, consents, _("The next run asks for your consent again."))
 

@@ -88,6 +88,10 @@ def prepare(
     """
     canvas_px = canvas_px or standard_canvas_px(spec)
     folder.mkdir(parents=True, exist_ok=True)
+    index = folder / "cache.json"
+    settings = {"schema_version": SCHEMA_VERSION, "preprocessing": asdict(spec), "canvas_px": canvas_px}
+    if index.exists() and not _made_with(index, settings):
+        index.unlink()  # a cache of two grids would be a mixture
     seen: dict[str, str] = {}
     for case in cases:
         try:
@@ -100,9 +104,8 @@ def prepare(
             continue
         yield Finding(case.name, words, from_json(Facts, entry["facts"]))
     if not seen:
-        raise TrainingError("None of the cases can be used; the lines above say why.")
-    settings = {"schema_version": SCHEMA_VERSION, "preprocessing": asdict(spec), "canvas_px": canvas_px}
-    write_json(folder / "cache.json", settings | {"cases": list(seen.values())})
+        raise TrainingError("None of the cases can be used, for the reasons given.")
+    write_json(index, settings | {"cases": list(seen.values())})
 
 
 def standard_canvas_px(spec: PreprocessingSpec) -> int:
@@ -161,6 +164,14 @@ def _prepare_case(case: Case, folder: Path, spec: PreprocessingSpec, canvas_px: 
             np.save(temporary / f"{mask_name}.npy", np.rint(parts[1] * 255).astype(np.uint8))
         write_json(temporary / "case.json", entry)
     return entry, f"{len(hu)} slices of {grid.slice_mm:.2f} mm"
+
+
+def _made_with(index: Path, settings: dict[str, Any]) -> bool:
+    """Whether the cases that an index lists were made with these settings."""
+    try:
+        return json.loads(json.dumps(settings)).items() <= read_json(index, TrainingError).items()
+    except TrainingError:
+        return False
 
 
 def _check_unique(name: str, first: str) -> None:

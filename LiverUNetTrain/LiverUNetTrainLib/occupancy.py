@@ -57,7 +57,8 @@ def claimed_at(folder: Path) -> float:
 def is_occupied(folder: Path) -> bool:
     """Whether a process works in `folder` now."""
     try:
-        with (folder / LOCK).open("r+", encoding="utf-8") as file:
+        # A lock takes no writing; the run of another person can be looked at.
+        with (folder / LOCK).open("r+" if os.access(folder / LOCK, os.W_OK) else "r", encoding="utf-8") as file:
             free = _lock(file)
             if free:
                 _unlock(file)

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import slicer
 from slicer import vtkMRMLSegmentationNode, vtkSegment
+from vtk.util.numpy_support import vtk_to_numpy
 
 from LiverUNetLib.volume import CTVolume
-from LiverUNetPanel.segmentation_node import labelmapOf
+from LiverUNetPanel.segmentation_node import LABELMAP, labelmapOf, volumeOf
 
 __all__ = ["showCase", "shownHeight"]
 
 # The attribute by which what this module shows is known.
 CASE = "LiverUNetTrain.Case"
+# And whether it is still what was shown.
+DRAWN = "LiverUNetTrain.Drawn"
 COLOURS = {"reference": (0.31, 0.76, 0.97), "prediction": (0.87, 0.51, 0.40)}
 
 
 def showCase(name: str, scan: CTVolume, masks: dict[str, np.ndarray | None]) -> vtkMRMLSegmentationNode:
     """Show a volume with a segmentation that has a segment for each mask; views go to the slice to look at.
 
-    Shown again it takes the place of what was shown before.
+    Shown again it takes the place of what was shown before, but what a person has drawn since stays.
 
     Args:
         masks: (k, j, i) by name, None for one that there is not.
     """
-    for kind in ("vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode"):
-        for before in slicer.util.getNodesByClass(kind):
-            if before.GetAttribute(CASE) == name:
-                slicer.mrmlScene.RemoveNode(before)
+    _forget(name)
     volume = slicer.util.addVolumeFromArray(scan.hu_kji, scan.affine, name)
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{name} liver")
     node.CreateDefaultDisplayNodes()
@@ -37,10 +39,11 @@ def showCase(name: str, scan: CTVolume, masks: dict[str, np.ndarray | None]) -> 
         segment = vtkSegment()
         segment.SetName(title)
         segment.SetColor(*COLOURS[title])
-        segment.AddRepresentation("Binary labelmap", labelmapOf(mask, (0, 0, 0), scan.affine))
+        segment.AddRepresentation(LABELMAP, labelmapOf(mask, (0, 0, 0), scan.affine))
         node.GetSegmentation().AddSegment(segment, title)
     for each in (volume, node):
         each.SetAttribute(CASE, name)
+    node.SetAttribute(DRAWN, _drawn(node))
     slicer.util.setSliceViewerLayers(background=volume, fit=True)
     if "reference" in shown:
         _jumpTo(scan, shown)
@@ -57,6 +60,33 @@ def shownHeight(name: str) -> float | None:
     volume.GetRASBounds(bounds)
     height = (view.GetSliceOffset() - bounds[4]) / (bounds[5] - bounds[4])
     return height if 0 <= height < 1 else None
+
+
+def _forget(name: str) -> None:
+    """Remove what was shown of a case, but no segmentation that was changed since, and no volume with one."""
+    segmentations = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    shown = [node for node in segmentations if node.GetAttribute(CASE) == name]
+    removed = [node for node in shown if node.GetAttribute(DRAWN) == _drawn(node)]
+    needed = {volumeOf(node) for node in segmentations if node not in removed}
+    for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+        if volume.GetAttribute(CASE) == name:
+            shown.append(volume)
+            removed += [] if volume in needed else [volume]
+    for node in shown:
+        node.RemoveAttribute(CASE)
+    for node in removed:
+        slicer.mrmlScene.RemoveNode(node)
+
+
+def _drawn(node: vtkMRMLSegmentationNode) -> str:
+    """A hash of the segments' voxels."""
+    digest = hashlib.sha256()
+    for segmentId in node.GetSegmentation().GetSegmentIDs():
+        labelmap = node.GetSegmentation().GetSegment(segmentId).GetRepresentation(LABELMAP)
+        digest.update(repr((segmentId, labelmap and labelmap.GetExtent())).encode())
+        if labelmap and labelmap.GetNumberOfPoints():
+            digest.update(np.ascontiguousarray(vtk_to_numpy(labelmap.GetPointData().GetScalars())))
+    return digest.hexdigest()
 
 
 def _jumpTo(scan: CTVolume, masks: dict[str, np.ndarray]) -> None:

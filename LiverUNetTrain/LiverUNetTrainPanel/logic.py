@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from LiverUNetLib.errors import LiverUNetError, TrainingError
 from LiverUNetLib.exchange import install_model, pack_model
 from LiverUNetLib.model import LiverModel, check_name, find_model, list_models
 from LiverUNetLib.steps import Progress, in_background
+from LiverUNetPanel.segmentation_node import volumeOf
 from LiverUNetPanel.volume_node import scanSteps
 from LiverUNetTrainLib import detached
 from LiverUNetTrainLib.dataset import Finding
@@ -59,7 +61,7 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
         only = volumes[0] if len(volumes) == 1 else None
         found = []
         for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-            volume = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) or only
+            volume = volumeOf(node) or only
             if volume is not None:
                 found += [(rank, SceneCase(volume, node, segmentId)) for segmentId, rank in liverRanks(node).items()]
         return [case for _, case in sorted(found, key=lambda pair: pair[0])]
@@ -72,7 +74,8 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
         mask = maskOnVolume(case.segmentationNode, case.segmentId, case.volumeNode)
         names = ("Model", "ModelVersion", "ModelChecksum")
         provenance = {name: case.segmentationNode.GetAttribute(f"LiverUNet.{name}") for name in names}
-        return (yield from in_background("Adding the case", lambda: add_case(folder, scan.volume, mask, provenance)))
+        add = partial(add_case, folder, scan.volume, mask, provenance)
+        return (yield from in_background("Adding the case", add, final=True))
 
     def prepareSteps(
         self, folders: Sequence[Path], cache: Path, *, parent: str | None = None
@@ -210,7 +213,9 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
             from LiverUNetLib.steps import finish
             from LiverUNetTrainLib.layouts import find_cases
 
-            (case,) = [case for case in find_cases(folders) if case.name == name]
+            case = next((case for case in find_cases(folders) if case.name == name), None)
+            if case is None:
+                raise TrainingError(f"There is no case {name} in the chosen folders any more.")
             scan, reference = case.read()
             found = finish(segment(scan, find_model(modelName), choose_device())) if modelName else None
             return scan, reference.hu_kji, found.mask_kji if found else None
@@ -274,15 +279,17 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
             statement = Statement(name, **{key: value for key, value in said.items() if value})
             return export_run(run, target, statement)
 
-        return (yield from in_background("Installing the model", install))
+        return (yield from in_background("Installing the model", install, final=True))
 
     def packSteps(self, name: str, path: Path) -> Generator[Progress, None, None]:
         """Write an installed model as a zip, over one that is there."""
-        yield from in_background("Packing the model", lambda: pack_model(find_model(name), path, overwrite=True))
+        yield from in_background(
+            "Packing the model", lambda: pack_model(find_model(name), path, overwrite=True), final=True
+        )
 
     def addModelSteps(self, path: Path) -> Generator[Progress, None, LiverModel]:
         """Verify a model in a zip and install it."""
-        return (yield from in_background("Verifying the model", lambda: install_model(path)))
+        return (yield from in_background("Verifying the model", lambda: install_model(path), final=True))
 
 
 def _each(name: str, work: Iterator[Any], total: int = 0) -> Generator[Progress, None, list[Any]]:
@@ -290,7 +297,11 @@ def _each(name: str, work: Iterator[Any], total: int = 0) -> Generator[Progress,
     found: list[Any] = []
     while True:
         count = f"{len(found) + 1} of {total}" if total else str(len(found) + 1)
-        one = yield from in_background(f"{name} {count}", lambda: next(work, None))
+        try:
+            one = yield from in_background(f"{name} {count}", lambda: next(work, None))
+        except TrainingError as error:
+            faults = [str(one) for one in found if isinstance(one, Finding) and not one.usable]
+            raise TrainingError("\n".join([str(error), *faults])) from error
         if one is None:
             return found
         found.append(one)

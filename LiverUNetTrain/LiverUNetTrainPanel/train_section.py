@@ -31,7 +31,7 @@ class TrainSection:
     def __init__(self, panel: Any) -> None:
         self._panel, self._ui = panel, panel.ui
         self._process: subprocess.Popen | None = None
-        self._epochsShown, self._seen = -1, False
+        self._epochsShown, self._seen, self._charted = -1, False, False
         self._phase, self._begun = "", False
         self._ui.recipeSelector.addItems(list(RECIPE_NAMES[:-1]))
         self._ui.trainDeviceSelector.addItems(list(DEVICES))
@@ -125,15 +125,15 @@ class TrainSection:
         return {name: word for part, word in PARTS.items() for name in split[part]}
 
     def forgetCurves(self) -> None:
-        """Their nodes are gone; the next look makes them again."""
-        self._epochsShown = -1
+        """Their nodes are gone, and come back when a person asks for them."""
+        self._epochsShown, self._charted = -1, False
 
     def _show(self, run: Path) -> None:
         from LiverUNetTrainLib.detached import state_of
 
         try:
             state = state_of(run, self._process)
-        except LiverUNetError as error:
+        except (LiverUNetError, OSError) as error:
             self._phase, self._begun, self._ui.runStateLabel.text = "", False, str(error)
             return
         self._phase, self._begun = state.phase, bool(state.epochs)
@@ -149,7 +149,8 @@ class TrainSection:
         self._ui.runStateLabel.text = f"{done}. {state.words}".strip()
         if state.history and len(state.history) != self._epochsShown:
             self._epochsShown = len(state.history)
-            self._panel.logic.showCurves(run.name, state.history)
+            if self._charted:
+                self._panel.logic.showCurves(run.name, state.history)
             overlay = run / "overlay.png"
             self._ui.overlayLabel.visible = overlay.exists()
             if overlay.exists():
@@ -168,8 +169,10 @@ class TrainSection:
         recipes = _("Accurate: three views, 50 epochs. Fast: axial slices, 16 epochs. Notebook: what this began with.")
         enableOrSayWhy(ui.recipeSelector, fixed, recipes)
         enableOrSayWhy(ui.estimateButton, busy or noCache, _("Time and memory, from a few steps."))
-        enableOrSayWhy(ui.startButton, noCache or noRun or working or taken, _("The training outlives this panel."))
-        enableOrSayWhy(ui.resumeButton, working or resumable, _("Go on after the last whole epoch."))
+        enableOrSayWhy(
+            ui.startButton, busy or noCache or noRun or working or taken, _("The training outlives this panel.")
+        )
+        enableOrSayWhy(ui.resumeButton, busy or working or resumable, _("Go on after the last whole epoch."))
         noEpoch = "" if self._epochsShown > 0 else _("There is no epoch yet.")
         enableOrSayWhy(
             ui.curvesButton, noEpoch, _("Show Dice by epoch in a plot view, which offers loss and accuracy too.")
@@ -188,13 +191,13 @@ class TrainSection:
         with slicer.util.tryWithErrorDisplay(_("The training was not started.")):
             order = self.order()
             if self._panel.ensureInstalled():
-                self._process = self._panel.logic.launch(order)
+                self._process, self._charted = self._panel.logic.launch(order), True
                 self.watch()
 
     def _onResume(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The training does not go on.")):
             if self._panel.ensureInstalled():
-                self._process = self._panel.logic.resume(self.run())
+                self._process, self._charted = self._panel.logic.resume(self.run()), True
                 self.watch()
 
     def _onStop(self) -> None:
@@ -205,7 +208,8 @@ class TrainSection:
         with slicer.util.tryWithErrorDisplay(_("The curves cannot be shown.")):
             run = self.run()
             self._panel.logic.showCurves(run.name, RunFolder(run).history(), inLayout=True)
+            self._charted = True
 
     def _onRunChosen(self, _path: str) -> None:
-        self._process, self._epochsShown, self._seen = None, -1, False
+        self._process, self._epochsShown, self._seen, self._charted = None, -1, False, False
         self.watch()

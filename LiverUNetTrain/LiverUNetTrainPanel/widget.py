@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable, Generator
 from functools import partial
@@ -27,6 +26,8 @@ from .result_sections import EvaluateSection, UseSection
 from .train_section import TrainSection
 
 __all__ = ["LiverUNetTrainWidget"]
+
+PACKAGES = ("LiverUNetTrainPanel", "LiverUNetTrainLib", "LiverUNetPanel", "LiverUNetLib")
 
 # Folders that a person has chosen are remembered from one day to the next.
 REMEMBERED = ("dataPath", "ownPath", "cachePath", "runPath")
@@ -56,14 +57,17 @@ class LiverUNetTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for name in REMEMBERED:
             getattr(self.ui, name).currentPathChanged.connect(partial(self._onFolderChosen, name))
         self.ui.cancelButton.clicked.connect(self.runner.cancel)
-        for event in (slicer.mrmlScene.NodeAddedEvent, slicer.mrmlScene.NodeRemovedEvent):
-            self.addObserver(slicer.mrmlScene, event, self._onSceneChanged)
+        scene = slicer.mrmlScene
+        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndBatchProcessEvent):
+            self.addObserver(scene, event, self._onSceneChanged)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneClosing)
         self.updateButtons()
+        if self.parent.isEntered:  # reloaded while in view
+            self.enter()
 
     def cleanup(self) -> None:
         """Called when the application quits or the module is reloaded; a training goes on."""
-        self.runner.cancel()
+        self.runner.stop()
         self.train.leave()
         self.removeObservers()
 
@@ -79,10 +83,9 @@ class LiverUNetTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.train.leave()
 
     def onReload(self) -> None:
-        """Reload our packages with the module, those first that others import."""
-        ours = [module for name, module in sys.modules.items() if name.split(".")[0].startswith("LiverUNet")]
-        for module in reversed([module for module in ours if "." in module.__name__]):
-            importlib.reload(module)
+        """Forget our packages, and those of LiverUNet, so that the module imports them anew."""
+        for name in [name for name in sys.modules if name.split(".")[0] in PACKAGES]:
+            del sys.modules[name]
         super().onReload()
 
     def start(self, steps: Generator[Progress, None, Any], onDone: Callable[[Any], None]) -> None:
@@ -93,11 +96,14 @@ class LiverUNetTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self.updateButtons()
 
     def ensureInstalled(self) -> bool:
-        """Install what is missing, if the person agrees."""
-        installed = self.installer.ensure(self.settings.wheelFolder)
-        if not installed:
-            self.say(_("Nothing was done: packages are missing and were not installed."))
-        return installed
+        """Whether a run can begin now; installs what is missing, if the person agrees."""
+        installed = False
+        self.say(_("Installing packages; this takes some minutes.") if self.installer.missing() else "")
+        try:
+            installed = self.installer.ensure(self.settings.wheelFolder)
+        finally:
+            self.say("" if installed else _("Nothing was done: packages are missing and were not installed."))
+        return installed and not self.runner.running
 
     def say(self, words: str) -> None:
         """Tell a person in the status line."""
@@ -115,7 +121,7 @@ class LiverUNetTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Show the stage."""
         self.ui.progressBar.maximum = progress.total
         self.ui.progressBar.value = progress.done
-        self.say(progress.stage)
+        self.say(progress.stage + (_("; this cannot be cancelled") if progress.final else ""))
 
     def onCancelled(self) -> None:
         """Say so."""
@@ -136,6 +142,7 @@ class LiverUNetTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.progressBar.maximum = 1
         self.ui.progressBar.value = 0
         self.say(words)
+        self.data.showScene()
         self.updateButtons()
 
     def _showFolders(self) -> None:
@@ -148,10 +155,10 @@ class LiverUNetTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.updateButtons()
 
     def _onSceneChanged(self, caller: Any = None, event: Any = None) -> None:
-        if not self.runner.running:
+        if self.parent.isEntered and not self.runner.running and not slicer.mrmlScene.IsBatchProcessing():
             self.data.showScene()
             self.updateButtons()
 
     def _onSceneClosing(self, caller: Any = None, event: Any = None) -> None:
-        self.runner.cancel()
+        self.runner.stop()
         self.train.forgetCurves()

@@ -86,6 +86,7 @@ def test_folds_can_be_shared_among_processes(a_cross_validation, cpu):
     assert len(a_cross_validation.scores()) == 2
     assert {fold for fold, _ in a_cross_validation.run(cpu)} == {1}
     assert len(a_cross_validation.scores()) == 4
+    assert len(a_cross_validation.scores(only=2)) == 2
     with pytest.raises(TrainingError, match="There is no fold 3; there are 1 to 2"):
         list(a_cross_validation.run(cpu, only=3))
 

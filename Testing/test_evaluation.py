@@ -3,20 +3,25 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.formats import read_mask, write_volume
+from LiverUNetLib.model import Lineage
 from LiverUNetTrainLib.cli import main
 from LiverUNetTrainLib.evaluation import (
     CaseScores,
     compare_masks,
+    evaluate_model,
     evaluate_predictions,
     largest_disagreement,
     summarise,
 )
+from LiverUNetTrainLib.layouts import find_cases
 
 
 def voxel(*index: int, shape=(8, 9, 10)) -> np.ndarray:
@@ -175,9 +180,13 @@ def test_a_case_that_cannot_be_used_does_not_lose_the_scores_of_the_others(pairs
     assert "There is no case to evaluate.\npatient0: left out: " in capsys.readouterr().err
 
 
-def test_evaluating_the_held_out_cases_of_a_model_without_any_says_so(pairs, threshold_model, capsys):
+def test_evaluating_held_out_cases_where_there_are_none_says_so(pairs, threshold_model, cpu, capsys):
     assert main(["evaluate", str(pairs), "--model", str(threshold_model.folder), "--held-out"]) == 1
     assert "None of the 4 cases is among the 0 that threshold holds out" in capsys.readouterr().err
+    held_out = Lineage(held_out={"patient1": "other content", "somebody": "else"})
+    model = replace(threshold_model, card=replace(threshold_model.card, lineage=held_out))
+    with pytest.raises(TrainingError, match=r"among the 2 that .* patient1 have their names but other content"):
+        list(evaluate_model(model, find_cases([pairs]), cpu, held_out_only=True))
 
 
 @pytest.fixture

@@ -190,3 +190,10 @@ def test_no_verdict_without_held_out_cases_or_on_different_ones():
     assert verdict.words.startswith("Nobody knows whether the model has become better or worse: no held-out case")
     with pytest.raises(TrainingError, match="not measured on the same cases"):
         compare_before_after(scores(0.9), scores(0.9, 0.8))
+
+
+def test_a_new_case_called_like_one_that_the_parent_holds_out_is_named(a_model, a_grown_cache, caplog):
+    lineage = replace(a_model.card.lineage, held_out={"new1": "other content"})
+    parent = replace(a_model, card=replace(a_model.card, lineage=lineage))
+    split_for_finetuning(a_grown_cache, parent)
+    assert "new1 is called like what parent holds out, with other content" in caplog.text

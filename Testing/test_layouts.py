@@ -154,3 +154,15 @@ def test_labels_of_the_liver_are_told_from_those_of_other_organs(decathlon, labe
 def test_hidden_files_beside_pairs_are_no_cases(pairs):
     (pairs / "._patient0_orig.nii.gz").write_bytes(b"macOS")
     assert len(find_cases([pairs])) == 4
+
+
+def test_lits_as_downloaded_is_found_in_all_its_batches(pairs, tmp_path):
+    for number, batch in ((0, "Training Batch 1"), (28, "Training Batch 2")):
+        folder = tmp_path / "LiTS" / batch
+        folder.mkdir(parents=True)
+        shutil.copy(pairs / "patient0_orig.nii.gz", folder / f"volume-{number}.nii.gz")
+        shutil.copy(pairs / "patient0_liver.nii.gz", folder / f"segmentation-{number}.nii.gz")
+    (data,) = find_data_sets([tmp_path / "LiTS"])
+    assert data.layout == "LiTS as downloaded"
+    assert [case.name for case in data.cases] == ["lits_v000", "lits_v028"]
+    assert check_case(data.cases[1]).facts.liver_ml > 1000

@@ -146,7 +146,7 @@ def test_prepare_train_export_evaluate_make_a_model_that_knows_its_lineage(pairs
     assert list(card.lineage.held_out) == ["patient2"]
     assert [case["role"] for case in card.scores["cases"]] == ["held out"]
     readme = (tmp_path / "phantom-model/docs/README.md").read_text()
-    assert "Held out of everything: patient2." in readme
+    assert "Held out of training and validation: patient2." in readme
     assert f"| patient2 (held out) | {card.scores['cases'][0]['dice']:.4f} |" in readme
     assert "CC0-1.0" in readme
 

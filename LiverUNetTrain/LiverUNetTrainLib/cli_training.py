@@ -31,7 +31,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _add_recipe_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--recipe", choices=RECIPE_NAMES, help="(accurate, with --from fine-tuning)")
+    command.add_argument("--recipe", choices=RECIPE_NAMES, help="(default: accurate; with --from: fine-tuning)")
     command.add_argument("--validation", type=float, help=f"share of the patients that validates {FROM_RECIPE}")
     command.add_argument("--epochs", type=int, help=f"passes over the data {FROM_RECIPE}")
     command.add_argument("--batch-size", type=int, help=f"slices in a batch {FROM_RECIPE}")
@@ -40,7 +40,7 @@ def _add_recipe_options(command: argparse.ArgumentParser) -> None:
         "--patience", type=int, help=f"stop after so many validations without a better one {FROM_RECIPE}"
     )
     command.add_argument("--validate-every", type=int, help=f"epochs between validations {FROM_RECIPE}")
-    command.add_argument("--seed", type=int, help=f"of every random number {FROM_RECIPE}")
+    command.add_argument("--seed", type=int, help=f"of every random number, also of who validates {FROM_RECIPE}")
     command.add_argument("--device", default="auto", help=DEVICE_HELP)
 
 
@@ -108,7 +108,9 @@ def _add_crossval(commands: Any) -> None:
     command.add_argument("data", nargs="+", type=Path, help=f"cases to be tested; {DATA_HELP}")
     command.add_argument("--extra", nargs="+", type=Path, default=[], help="cases that only ever train")
     command.add_argument("--folds", type=int, default=5, help="(%(default)s)")
-    command.add_argument("--fold", type=int, help="work on this one alone; several processes can share a work folder")
+    command.add_argument(
+        "--fold", type=int, help="train, test and print this one alone; several processes can share a work folder"
+    )
     command.add_argument("--limit", type=int, help="take only so many cases of the data, to try things out")
     command.add_argument(
         "--work", type=Path, default=Path("crossval"), help="folder for all that is made (%(default)s)"
@@ -146,7 +148,7 @@ def _crossval(options: argparse.Namespace) -> None:
                 bar.write(f"fold {fold}, {event.case}: Dice {event.scores.dice:.4f}", file=sys.stdout)
             else:
                 _show(bar, event)
-    scores = validation.scores()
+    scores = validation.scores(only=options.fold)
     print(TABLE_HEAD)
     for case in scores:
         print(table_row(case.case, case.row()))
@@ -163,6 +165,7 @@ def _crossval_command(options: argparse.Namespace) -> str:
     words += ["--extra", *options.extra] if options.extra else []
     words += ["--folds", options.folds]
     for name in (
+        "fold",
         "recipe",
         "limit",
         "validation",

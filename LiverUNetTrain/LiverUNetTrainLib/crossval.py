@@ -43,9 +43,10 @@ def folds_of(cases: Sequence[CachedCase], count: int, seed: int) -> list[tuple[s
     return [tuple(sorted(case.name for case in dealt[fold::count])) for fold in range(count)]
 
 
-def scores_of_folds(work: Path) -> list[CaseScores]:
-    """The scores of all patients in the folds of a work folder that are done, by name."""
-    rows = [row for path in work.glob("fold*/scores.json") for row in read_json(path, TrainingError)]
+def scores_of_folds(work: Path, *, only: int | None = None) -> list[CaseScores]:
+    """The scores of all patients in the folds of a work folder that are done, or in this one, by name."""
+    paths = work.glob(f"fold{only or '*'}/scores.json")
+    rows = [row for path in paths for row in read_json(path, TrainingError)]
     cases = [CaseScores(**row | {"scores": from_json(MaskScores, row["scores"])}) for row in rows]
     return sorted(cases, key=lambda case: case.case)
 
@@ -85,9 +86,9 @@ class CrossValidation:
                 yield from ((number, event) for event in self._train(folder / "run", names, device))
                 yield from ((number, event) for event in self._test(folder, names, device))
 
-    def scores(self) -> list[CaseScores]:
-        """The scores of all patients in the folds that are done, by name."""
-        return scores_of_folds(self.work)
+    def scores(self, *, only: int | None = None) -> list[CaseScores]:
+        """The scores of all patients in the folds that are done, or in this one, by name."""
+        return scores_of_folds(self.work, only=only)
 
     def _train(self, run: Path, held_out: Sequence[str], device: Device) -> Iterator[Progress | EpochLog]:
         split = split_by_patient(

@@ -147,8 +147,10 @@ def evaluate_model(
     if not evaluated:
         words = "There is no case to evaluate."
         if held_out_only:
-            count = len(model.card.lineage.held_out)
-            words = f"None of the {len(cases)} cases is among the {count} that {model.card.name} holds out."
+            held_out = model.card.lineage.held_out
+            words = f"None of the {len(cases)} cases is among the {len(held_out)} that {model.card.name} holds out."
+            if namesakes := [case.name for case in cases if case.name in held_out]:
+                words += f" {', '.join(namesakes)} have their names but other content; evaluate those by themselves."
         raise TrainingError("\n".join([words, *map(str, faults or [])]))
 
 

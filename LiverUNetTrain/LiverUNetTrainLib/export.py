@@ -25,11 +25,10 @@ CHOICES = {
 }
 LIMITS = """\
 - A research tool, not a medical device; every mask is to be checked by a person.
-- Trained on contrast-enhanced CT, mostly portal-venous, of adults. Unenhanced and arterial scans, strong
-  steatosis, ascites, resected or transplanted livers, large lesions and children are rare or absent in it.
+- Reliable at most where scans resemble those that it has learned from.
 - The liver is segmented with its tumours and the vessels inside; the vena cava and the gallbladder are not part of it.
 - Scans are brought to {pixel_mm:g} mm pixels, so details finer than that are lost.
-- If several parts are found, only the likeliest is kept: a liver that the scan divides is reported in part.
+- If several parts are found, only the one with the most evidence is kept: of a liver in two parts, one is reported.
 """
 
 
@@ -105,7 +104,7 @@ def _readme(card: ModelCard) -> str:
         "## Data\n\n"
         f"Trained on {len(lineage.training)} patients: {', '.join(lineage.training)}.\n\n"
         f"{_validated(training['weights'], training.get('validated', list(lineage.validation)))}\n\n"
-        f"Held out of everything: {', '.join(lineage.held_out) or 'none'}. "
+        f"Held out of training and validation: {', '.join(lineage.held_out) or 'none'}. "
         "Their content hashes are in `configs/metadata.json`.",
         "## Training\n\n"
         f"{training['epochs']} epochs, batches of {training['batch_size']}, AdamW at {training['learning_rate']:g} "
@@ -155,7 +154,7 @@ def _scores_section(scores: dict[str, Any]) -> str:
     rows.append(
         f"| **mean** | **{summary['dice']['mean']:.4f}** | {summary['hd95_mm']['mean']:.2f} "
         f"| {summary['assd_mm']['mean']:.2f} | {summary['surface_dice_3mm']['mean']:.3f} "
-        f"| {summary['volume_error_percent']['mean_absolute']:.1f} % (size) |"
+        f"| {summary['volume_error_percent']['mean_absolute']:.1f} % (absolute) |"
     )
     return "\n".join(
         [

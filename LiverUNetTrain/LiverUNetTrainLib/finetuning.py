@@ -58,6 +58,14 @@ def split_for_finetuning(
         elif part == "training" and lineage.masks.get(case.content_hash, case.mask_hash) != case.mask_hash:
             part = "corrected"
         found[part].append(case.name)
+    namesakes = sorted({*found["new"], *found["corrected"]} & set(lineage.held_out))
+    if namesakes:
+        logger.warning(
+            "%s called like what %s holds out, with other content: if they are the same patients in other files, "
+            "hold them out as well.",
+            f"{', '.join(namesakes)} {'is' if len(namesakes) == 1 else 'are'}",
+            parent.card.name,
+        )
     if found["learned"]:
         learned = ", ".join(sorted(found["learned"]))
         raise TrainingError(f"Cannot hold out {learned}: {parent.card.name} has learned from it already.")

@@ -2,6 +2,7 @@
 
 - pairs: `NAME_orig.nii.gz` beside `NAME_liver.nii.gz`, non-zero is liver;
 - 3D-IRCADb-01 as downloaded: see `ircad`;
+- LiTS as downloaded: `volume-N.nii` beside `segmentation-N.nii`, called `lits_vNNN`;
 - nnU-Net and the Medical Segmentation Decathlon: `imagesTr`, `labelsTr`, `dataset.json`.
 """
 
@@ -66,7 +67,7 @@ def _recognise(folder: Path) -> DataSet:
             return DataSet(layout, folder, cases)
     raise TrainingError(
         f"{folder} holds no case: neither pairs *{SCAN_ENDING} / *{MASK_ENDING}, nor 3Dircadb1.N, "
-        "nor imagesTr, labelsTr and dataset.json."
+        "nor volume-N.nii, nor imagesTr, labelsTr and dataset.json."
     )
 
 
@@ -74,6 +75,14 @@ def _find_pairs(folder: Path) -> Iterable[Case]:
     for scan in sorted(folder.glob(f"[!.]*{SCAN_ENDING}")):
         name = scan.name.removesuffix(SCAN_ENDING)
         yield Case(name, scan, scan.with_name(name + MASK_ENDING))
+
+
+def _find_lits(folder: Path) -> Iterable[Case]:
+    """The training volumes, in whatever batch they lie; tumours count as liver."""
+    for scan in sorted(folder.rglob("volume-*.nii*")):
+        if match := re.fullmatch(r"volume-(\d+)(\.nii(?:\.gz)?)", scan.name):
+            number, ending = match.groups()
+            yield Case(f"lits_v{int(number):03d}", scan, scan.with_name(f"segmentation-{number}{ending}"))
 
 
 def _find_nnunet(folder: Path) -> Iterable[Case]:
@@ -114,5 +123,6 @@ def _has(name: str, words: tuple[str, ...]) -> bool:
 LAYOUTS = {
     "pairs": _find_pairs,
     "3D-IRCADb-01 as downloaded": find_ircad,
+    "LiTS as downloaded": _find_lits,
     "nnU-Net or Decathlon": _find_nnunet,
 }

@@ -35,6 +35,8 @@ from LiverUNetTrainLib.training import Trainer
 
 EPOCHS = 8
 TABLE = Path(__file__).with_name("ablation.md")
+# What the rows show and do not show, in the words of a person.
+NOTES = TABLE.with_name("ablation_notes.md")
 
 
 # What every other row is compared with: 2 mm pixels, axial slices, and none of the changes of tissue.
@@ -167,7 +169,7 @@ def write_table(work: Path) -> None:
         path = work / name / "scores.json"
         if path.exists():
             lines.append(table_row(name, variant, json.loads(path.read_text()), work))
-    TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    TABLE.write_text("\n".join([*lines, "", NOTES.read_text(encoding="utf-8")]), encoding="utf-8")
 
 
 def table_row(name: str, variant: Variant, scores: dict, work: Path) -> str:

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from crossval_table import crossval_table
 
+from LiverUNetLib.model import find_model
+
 HERE = Path(__file__).parent
-MODEL = HERE.parents[1] / "LiverUNet/Resources/Models/liver-ct"
+MODEL = HERE.resolve().parents[1] / "LiverUNet/Resources/Models/liver-ct"
 HOLD_OUT = [f"ircad_e{number}" for number in range(16, 21)]
 TRAINING = ["--epochs", 24, "--validation", 0.04, "--validate-every", 8]
 STATEMENT = [
@@ -31,6 +33,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     options = parser.parse_args()
     data, work = options.data, options.work
+    if find_model(MODEL.name).folder.resolve() != MODEL:
+        sys.exit("Install LiverUNet by `pip install -e .`: the model in this repository is to be made and measured.")
     train(data, work, *TRAINING, "--hold-out", *HOLD_OUT)
     export = ["export", work / "run", "--weights", "last", "--overwrite", *STATEMENT, "-o"]
     run(*export, work / MODEL.name)
@@ -50,8 +54,9 @@ def notes() -> str:
     return "\n\n".join(
         [
             (HERE / "failures.md").read_text(encoding="utf-8").strip(),
-            "## Cross-validation\n\nThe recipe, not these weights: 3D-IRCADb-01 in five folds by patient, LiTS only "
-            "ever trains; the command is in each file of `Testing/benchmarks/crossval`.",
+            "## Cross-validation\n\nThe same network and augmentation after 16 epochs, not these weights: 3D-IRCADb-01 "
+            "in five folds by patient, where LiTS only ever trains; each file of `Testing/benchmarks/crossval` has its "
+            "command.",
             crossval_table(),
             "## Other hospitals\n\n" + hospitals,
             "## Altered scans\n\n" + stress,

@@ -33,7 +33,7 @@ def crossval_table() -> str:
             summary[name][figure] for name in ("dice", "hd95_mm", "assd_mm", "surface_dice_3mm")
         )
         error = summary["volume_error_percent"]["mean_absolute"]
-        volume = f"{error:.1f} % (size)" if figure == "mean" else ""
+        volume = f"{error:.1f} % (absolute)" if figure == "mean" else ""
         lines.append(f"| **{figure}** | | **{dice:.4f}** | {hd95:.2f} | {assd:.2f} | {surface:.3f} | {volume} |")
     return "\n".join(lines)
 

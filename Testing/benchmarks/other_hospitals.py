@@ -23,8 +23,9 @@ TRAINING = ["--epochs", 16, "--validation", 0.04, "--validate-every", 16]
 WORDS = """\
 # On hospitals that it has never seen
 
-The recipe, not the bundled weights: a network that has learned from 3D-IRCADb-01 (one hospital) alone, on ten volumes
-of LiTS (several hospitals and scanners; of these volumes there are only slices with liver). Made by
+Not the bundled weights: a network that has learned from 3D-IRCADb-01 (one hospital) alone, on ten volumes of LiTS
+(several hospitals and scanners). Of these volumes there are only slices with liver, which is easier than whole scans,
+and none is one of numbers 27 to 47, which are patients of 3D-IRCADb-01. Made by
 `python Testing/benchmarks/other_hospitals.py ../shared/data --work W`.
 """
 # Better on 3D-IRCADb-01, see inference_choices.md.

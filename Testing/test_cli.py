@@ -1,8 +1,10 @@
 """The command line: what it writes, and what it says of bad input. A traceback is a bug."""
 
+import contextlib
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -204,21 +206,34 @@ def test_wrong_usage_exits_with_2(capsys):
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is sent as a POSIX signal")
 def test_ctrl_c_leaves_nothing(a_phantom, threshold_model, tmp_path):
+    fcntl, termios = (pytest.importorskip(name, reason="needs a terminal of Unix") for name in ("fcntl", "termios"))
     volume, _ = a_phantom
     scan = tmp_path / "ct.nii"
     write_volume(scan, np.tile(volume.hu_kji, (12, 4, 4)), volume.affine)  # seconds of work
     command = [sys.executable, "-m", "LiverUNetLib", "segment", scan, "--model", threshold_model.folder]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    seen = ""
-    while "Segmenting" not in seen:
-        seen += run.stderr.read(1)
+    terminal, stderr = os.openpty()  # progress is shown to a terminal only, one with room for it
+    fcntl.ioctl(stderr, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr)
+    os.close(stderr)
+    seen = b""
+    while b"Segmenting" not in seen:
+        seen += os.read(terminal, 1024)
     run.send_signal(signal.SIGINT)
-    out, err = run.communicate(timeout=60)
+    with contextlib.suppress(OSError):  # how a terminal says that nobody writes any more
+        while more := os.read(terminal, 1024):
+            seen += more
+    out, _ = run.communicate(timeout=60)
+    os.close(terminal)
     assert run.returncode == 1
-    assert "Traceback" not in err
-    assert "Cancelled." in err
-    assert out == ""
+    assert b"Traceback" not in seen
+    assert b"Cancelled." in seen
+    assert out == b""
     assert [path.name for path in tmp_path.iterdir()] == ["ct.nii"]
+
+
+def test_a_log_is_not_filled_with_progress(a_ct_file, segment_with, capsys):
+    assert segment_with(a_ct_file) == 0
+    assert len(capsys.readouterr().err.splitlines()) == 1, "the model and its licence"
 
 
 def test_info_tells_what_a_scan_is(a_ct_file, capsys):

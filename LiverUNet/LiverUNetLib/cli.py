@@ -142,7 +142,7 @@ def _shown(steps: Generator[Progress, None, T]) -> T:
 
     from .steps import finish
 
-    with tqdm(leave=False, file=sys.stderr) as bar:
+    with tqdm(leave=False, file=sys.stderr, disable=None) as bar:  # none where nobody looks: a log would fill
 
         def show(progress: Progress) -> None:
             bar.set_description(progress.stage, refresh=False)

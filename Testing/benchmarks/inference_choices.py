@@ -53,7 +53,7 @@ class Choice:
 CHOICES = (
     Choice(f"three views, averaged; threshold {THRESHOLD:g}; the component with the most evidence"),
     *(Choice(f"threshold {threshold:g}", threshold=threshold) for threshold in (0.3, 0.35, 0.45, 0.5)),
-    Choice("axial slices alone", weights=(1, 0, 0)),
+    Choice("axial slices alone, of the network that has learned all three", weights=(1, 0, 0)),
     Choice("coronal and sagittal slices alone", weights=(0, 1, 1)),
     Choice("axial slices count twice", weights=(2, 1, 1)),
     Choice("averaged with the mirrored scan (test-time augmentation)", mirrored=True),

@@ -155,3 +155,29 @@ def qt(monkeypatch):
     import qt
 
     return qt
+
+
+@pytest.fixture
+def own_models(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIVER_UNET_MODELS", str(tmp_path / "models"))
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def panel(qt, scene, threshold_model, own_models):
+    """The widget, on the model of thresholds."""
+    import slicer
+
+    from LiverUNetLib.exchange import install_model
+    from LiverUNetPanel.widget import LiverUNetWidget
+
+    install_model(threshold_model.folder)
+    parent = slicer.qMRMLWidget()
+    parent.setLayout(qt.QVBoxLayout())
+    widget = LiverUNetWidget(parent)
+    widget.setup()
+    widget._parameterNode.model = "threshold"
+    widget.models.show("threshold")
+    widget.settings.device = "cpu"
+    yield widget
+    widget.cleanup()

@@ -217,7 +217,7 @@ def test_ctrl_c_leaves_nothing(a_phantom, threshold_model, tmp_path):
     os.close(stderr)
     seen = b""
     while b"Segmenting" not in seen:
-        seen += os.read(terminal, 1024)
+        seen += os.read(terminal, 1024) or pytest.fail("it has ended already")
     run.send_signal(signal.SIGINT)
     with contextlib.suppress(OSError):  # how a terminal says that nobody writes any more
         while more := os.read(terminal, 1024):

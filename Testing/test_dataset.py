@@ -1,6 +1,7 @@
 """Pairs are checked before anything learns from them, and no patient is in two parts of a split."""
 
 import shutil
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -157,3 +158,19 @@ def test_the_content_hash_is_the_same_in_every_format(pairs, tmp_path):
             write_volume(tmp_path / name, scan.hu_kji[:2], affine)
             hashes.add(content_hash(read_volume(tmp_path / name)))
         assert len(hashes) == 1
+
+
+@pytest.mark.parametrize("change", ["affine", "first slice", "last slice"])
+def test_the_content_hash_knows_whatever_is_changed(pairs, change):
+    scan = read_volume(pairs / "patient0_orig.nii.gz")
+    hu, affine = scan.hu_kji.copy(), scan.affine.copy()
+    if change == "affine":
+        affine[0, 3] += 0.01
+    else:
+        hu[0 if change == "first slice" else -1, 3, 3] += 1
+    assert content_hash(replace(scan, hu_kji=hu, affine=affine)) != content_hash(scan)
+
+
+def test_scan_and_mask_of_a_case_have_hashes_of_their_own(pairs):
+    checked = check_case(find_cases([pairs])[0])
+    assert checked.content_hash == content_hash(checked.scan) != checked.mask_hash == content_hash(checked.mask)

@@ -1,16 +1,20 @@
 """The protocol of the run folder, against real trainings in processes of their own."""
 
+import argparse
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from LiverUNetLib.errors import TrainingError
+from LiverUNetTrainLib import cli_training
 from LiverUNetTrainLib.detached import launch, resume, state_of
 from LiverUNetTrainLib.occupancy import claimed, is_occupied
+from LiverUNetTrainLib.order import TrainingOrder
 from LiverUNetTrainLib.run_folder import RunFolder
 
 
@@ -165,3 +169,16 @@ def test_a_folder_that_is_gone_is_named(run):
 def test_a_python_that_is_not_there_is_named(run):
     with pytest.raises(TrainingError, match="could not be started with /no/python"):
         launch(["train"], run, python="/no/python")
+
+
+def test_an_order_says_all_that_was_chosen_in_the_words_of_the_command_line():
+    order = TrainingOrder(
+        Path("cache"), Path("run"), recipe="fine-tuning", parent="liver-ct", epochs=3, minutes=4.5, batch_size=6,
+        learning_rate=7e-4, validation=0.25, patience=8, held_out=("a", "b c"), device="cpu",
+    )  # fmt: skip
+    parser = argparse.ArgumentParser()
+    cli_training.add_commands(parser.add_subparsers())
+    parsed = parser.parse_args(order.arguments())
+    names = ("recipe", "parent", "epochs", "minutes", "batch_size", "learning_rate", "validation", "patience", "device")
+    assert all(getattr(parsed, name) == getattr(order, name) for name in names)
+    assert (parsed.cache, parsed.run_folder, tuple(parsed.hold_out)) == (order.cache, order.run, order.held_out)

@@ -271,3 +271,18 @@ def test_voxels_of_eight_bytes_are_read_as_what_every_format_can_hold(a_phantom,
         assert found.hu_kji.dtype == np.float32
         assert np.array_equal(found.hu_kji, a_phantom[0].hu_kji)
         write_volume(tmp_path / f"again-{name}", found.hu_kji, found.affine)
+
+
+@pytest.mark.parametrize("turned", [np.eye(4), np.array([[0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]])])
+def test_rows_and_columns_of_dicom_are_not_taken_for_each_other(turned, a_phantom, tmp_path):
+    """Pixels that are not square, in axial slices and in others."""
+    volume = CTVolume(a_phantom[0].hu_kji[:20], turned @ np.diag([-3.0, -4.0, 5.0, 1.0]))
+    same(read_volume(write_series(tmp_path / "series", volume)), volume)
+
+
+def test_a_nifti_that_is_scaled_is_read_in_hu(a_phantom, tmp_path):
+    image = nibabel.Nifti1Image(((a_phantom[0].hu_kji.T + 1024) // 2).astype(np.int16), a_phantom[0].affine)
+    image.header.set_slope_inter(2, -1024)
+    nibabel.save(image, tmp_path / "scaled.nii.gz")
+    found = read_volume(tmp_path / "scaled.nii.gz").hu_kji
+    assert np.abs(found - a_phantom[0].hu_kji).max() <= 1

@@ -137,3 +137,17 @@ def test_the_body_is_found_with_and_without_air_at_minus_1000(air):
     assert canvas.row + canvas.rows >= 40
     assert canvas.column <= 10
     assert canvas.column + canvas.columns >= 50
+
+
+def test_a_pixel_of_the_model_grid_shows_what_lies_at_its_place():
+    """Values are the places of the pixels' middles in mm, so interpolation must give the places of the model's."""
+    spacing_mm, pixel_mm, size = 3.0, 2.0, 40
+    middles = (np.arange(size) + 0.5) * spacing_mm
+    hu = np.broadcast_to(middles, (4, size, size)).astype(np.float32)
+    spec = PreprocessingSpec(pixel_mm=pixel_mm, slice_mm=5.0)
+    grid = ModelGrid.of(CTVolume(hu, np.diag([-spacing_mm, -spacing_mm, 5.0, 1.0])), spec)
+    found = (to_model_grid(hu, grid, (0, 120)) + 1) / 2 * 120
+    expected = (np.arange(grid.shape[2]) + 0.5) * pixel_mm
+    np.testing.assert_allclose(found[0, 0, 3:-3], expected[3:-3], atol=0.01)
+    back = from_model_grid(found, grid, range(4))
+    np.testing.assert_allclose(back[0, 0, 3:-3], middles[3:-3], atol=0.01)

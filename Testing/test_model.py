@@ -12,7 +12,7 @@ import torch
 
 from LiverUNetLib.errors import ModelError
 from LiverUNetLib.geometry import PreprocessingSpec
-from LiverUNetLib.model import ModelCard, find_model, list_models, open_model, save_model
+from LiverUNetLib.model import THRESHOLD, ModelCard, find_model, list_models, open_model, save_model
 from LiverUNetLib.network import NetworkSpec, build_network, fold_batch_norm
 from LiverUNetLib.resources import model_folders, resource_folder
 
@@ -162,6 +162,7 @@ def test_the_bundled_model_is_whole_small_and_honest():
     seen = {*model.card.lineage.training.values(), *model.card.lineage.validation.values()}
     assert not seen & set(model.card.lineage.held_out.values())
     assert "non-commercial" in model.card.license.lower()
+    assert model.card.threshold == THRESHOLD == 0.4
     assert model.card.scores["summary"]["dice"]["mean"] > 0.942
     assert "research tool" in (model.folder / "docs/README.md").read_text()
 

@@ -149,3 +149,18 @@ def test_the_doctor_copies_what_it_finds(panel):
     run_to_the_end(panel)
     assert "liver-ct" in slicer.app.clipboard().text
     assert panel.ui.statusLabel.text().startswith("Copied for a bug report")
+
+
+def test_consent_is_asked_before_every_kind_of_run_and_for_every_licence(panel, a_volume, tmp_path):
+    panel._parameterNode.volume = a_volume
+    panel._onModelChosen("liver-ct")
+    panel.models.show("liver-ct")
+    panel.ui.sourcePath.setText(str(tmp_path))
+    panel.ui.targetPath.setText(str(tmp_path / "livers"))
+    panel.settings.addConsent("another licence")
+    slicer.app.answer = False
+    for button in (panel.ui.segmentButton, panel.ui.segmentAllButton, panel.ui.segmentFolderButton):
+        asked = len(slicer.app.asked)
+        button.click()
+        assert len(slicer.app.asked) == asked + 1
+        assert not panel.runner.running

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,10 +35,13 @@ def test_progress_is_told_after_every_batch_and_ends_at_the_total(a_phantom, thr
 
 
 def test_a_run_can_be_cancelled_between_batches(a_phantom, threshold_model, cpu):
-    steps = segment(a_phantom[0], threshold_model, cpu)
-    next(steps)
-    next(steps)
+    network, asked = threshold_model.network(), []
+    network.register_forward_hook(lambda *_: asked.append(1))
+    steps = segment(a_phantom[0], threshold_model, cpu, network=network)
+    while not asked:
+        next(steps)
     steps.close()
+    assert len(asked) == 1
     with pytest.raises(StopIteration):
         next(steps)
 
@@ -211,3 +215,26 @@ def test_a_padded_ct_with_metal_is_tolerated(a_phantom, threshold_model, cpu):
     plain = finish(segment(volume, threshold_model, cpu)).measurement.volume_ml
     found = finish(segment(CTVolume(hu, volume.affine), threshold_model, cpu)).measurement.volume_ml
     assert found == pytest.approx(plain, rel=0.02)
+
+
+def test_the_threshold_is_that_of_the_card(threshold_model, cpu):
+    shape = (48, 36, 12)
+    volume, _ = abdomen(axial_affine((8.0, 8.0, 18.0), shape), shape[::-1], noise_hu=8)
+    volumes = [
+        finish(segment(volume, replace(threshold_model, card=replace(threshold_model.card, threshold=t)), cpu))
+        for t in (0.1, 0.5, 0.9)
+    ]
+    low, middle, high = (result.measurement.volume_ml for result in volumes)
+    assert low > middle > high > 0
+
+
+def test_a_device_that_is_not_what_was_hoped_for_is_said(a_phantom, threshold_model):
+    result = finish(segment(a_phantom[0], threshold_model, Device("cpu", note="cuda is present but broken.")))
+    assert "cuda is present but broken." in result.warnings
+
+
+@pytest.mark.parametrize(("cut", "words"), [(slice(30, None), "right"), (slice(0, 40), "left")])
+def test_the_side_at_which_a_scan_cuts_the_liver_is_named(cut, words):
+    mask = np.zeros((4, 4, 96), bool)
+    mask[1:3, 1:3, 20:60] = True
+    assert measure(mask[:, :, cut], np.zeros(mask[:, :, cut].shape), (1, 1, 1), 0.001).cut_off == (words,)

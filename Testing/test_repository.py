@@ -167,7 +167,9 @@ def test_readme_and_card_give_the_scores_of_the_bundled_model():
     assert model.card.scores["command"] in readme
     assert model.card.scores["command"] in card
     for case in model.card.scores["cases"]:
-        assert f"| {case['case']} | {case['dice']:.4f} |" in readme
+        assert f"| {case['case']} (held out) | {case['dice']:.4f} | {case['hd95_mm']:.2f} |" in card
+        row = f"| {case['case']} | {case['dice']:.4f} | {case['hd95_mm']:.2f} | {case['assd_mm']:.2f} |"
+        assert f"{row} {case['volume_error_percent']:+.1f} % |" in readme
     assert f"| **mean** | **{model.card.scores['summary']['dice']['mean']:.4f}** |" in readme
     assert model.card.license in readme
 

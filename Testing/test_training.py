@@ -13,11 +13,14 @@ import torch
 from helpers import NETWORK, SETTINGS, assert_same_weights, weights_of, write_pair
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.model import open_model
+from LiverUNetTrainLib import training
 from LiverUNetTrainLib.cache import prepare
 from LiverUNetTrainLib.cli import main
 from LiverUNetTrainLib.dataset import split_by_patient
 from LiverUNetTrainLib.layouts import find_cases
+from LiverUNetTrainLib.learner import Learner
 from LiverUNetTrainLib.run_folder import EpochLog
+from LiverUNetTrainLib.sampling import SliceSampler
 from LiverUNetTrainLib.training import Trainer
 
 
@@ -161,3 +164,49 @@ def test_slices_that_the_network_cannot_take_are_refused(a_cache, tmp_path, cpu)
 def test_exporting_what_is_no_run_says_so(tmp_path, capsys):
     assert main(["export", str(tmp_path), "-o", str(tmp_path / "model")]) == 1
     assert "settings.json does not exist" in capsys.readouterr().err
+
+
+def test_it_shows_the_network_the_patients_of_its_split_and_no_other(a_trainer, a_cache, monkeypatch):
+    shown, batch = set(), SliceSampler.batch
+
+    def record(self, slices):
+        shown.update(stack.case.name for stack, _ in slices)
+        return batch(self, slices)
+
+    monkeypatch.setattr(SliceSampler, "batch", record)
+    list(a_trainer("run").epochs())
+    names = [case.name for case in a_cache.cases]
+    assert shown == set(split_by_patient(names, held_out=["patient3"], validation=0.3).training)
+
+
+def test_the_best_weights_are_those_of_the_best_validation(a_trainer, tmp_path, monkeypatch):
+    dice = iter([0.9, 0.5])
+    validated = {"validation_loss": 1.0, "validation_accuracy": 0.5}
+    monkeypatch.setattr(Trainer, "_validate", lambda _: {**validated, "validation_dice": {"patient0": next(dice)}})
+    trainer = a_trainer("run", settings=replace(SETTINGS, epochs=2, validate_every=1))
+    steps = trainer.epochs()
+    while not isinstance(next(steps), EpochLog):
+        pass
+    first = {key: value.clone() for key, value in trainer._learner.averaged.module.state_dict().items()}
+    list(steps)
+    assert_same_weights(torch.load(tmp_path / "run/best.pt", weights_only=True), first)
+
+
+def test_every_batch_is_augmented_with_a_seed_of_its_own_and_image_and_mask_go_on_together(a_trainer, monkeypatch):
+    seeds, made, learned = [], [], []
+    augment, step = training.augment, Learner.step
+
+    def record(image, mask, settings, random):
+        seeds.append(random.initial_seed())
+        made.append(augment(image, mask, settings, random))
+        return made[-1]
+
+    def learn(self, image, mask, rate):
+        learned.append((image, mask))
+        return step(self, image, mask, rate)
+
+    monkeypatch.setattr(training, "augment", record)
+    monkeypatch.setattr(Learner, "step", learn)
+    list(a_trainer("run").epochs())
+    assert len(set(seeds)) == len(seeds) > 3
+    assert all(a is b for pair, other in zip(made, learned, strict=True) for a, b in zip(pair, other, strict=True))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from helpers import dice
+from LiverUNetLib import inference
 from LiverUNetLib.model import save_model
 from LiverUNetLib.pipeline import segment
 from LiverUNetLib.steps import finish
@@ -89,3 +90,26 @@ def test_a_case_with_one_view_is_shown_whole(a_cache):
     sampler = SliceSampler(three, a_cache.cases)  # their slices lie 18 mm apart
     shown = sampler.epoch(0, 0, empty_slices=0.0)
     assert len(shown) == sum(int(stack.has_liver.sum()) for stack in sampler.stacks) > 0
+
+
+def test_every_view_counts_alike(a_phantom, three_views, cpu, monkeypatch):
+    found = iter([0.1, 0.5, 0.9])
+
+    def predict(network, image, context, device):
+        yield len(image)
+        return np.full(image.shape, next(found), np.float32)
+
+    monkeypatch.setattr(inference, "predict", predict)
+    monkeypatch.setattr(inference, "_ends_inside_the_liver", lambda _: False)
+    spec = three_views.card.preprocessing
+    image = np.zeros((8, 16, 16), np.float32)
+    probability = finish(inference.predict_volume(None, image, spec.pixel_mm, spec, cpu, multiple=1))
+    np.testing.assert_allclose(probability, 0.5, atol=1e-6)
+
+
+@pytest.mark.parametrize("end", [slice(0, 22), slice(22, 44)], ids=["lower half", "upper half"])
+def test_a_scan_that_is_cut_at_either_end_is_seen_from_above_alone(end, a_phantom, three_views, cpu, monkeypatch):
+    asked, predict = [], inference.predict
+    monkeypatch.setattr(inference, "predict", lambda *given: asked.append(1) or predict(*given))
+    finish(segment(replace(a_phantom[0], hu_kji=a_phantom[0].hu_kji[end]), three_views, cpu))
+    assert len(asked) == 1

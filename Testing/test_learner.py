@@ -1,0 +1,45 @@
+"""One step of learning: its rate, its limits, and the average of the weights."""
+
+import pytest
+import torch
+
+from LiverUNetLib.environment import Device
+from LiverUNetTrainLib.learner import Learner
+
+
+@pytest.fixture
+def pupil():
+    def make(**settings):
+        usual = {"loss": "dice", "learning_rate": 1.0, "weight_decay": 0.0, "ema_decay": 0.0, "gradient_norm": 1.0}
+        return Learner(torch.nn.Conv2d(1, 1, 1), Device("cpu"), **(usual | settings))
+
+    return make
+
+
+def learn(pupil, rate=0.1):
+    random = torch.Generator().manual_seed(0)
+    pupil.step(torch.randn(2, 1, 4, 4, generator=random), torch.ones(2, 1, 4, 4), rate)
+    return pupil._network.weight.item()
+
+
+def test_the_optimizer_takes_the_rate_of_the_step_and_the_decay_that_was_asked_for(pupil):
+    one = pupil(weight_decay=0.03)
+    learn(one, rate=0.25)
+    (group,) = one._optimizer.param_groups
+    assert (group["lr"], group["weight_decay"]) == (0.25, 0.03)
+
+
+def test_gradients_are_clipped(pupil):
+    one = pupil(gradient_norm=1e-6)
+    learn(one)
+    norm = torch.stack([weight.grad.norm() for weight in one._network.parameters()]).norm().item()
+    assert norm == pytest.approx(1e-6, rel=0.01)
+
+
+def test_the_average_follows_the_weights_slower_and_slower(pupil):
+    one = pupil(ema_decay=0.2)
+    expected = learn(one)
+    for updates in (1, 2, 3):
+        weight, reached = learn(one), min(0.2, (1 + updates) / (10 + updates))
+        expected = reached * expected + (1 - reached) * weight
+        assert one.averaged.module.weight.item() == pytest.approx(expected, rel=1e-5)

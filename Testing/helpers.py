@@ -1,15 +1,19 @@
 """What several tests need and no fixture can be."""
 
+import os
 from pathlib import Path
 
 import nibabel
 import numpy as np
+import pytest
 import torch
 
 from LiverUNetLib.formats import write_volume
 from LiverUNetLib.network import NetworkSpec
 from LiverUNetLib.phantom import abdomen, axial_affine
 from LiverUNetTrainLib.settings import TrainingSettings
+
+unix_only = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL and deletes nothing that is open")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -55,7 +55,8 @@ def test_the_mask_follows_the_liver_through_rotation_scaling_and_shift(batch):
 
 
 @pytest.mark.parametrize(
-    "name", ["p_contrast", "p_gamma", "p_shift", "p_liver_shift", "p_noise", "p_blur", "p_low_resolution"]
+    "name",
+    ["p_contrast", "p_gamma", "p_shift", "p_liver_shift", "p_noise", "p_blur", "p_low_resolution", "p_streaks"],
 )
 def test_intensity_changes_leave_the_mask_alone_and_the_range_kept(name, batch):
     image, mask = augment(*batch, replace(NOTHING, **{name: 1.0}), seeded())

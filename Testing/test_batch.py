@@ -11,7 +11,9 @@ from LiverUNetLib.cli import main
 from LiverUNetLib.errors import OutputError, ScanError
 from LiverUNetLib.formats import read_mask, write_volume
 from LiverUNetLib.model import LiverModel
+from LiverUNetLib.pipeline import segment
 from LiverUNetLib.steps import finish
+from LiverUNetLib.summary import sentence, table_row
 
 
 @pytest.fixture
@@ -150,3 +152,14 @@ def test_two_scans_that_would_share_a_mask_are_refused(run, scans, tmp_path, a_p
 def test_the_masks_may_lie_in_a_folder_among_the_scans(run, scans):
     for _ in range(2):
         assert len(run(f"{scans.name}/livers")) == 3
+
+
+def test_the_table_gives_width_depth_and_height(a_phantom, threshold_model, cpu):
+    result = finish(segment(a_phantom[0], threshold_model, cpu))
+    row = table_row(result)
+    height, depth, width = result.measurement.extent_mm
+    assert len({height, depth, width}) == 3
+    assert [row[name] for name in ("width_mm", "depth_mm", "height_mm")] == pytest.approx(
+        [width, depth, height], abs=0.1
+    )
+    assert f"{width:.0f} mm wide, {depth:.0f} mm deep, {height:.0f} mm high" in sentence(result)

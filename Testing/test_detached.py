@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers import unix_only
 from LiverUNetLib.errors import TrainingError
 from LiverUNetTrainLib import cli_training
 from LiverUNetTrainLib.detached import launch, resume, state_of
@@ -75,6 +76,7 @@ def test_it_stops_on_request_and_goes_on(start, run):
     process.wait()
 
 
+@unix_only
 def test_killed_it_is_found_dead_with_its_whole_curve_and_resumes(start, run):
     process = start(epochs=400)
     wait_for(run, "running", process, epochs=2)
@@ -89,6 +91,7 @@ def test_killed_it_is_found_dead_with_its_whole_curve_and_resumes(start, run):
     wait_for(run, "running", process, epochs=len(state.history) + 1)
 
 
+@unix_only
 def test_it_outlives_whoever_started_it(a_cache, run):
     code = (
         "import sys; from pathlib import Path; from LiverUNetTrainLib.detached import launch;"

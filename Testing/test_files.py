@@ -1,9 +1,15 @@
 """Files and folders appear whole or not at all."""
 
+from pathlib import Path
+
+import nibabel
+import numpy as np
 import pytest
+import SimpleITK
 
 from LiverUNetLib.errors import OutputError
 from LiverUNetLib.files import staged, stamp
+from LiverUNetLib.formats import write_volume
 
 
 def fill(folder, text):
@@ -60,3 +66,21 @@ def test_a_stamp_knows_a_file_and_a_folder_from_a_changed_one(tmp_path):
     (tmp_path / "folder/content").write_text("longer")
     after = stamp(tmp_path / "folder"), stamp(tmp_path / "folder/content")
     assert not set(before) & set(after)
+
+
+@pytest.mark.parametrize("name", ["mask.nii.gz", "mask.nrrd", "mask.seg.nrrd"])
+def test_an_image_that_cannot_be_finished_leaves_the_one_before(name, tmp_path, monkeypatch):
+    path = tmp_path / name
+    write_volume(path, np.zeros((4, 5, 6), np.uint8), np.eye(4))
+    before = path.read_bytes()
+
+    def half(_image, target, *_, **__):
+        Path(target).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(nibabel, "save", half)
+    monkeypatch.setattr(SimpleITK, "WriteImage", half)
+    with pytest.raises(OutputError, match="No space left on device"):
+        write_volume(path, np.ones((4, 5, 6), np.uint8), np.eye(4))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

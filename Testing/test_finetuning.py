@@ -197,3 +197,42 @@ def test_a_new_case_called_like_one_that_the_parent_holds_out_is_named(a_model, 
     parent = replace(a_model, card=replace(a_model.card, lineage=lineage))
     split_for_finetuning(a_grown_cache, parent)
     assert "new1 is called like what parent holds out, with other content" in caplog.text
+
+
+def test_a_child_keeps_the_lineage_of_a_parent_whose_cases_are_not_there_and_both_of_two_namesakes(
+    a_model, a_grown_cache, tmp_path, cpu
+):
+    known = a_model.card.lineage
+    held_out = known.held_out | {"new1": "content of another new1"}
+    parent = replace(a_model, card=replace(a_model.card, lineage=replace(known, held_out=held_out)))
+    new = replace(a_grown_cache, cases=tuple(case for case in a_grown_cache.cases if case.name.startswith("new")))
+    split, _ = split_for_finetuning(new, parent, held_out=["new1"])
+    run = tmp_path / "run"
+    settings = replace(SETTINGS, epochs=1)
+    list(Trainer(new, split, run, network=NETWORK, settings=settings, device=cpu, parent=parent).epochs())
+    lineage = export_run(run, tmp_path / "child", Statement("child")).card.lineage
+    assert set(known.training.values()) <= set(lineage.training.values())
+    (own,) = (case.content_hash for case in new.cases if case.name == "new1")
+    assert {own, "content of another new1", *known.held_out.values()} <= set(lineage.held_out.values())
+
+
+def test_the_trainer_knows_a_held_out_case_under_another_name(a_model, a_cache, tmp_path, cpu):
+    cases = tuple(replace(case, name=case.name.replace("patient3", "renamed")) for case in a_cache.cases)
+    cache = replace(a_cache, cases=cases)
+    split = split_by_patient([case.name for case in cases])
+    with pytest.raises(TrainingError, match="renamed must never train: parent holds them out"):
+        Trainer(cache, split, tmp_path / "x", network=NETWORK, settings=SETTINGS, device=cpu, parent=a_model)
+
+
+def test_a_fine_tuning_replays_and_stays_near_its_parent(a_model, a_grown_cache, tmp_path, cpu, monkeypatch):
+    asked, epoch = [], SliceSampler.epoch
+    monkeypatch.setattr(
+        SliceSampler, "epoch", lambda self, *a, **named: asked.append(named) or epoch(self, *a, **named)
+    )
+    split, replayed = split_for_finetuning(a_grown_cache, a_model)
+    settings = replace(SETTINGS, epochs=1, replay=0.5, parent_share=0.25)
+    given = {"network": NETWORK, "settings": settings, "device": cpu, "parent": a_model, "replayed": replayed}
+    trainer = Trainer(a_grown_cache, split, tmp_path / "run", **given)
+    list(trainer.epochs())
+    assert (asked[0]["replayed"], asked[0]["replay"]) == (replayed, 0.5)
+    assert trainer._learner._start_share == 0.25

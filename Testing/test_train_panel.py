@@ -10,9 +10,11 @@ import time
 import pytest
 import slicer
 
-from helpers import write_pair
+from helpers import unix_only, write_pair
 from LiverUNetLib.exchange import remove_model
+from LiverUNetLib.steps import Progress
 from LiverUNetTrainLib.detached import state_of
+from LiverUNetTrainLib.finetuning import Verdict
 from mrml_helpers import add_other_segment
 
 
@@ -168,6 +170,7 @@ def test_a_new_panel_finds_a_training_stops_it_and_lets_it_go_on(panel, a_cache,
     other.cleanup()
 
 
+@unix_only
 def test_after_sigkill_of_trainer_and_parent_a_new_panel_shows_the_whole_curve_and_resumes(a_cache, tmp_path, panel):
     """A process in Slicer's place orders the training and is killed; so is the trainer, later."""
     run, ui = tmp_path / "run", panel.ui
@@ -192,6 +195,7 @@ def test_after_sigkill_of_trainer_and_parent_a_new_panel_shows_the_whole_curve_a
     turn(panel, lambda: len(state_of(run).history) > done)
 
 
+@unix_only
 def test_a_run_folder_that_is_deleted_in_mid_run_is_named_by_panel_and_trainer(panel, a_cache, tmp_path):
     ui, run = panel.ui, tmp_path / "run"
     put(ui.cachePath, "text", str(a_cache.folder))
@@ -202,8 +206,10 @@ def test_a_run_folder_that_is_deleted_in_mid_run_is_named_by_panel_and_trainer(p
     ui.startButton.click()
     turn(panel, lambda: "validation Dice" in get(ui.runStateLabel, "text"))
     errors = (run / "errors.txt").open()
+    end = time.monotonic() + 30
     while run.exists():  # the trainer may write into it meanwhile
         shutil.rmtree(run, ignore_errors=True)
+        assert time.monotonic() < end, "somebody holds it"
     turn(panel, lambda: "is gone; what was in it cannot be resumed" in get(ui.runStateLabel, "text"))
     assert panel.train._process.wait() == 1
     last = errors.read().splitlines()[-1]  # the second sentence if it was writing just then
@@ -289,3 +295,21 @@ def test_reloading_forgets_our_packages_alone(panel, monkeypatch):
     ours = {name for name in sys.modules if name.startswith("LiverUNet")}
     assert not {name for name in ours if name.split(".")[0] not in ("LiverUNet", "LiverUNetTrain")}
     assert "torch" in sys.modules
+
+
+def test_a_model_that_got_worse_is_not_installed_without_a_question(panel, tmp_path, monkeypatch):
+    def judge(_run, _folders):
+        yield Progress("Comparing", 0, 0)
+        return Verdict(before=0.9, after=0.8, cases=2)
+
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/best.pt").touch()
+    monkeypatch.setattr(panel.logic, "judgeSteps", judge)
+    put(panel.ui.runPath, "text", str(tmp_path / "run"))
+    put(panel.ui.nameEdit, "text", "worse")
+    slicer.app.answer = False
+    panel.ui.installButton.click()
+    finish_run(panel)
+    assert slicer.app.asked[-1].endswith("Install it all the same?")
+    assert get(panel.ui.statusLabel, "text").startswith("Not installed. ")
+    assert not (tmp_path / "models").exists()

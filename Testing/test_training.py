@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers import NETWORK, SETTINGS, assert_same_weights, weights_of, write_pair
+from helpers import NETWORK, SETTINGS, assert_same_weights, unix_only, weights_of, write_pair
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.model import open_model
 from LiverUNetTrainLib import training
@@ -77,6 +77,7 @@ def test_stopped_in_mid_epoch_and_resumed_it_ends_with_the_same_weights(a_traine
     assert [line["training_loss"] for line in whole] == [line["training_loss"] for line in broken]
 
 
+@unix_only
 def test_killed_with_sigkill_and_resumed_it_ends_with_the_same_weights(a_cache, tmp_path):
     """The command line, as a user would see it; SIGKILL leaves no time to tidy up."""
 
@@ -99,6 +100,7 @@ def test_killed_with_sigkill_and_resumed_it_ends_with_the_same_weights(a_cache, 
     victim = train("killed")
     log = tmp_path / "killed/log.jsonl"
     while not (log.exists() and log.read_text()):
+        assert victim.poll() is None, "it has ended already"
         time.sleep(0.02)
     victim.send_signal(signal.SIGKILL)
     victim.wait()

@@ -113,3 +113,22 @@ def test_a_scan_that_is_cut_at_either_end_is_seen_from_above_alone(end, a_phanto
     monkeypatch.setattr(inference, "predict", lambda *given: asked.append(1) or predict(*given))
     finish(segment(replace(a_phantom[0], hu_kji=a_phantom[0].hu_kji[end]), three_views, cpu))
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(("end_share", "inside"), [(0.1, False), (0.3, True)])
+@pytest.mark.parametrize("end", [0, -1])
+def test_a_scan_ends_inside_the_liver_if_its_end_shows_much_of_it(end_share, inside, end):
+    probability = np.zeros((5, 10, 10), np.float32)
+    probability[1:-1] = 0.9
+    probability[end].flat[: round(100 * end_share)] = 0.9
+    assert inference._ends_inside_the_liver(probability) is inside
+
+
+def test_the_channels_that_a_network_learns_from_are_the_slices_at_their_places(a_cache):
+    three = replace(a_cache.preprocessing, context_mm=(-18.0, 0.0, 18.0))
+    sampler = SliceSampler(replace(a_cache, preprocessing=three), a_cache.cases[:1])
+    stack = sampler.stacks[0]
+    numbered = replace(stack, image=np.broadcast_to(np.arange(12, dtype=np.int16)[:, None, None], stack.image.shape))
+    image, _ = sampler.batch([(numbered, 5)])
+    hu = (image[0, :, 32, 32] + 1) / 2 * 400 - 160
+    assert hu.round().tolist() == [4, 5, 6]

@@ -9,6 +9,7 @@ import socket
 import sys
 import tempfile
 import urllib.request
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from subprocess import CalledProcessError
@@ -84,6 +85,16 @@ class Installer:
             return self._ensure(wheelFolder)
         finally:
             Installer._working = False
+
+    def ensureAndSay(self, wheelFolder: str, say: Callable[[str], None]) -> bool:
+        """As `ensure`; a person is told what takes so long, and what came of it."""
+        installed = False
+        say(_("Installing packages; this takes some minutes.") if self.missing() else "")
+        try:
+            installed = self.ensure(wheelFolder)
+        finally:
+            say("" if installed else _("Nothing was done: packages are missing and were not installed."))
+        return installed
 
     def _ensure(self, wheelFolder: str) -> bool:
         missing = self.missing()

@@ -213,13 +213,11 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _ensureInstalled(self) -> bool:
         """Whether a run can begin now; Slicer stays alive meanwhile, and another one may have begun."""
-        label, installed = self.ui.statusLabel, False
-        label.text = _("Installing packages; this takes some minutes.") if self.installer.missing() else ""
-        try:
-            installed = self.installer.ensure(self.settings.wheelFolder)
-        finally:
-            label.text = "" if installed else _("Nothing was done: packages are missing and were not installed.")
+        installed = self.installer.ensureAndSay(self.settings.wheelFolder, self._say)
         return installed and not self.runner.running
+
+    def _say(self, words: str) -> None:
+        self.ui.statusLabel.text = words
 
     def _modelAndDevice(self) -> dict[str, str]:
         return {"modelName": self.models.name, "deviceName": self.settings.device}

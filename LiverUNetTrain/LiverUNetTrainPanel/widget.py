@@ -97,12 +97,7 @@ class LiverUNetTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def ensureInstalled(self) -> bool:
         """Whether a run can begin now; installs what is missing, if the person agrees."""
-        installed = False
-        self.say(_("Installing packages; this takes some minutes.") if self.installer.missing() else "")
-        try:
-            installed = self.installer.ensure(self.settings.wheelFolder)
-        finally:
-            self.say("" if installed else _("Nothing was done: packages are missing and were not installed."))
+        installed = self.installer.ensureAndSay(self.settings.wheelFolder, self.say)
         return installed and not self.runner.running
 
     def say(self, words: str) -> None:

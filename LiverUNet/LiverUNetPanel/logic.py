@@ -13,13 +13,14 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from LiverUNetLib.batch import segment_folder
 from LiverUNetLib.doctor import examine
-from LiverUNetLib.environment import Device, choose_device, import_libraries
+from LiverUNetLib.environment import Device, choose_device
 from LiverUNetLib.errors import LiverUNetError, ScanError
 from LiverUNetLib.exchange import install_model
 from LiverUNetLib.model import DEFAULT_MODEL, LiverModel, find_model
 from LiverUNetLib.pipeline import Segmentation, segment
-from LiverUNetLib.steps import Progress, finish, in_background, prefixed
+from LiverUNetLib.steps import Progress, finish, in_background, in_one_thread, prefixed
 
+from .imports import importLibraries
 from .parameters import LiverUNetParameterNode
 from .segmentation_node import checkTarget, findLiver, volumeOf, writeLiver
 from .volume_node import scanSteps
@@ -129,7 +130,7 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
     ) -> Generator[Progress, None, list[dict[str, Any]]]:
         """Segment files into files, see `LiverUNetLib.batch.segment_folder`; the scene is not touched."""
         loaded = yield from self._load(modelName, deviceName)
-        return (yield from segment_folder(source, target, loaded.model, loaded.device))
+        return (yield from in_one_thread(segment_folder(source, target, loaded.model, loaded.device)))
 
     def installModelSteps(self, path: Path, *, overwrite: bool = False) -> Generator[Progress, None, LiverModel]:
         """Verify a model and copy it to the user's own."""
@@ -142,7 +143,12 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
     def examineSteps(self) -> Generator[Progress, None, str]:
         """What `liver-unet doctor` prints, as text."""
         about = f"Slicer       {getattr(slicer.app, 'applicationVersion', 'unknown')}"
-        lines = yield from in_background("Examining", lambda: list(examine()))
+
+        def look() -> list[str]:
+            importLibraries()
+            return list(examine())
+
+        lines = yield from in_background("Examining", look)
         return "\n".join([about, *lines])
 
     def ctVolumes(self) -> list[vtkMRMLScalarVolumeNode]:
@@ -161,7 +167,7 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         """Import the libraries, prove the device and load the model, in a thread that touches no MRML."""
 
         def load() -> Loaded:
-            import_libraries()
+            importLibraries()
             model, device = find_model(modelName), choose_device(deviceName)
             return Loaded(model, device, model.network())
 
@@ -180,7 +186,7 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         names = {node: node.GetName() for node in watched}
         scan = yield from _whileInScene(scanSteps(volumeNode, roiNode), names)
         steps = segment(scan.volume, loaded.model, loaded.device, network=loaded.network)
-        result = yield from _whileInScene(steps, names)
+        result = yield from _whileInScene(in_one_thread(steps), names)
         if not result.measurement.volume_ml:
             return Outcome(names[volumeNode], result)
         node = writeLiver(result, scan, volumeNode, segmentationNode, beforeReplacing=saveStateForUndo)

@@ -19,6 +19,7 @@ from LiverUNetLib.errors import LiverUNetError, TrainingError
 from LiverUNetLib.exchange import install_model, pack_model
 from LiverUNetLib.model import LiverModel, check_name, find_model, list_models
 from LiverUNetLib.steps import Progress, in_background
+from LiverUNetPanel.imports import importLibraries, withoutCollector
 from LiverUNetPanel.segmentation_node import volumeOf
 from LiverUNetPanel.volume_node import scanSteps
 from LiverUNetTrainLib import detached
@@ -313,10 +314,9 @@ def _python() -> str:
 
 def _importTraining() -> None:
     """Import in a background thread what would hold the event loop for seconds."""
-    from LiverUNetLib.environment import import_libraries
-
-    import_libraries()
     try:
-        import LiverUNetTrainLib.training  # noqa: F401
+        importLibraries()
+        with withoutCollector():
+            import LiverUNetTrainLib.training  # noqa: F401
     except ImportError as error:
         raise LiverUNetError(f"A package is missing ({error}); press Segment in the module LiverUNet once.") from error

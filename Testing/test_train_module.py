@@ -61,7 +61,8 @@ def test_runs_whose_names_hold_one_another_keep_their_own_charts(scene):
 def test_a_segment_becomes_a_mask_on_the_volumes_voxels_through_all_transforms(
     segmented, train, a_volume, scene, volume_turned, segmentation_turned
 ):
-    from LiverUNetTrainPanel.segments import maskOnVolume
+    from LiverUNetPanel.volume_node import scanSteps
+    from LiverUNetTrainPanel.segments import maskSteps
 
     if volume_turned:
         a_volume.SetAndObserveTransformNodeID(add_transform(turned(volume_turned)).GetID())
@@ -69,7 +70,7 @@ def test_a_segment_becomes_a_mask_on_the_volumes_voxels_through_all_transforms(
     if segmentation_turned:
         segmentation.SetAndObserveTransformNodeID(add_transform(turned(segmentation_turned, axis=1)).GetID())
     outcome = segmented(a_volume, segmentation)
-    mask = maskOnVolume(segmentation, "liver", a_volume)
+    mask = finish(maskSteps(segmentation, "liver", finish(scanSteps(a_volume)).volume))
     assert mask.shape == SHAPE_IJK[::-1]
     assert dice(mask, outcome.result.mask_kji) > 0.999
 

@@ -1,4 +1,4 @@
-"""Work in steps: a generator that yields Progress and returns a result, whoever drives it.
+"""Work in steps: a generator that yields Progress and returns a result.
 
 The command line runs one to its end under a progress bar; Slicer's event loop takes a step at a time.
 """
@@ -23,7 +23,7 @@ PATIENCE_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is: `done` of `total`; a total of 0 means that nobody can say.
+    """How far a stage is: `done` of `total`; a total of 0 means that it is unknown.
 
     Attributes:
         final: it can no longer be ended; what it does will be done in a moment.

@@ -26,6 +26,7 @@ from .model_section import ModelSection
 from .parameters import LiverUNetParameterNode
 from .result_section import ResultSection
 from .runner import StepRunner
+from .segmentation_node import findLiver
 from .settings import Settings
 from .table_node import addMeasurements
 from .volume_node import span
@@ -43,7 +44,8 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self._parameterNode: LiverUNetParameterNode | None = None
         self._parameterNodeGuiTag = None
-        self._volumeBefore = None
+        self._shownBefore: tuple[Any, Any] = (None, None)
+        self._emptyVolume = None
 
     # Life cycle
 
@@ -78,13 +80,14 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
 
     def exit(self) -> None:
-        """Called each time another module is opened; a run goes on and writes its result."""
+        """Called each time another module is opened; a run continues and writes its result."""
         self._disconnectParameterNode()
 
     def onSceneStartClose(self, caller: Any = None, event: Any = None) -> None:
         """The nodes go: nothing may be written to them any more."""
         self.runner.stop()
         self.setParameterNode(None)
+        self._emptyVolume = None
         self.result.show(None)
 
     def onSceneReady(self, caller: Any = None, event: Any = None) -> None:
@@ -111,10 +114,10 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._disconnectParameterNode()
         self._parameterNode = parameterNode
         if parameterNode:
-            self._volumeBefore = parameterNode.volume
             self._parameterNodeGuiTag = parameterNode.connectGui(self.ui)
             self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersChanged)
             self.models.show(parameterNode.model)
+            self._showStored()
         self._updateButtons()
 
     def _disconnectParameterNode(self) -> None:
@@ -129,11 +132,23 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         if self._parameterNode.model != self.models.name:
             self.models.show(self._parameterNode.model)
-        volume = self._parameterNode.volume
-        if volume is not self._volumeBefore:
-            self._volumeBefore = volume
-            self._parameterNode.segmentation = self.logic.ownSegmentation(volume)
+        chosen, volume = self._parameterNode, self._parameterNode.volume
+        if volume is not self._shownBefore[0]:
+            self._shownBefore = (volume, None)
+            chosen.segmentation = self.logic.ownSegmentation(volume)
+        if (volume, chosen.segmentation) != self._shownBefore:
+            self._showStored()
         self._updateButtons()
+
+    def _showStored(self) -> None:
+        """Show what the scene knows of the chosen liver, or else of that of the chosen volume."""
+        volume, segmentation = self._shownBefore = self._parameterNode.volume, self._parameterNode.segmentation
+        if volume is not None and volume is self._emptyVolume:
+            return  # the last run has found nothing in it, and still says so
+        self._emptyVolume = None
+        holdsLiver = segmentation is not None and findLiver(segmentation)
+        node = segmentation if holdsLiver else self.logic.ownSegmentation(volume)
+        self.result.show(self.logic.outcomeOf(node) if node else None)
 
     # Buttons
 
@@ -188,7 +203,7 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onWithdraw(self) -> None:
         """Forget the agreements to licences."""
         self.settings.withdrawConsents()
-        self.ui.statusLabel.text = _("The next run asks for your consent again.")
+        self.say(_("The next run asks for your consent again."))
         self._updateButtons()
 
     # Before a run
@@ -206,18 +221,20 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             "The weights of the model {name} may be used under these terms only:\n\n{license}\n\nDo you agree?"
         )
         if not slicer.util.confirmYesNoDisplay(question.format(name=card.name, license=card.license), _("Licence")):
-            self.ui.statusLabel.text = _("Nothing was done: the licence of the model was not agreed to.")
+            self.say(_("Nothing was done: the licence of the model was not agreed to."))
             return False
         self.settings.addConsent(card.license)
         return True
 
     def _ensureInstalled(self) -> bool:
         """Whether a run can begin now; Slicer stays alive meanwhile, and another one may have begun."""
-        installed = self.installer.ensureAndSay(self.settings.wheelFolder, self._say)
+        installed = self.installer.ensureAndSay(self.settings.wheelFolder, self.say)
         return installed and not self.runner.running
 
-    def _say(self, words: str) -> None:
+    def say(self, words: str) -> None:
+        """Tell the user in the status line, which takes no room while it is empty."""
         self.ui.statusLabel.text = words
+        self.ui.statusLabel.visible = bool(words)
 
     def _modelAndDevice(self) -> dict[str, str]:
         return {"modelName": self.models.name, "deviceName": self.settings.device}
@@ -225,18 +242,19 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def start(self, steps: Any, onDone: Any) -> None:
         """Take steps from the event loop; `onDone` gets their result."""
         self.runner.start(steps, onDone)
-        self.ui.statusLabel.text = _("Starting")
+        self.ui.progressBar.visible = True
+        self.say(_("Starting"))
         self._updateButtons()
 
     # During and after a run
 
     def onProgress(self, progress: Progress) -> None:
-        """Show stage and slices; a bar without an end where nobody can say."""
+        """Show stage and slices; a bar without an end where the total is unknown."""
         bar = self.ui.progressBar
         bar.maximum = progress.total
         bar.value = progress.done
         count = _(", {done} of {total}").format(done=progress.done, total=progress.total) if progress.total else ""
-        self.ui.statusLabel.text = progress.stage + (_("; this cannot be cancelled") if progress.final else count)
+        self.say(progress.stage + (_("; this cannot be cancelled") if progress.final else count))
 
     def onCancelled(self) -> None:
         """Say what came of it."""
@@ -249,7 +267,8 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             raise error
 
     def _onSegmented(self, outcome: Outcome, volume: slicer.vtkMRMLScalarVolumeNode) -> None:
-        self.ended(_("Done."))
+        self.ended(" ".join(filter(None, [_("Done."), outcome.note])))
+        self._emptyVolume = None if outcome.segmentationNode else volume
         if outcome.segmentationNode and self._parameterNode and self._parameterNode.volume is volume:
             self._parameterNode.segmentation = outcome.segmentationNode
         self.result.show(outcome)
@@ -259,8 +278,9 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if good:
             addMeasurements(slicer.mrmlScene, [table_row(outcome.result) for outcome in good])
         failures = [f"{outcome.name}: {outcome.error}" for outcome in outcomes if outcome.error]
-        words = _("{good} volumes segmented, {failed} failed, what was done before passed over.")
-        self.ended("\n".join([words.format(good=len(good), failed=len(failures)), *failures]))
+        kept = [outcome.note for outcome in outcomes if outcome.note]
+        words = _("{good} volumes segmented, {failed} failed, what was done before was skipped.")
+        self.ended("\n".join([words.format(good=len(good), failed=len(failures)), *failures, *kept]))
         self.result.show(good[-1] if good else None)
         if self._parameterNode:
             self._parameterNode.segmentation = self.logic.ownSegmentation(self._parameterNode.volume)
@@ -282,9 +302,8 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def ended(self, words: str) -> None:
         """Show that nothing is under way any more, and what came of it."""
-        self.ui.progressBar.maximum = 1
-        self.ui.progressBar.value = 0
-        self.ui.statusLabel.text = words
+        self.ui.progressBar.visible = False
+        self.say(words)
         self._updateButtons()
 
     # What the widgets show
@@ -293,8 +312,9 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for name, words in DEVICES.items():
             self.ui.deviceSelector.addItem(words, name)
         self.ui.deviceSelector.currentIndex = max(self.ui.deviceSelector.findData(self.settings.device), 0)
-        self.ui.deviceStateLabel.text = _("Auto takes a GPU that computes, or else the CPU; a run says which.")
         self.ui.wheelPath.currentPath = self.settings.wheelFolder
+        self.ui.progressBar.visible = False
+        self.say("")
         self.result.show(None)
 
     def _onDeviceChosen(self) -> None:
@@ -327,9 +347,9 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             _("End the run; nothing unfinished is written.") if running else _("Find the liver."),
         )
         enableOrSayWhy(
-            ui.segmentAllButton, busy or noVolume or noModel, _("What this model has done already is passed over.")
+            ui.segmentAllButton, busy or noVolume or noModel, _("What this model has done already is skipped.")
         )
-        enableOrSayWhy(ui.segmentFolderButton, busy or noFolder or noModel, _("Goes on where it stopped."))
+        enableOrSayWhy(ui.segmentFolderButton, busy or noFolder or noModel, _("Resumes where it stopped."))
         enableOrSayWhy(ui.addModelButton, busy, _("Install a model from a zip; nothing in it is executed."))
         enableOrSayWhy(ui.doctorButton, busy, _("Try devices and models and copy what is found, for a bug report."))
         self.result.updateButtons(busy)

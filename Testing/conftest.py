@@ -112,17 +112,16 @@ def scene():
     """A real MRML scene of Slicer, empty, that the logic takes for the application's."""
     import slicer
 
-    import slicer_standin
+    import slicer_without_qt
 
-    slicer_standin.install()
-    slicer.app.reset()
-    yield slicer_standin.new_scene()
+    slicer_without_qt.install()
+    yield slicer_without_qt.new_scene()
     slicer.mrmlScene.Clear(1)
 
 
 @pytest.fixture
 def logic(scene):
-    from LiverUNetPanel.logic import LiverUNetLogic  # importable once the stand-in is there
+    from LiverUNetPanel.logic import LiverUNetLogic  # importable once `slicer` is complete
 
     return LiverUNetLogic()
 
@@ -146,38 +145,6 @@ def a_volume(scene, a_phantom):
 
 
 @pytest.fixture
-def qt(monkeypatch):
-    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
-    pytest.importorskip("PySide6.QtWidgets", reason="the panel's stand-in needs PySide6", exc_type=ImportError)
-    import slicer_standin
-
-    slicer_standin.install_qt()
-    import qt
-
-    return qt
-
-
-@pytest.fixture
 def own_models(tmp_path, monkeypatch):
     monkeypatch.setenv("LIVER_UNET_MODELS", str(tmp_path / "models"))
     return tmp_path / "models"
-
-
-@pytest.fixture
-def panel(qt, scene, threshold_model, own_models):
-    """The widget, on the model of thresholds."""
-    import slicer
-
-    from LiverUNetLib.exchange import install_model
-    from LiverUNetPanel.widget import LiverUNetWidget
-
-    install_model(threshold_model.folder)
-    parent = slicer.qMRMLWidget()
-    parent.setLayout(qt.QVBoxLayout())
-    widget = LiverUNetWidget(parent)
-    widget.setup()
-    widget._parameterNode.model = "threshold"
-    widget.models.show("threshold")
-    widget.settings.device = "cpu"
-    yield widget
-    widget.cleanup()

@@ -1,27 +1,82 @@
-"""What tests of the panel need."""
+"""What tests of panels need in a real Slicer."""
 
 import time
 
+import qt
+import slicer
 
-def run_to_the_end(panel, seconds=60):
-    """Let the event loop turn until the run is over."""
-    import qt
 
+class Dialogs:
+    """Closes every message box that opens, from a timer that turns in the box's own event loop.
+
+    Attributes:
+        answer: whether questions are answered by yes or OK.
+        asked, shown: texts of questions, and of what only informs, so far.
+    """
+
+    def __init__(self):
+        self.answer, self.asked, self.shown = True, [], []
+        self._timer = qt.QTimer()
+        self._timer.interval = 10
+        self._timer.connect("timeout()", self._close)
+        self._timer.start()
+
+    def stop(self):
+        self._timer.stop()
+
+    def _close(self):
+        box = qt.QApplication.activeModalWidget()
+        if box is None or not box.inherits("QMessageBox"):
+            return
+        yes = box.button(qt.QMessageBox.Yes) or box.button(qt.QMessageBox.Ok)
+        no = box.button(qt.QMessageBox.No) or box.button(qt.QMessageBox.Cancel)
+        (self.asked if no else self.shown).append(box.text)
+        (yes if self.answer or no is None else no).click()
+
+
+def open_panel(name):
+    """A new widget of a module in the main window, as *Reload* makes it, but with the packages as they are."""
+    representation = getattr(slicer.modules, name.lower()).widgetRepresentation()
+    slicer.util.selectModule("Data")
+    slicer.util.reloadScriptedModule(name)
+    slicer.util.selectModule(name)
+    return representation.self()
+
+
+def turn(panel, until, seconds=120):
+    """Let the event loop turn until something is true."""
     end = time.monotonic() + seconds
-    while panel.runner.running:
-        qt.QApplication.processEvents()
-        assert time.monotonic() < end, panel.ui.statusLabel.text()
+    while not until():
+        slicer.app.processEvents()
+        time.sleep(0.001)
+        assert time.monotonic() < end, f"still {panel.ui.statusLabel.text!r}"
+
+
+def run_to_the_end(panel, seconds=120):
+    """Let the event loop turn until the run is over."""
+    turn(panel, lambda: not panel.runner.running, seconds)
 
 
 def run_until(panel, stage):
-    import qt
-
-    while stage not in panel.ui.statusLabel.text():
-        qt.QApplication.processEvents()
-        assert panel.runner.running
+    """Let the event loop turn until the status line names a stage of the run."""
+    turn(panel, lambda: stage in panel.ui.statusLabel.text or not panel.runner.running)
+    assert panel.runner.running
 
 
 def state(button):
-    import qt  # noqa: F401 - by this PySide6 learns of this module, which then gets methods and not properties
+    """Whether it can be pressed, and its tooltip, which Slicer makes a paragraph of."""
+    return button.enabled, button.toolTip.removeprefix("<p>").removesuffix("</p>")
 
-    return button.isEnabled(), button.toolTip()
+
+def assert_nothing_is_cut_off(panel, width):
+    """The panel fits into this width, and every text in view gets the height that it needs."""
+    assert panel.parent.minimumSizeHint.width() <= width
+    labels = {name: label for name, label in vars(panel.ui).items() if label.inherits("QLabel") and label.visible}
+
+    def cut_off():
+        return [name for name, label in labels.items() if label.height < label.heightForWidth(label.width)]
+
+    for _ in range(50):  # layouts settle by events
+        slicer.app.processEvents()
+    assert labels
+    assert cut_off() == []

@@ -87,18 +87,6 @@ def test_a_segment_called_liver_that_is_not_ours_stays(segmented, a_volume, a_ph
     assert measured(segmentation, "liver")[0] == by_hand[0]
 
 
-def test_a_replacement_can_be_undone_in_the_segment_editor(segmented, a_volume, scene):
-    node = segmented(a_volume).segmentationNode
-    editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
-    editor.setSegmentationNode(node)
-    before = measured(node)
-    slicer.util.arrayFromVolume(a_volume)[:22] = -1000
-    segmented(a_volume, node)
-    assert measured(node)[0] < 0.9 * before[0]
-    assert editor.history.RestorePreviousState()
-    assert measured(node)[0] == before[0]
-
-
 def test_where_no_liver_is_found_nothing_is_made_or_changed(segmented, a_volume, scene):
     node = segmented(a_volume).segmentationNode
     liver = voxels(node)
@@ -228,7 +216,7 @@ def test_measurements_become_rows_of_one_table(segmented, a_volume, scene):
 
 def test_the_doctor_speaks_of_slicer_and_of_every_model(logic):
     text = finish(logic.examineSteps())
-    assert text.startswith("Slicer       stand-in\nsystem ")
+    assert text.startswith("Slicer       5.12 (slicer-core)\nsystem ")
     assert "liver-ct" in text
 
 

@@ -1,8 +1,4 @@
-"""LiverUNetTrain in Slicer: its nodes, its logic and its self-test."""
-
-import sys
-import unittest
-from types import SimpleNamespace
+"""LiverUNetTrain in Slicer: its nodes and its logic."""
 
 import numpy as np
 import pytest
@@ -141,26 +137,6 @@ def test_the_preview_shows_the_height_at_which_the_red_view_cuts_a_loaded_case(t
     assert shownHeight("patient1") == pytest.approx(0.25)
     view.SetSliceOffset(bounds[5] + 1)
     assert shownHeight("patient1") is None
-
-
-def test_the_modules_own_test_passes_on_the_stand_in(qt, scene):
-    from LiverUNetTrain import LiverUNetTrainTest
-
-    slicer.app.testing = True
-    result = unittest.TestResult()
-    unittest.defaultTestLoader.loadTestsFromTestCase(LiverUNetTrainTest).run(result)
-    assert result.testsRun == 1
-    assert not result.skipped
-    assert not result.errors + result.failures, (result.errors + result.failures)[0][1]
-
-
-def test_the_module_says_what_it_is(scene):
-    from LiverUNetTrain import LiverUNetTrain
-
-    parent = SimpleNamespace()
-    LiverUNetTrain(parent)
-    assert "LiverUNet" in parent.dependencies
-    assert "LiverUNetTrain" in sys.modules
 
 
 def test_a_case_shown_again_takes_the_place_of_the_first_unless_a_person_has_changed_it(train, scene, pairs):

@@ -1,63 +1,72 @@
-"""The panel on stand-in widgets: models and their licences, packages, and every way a start can fail."""
+"""The panel: models and their licences, packages, and every way a start can fail."""
 
 import time
+from types import SimpleNamespace
 
-import pytest
+import qt
 import slicer
 
 from LiverUNetLib.exchange import install_model, pack_model
 from panel_helpers import run_to_the_end, run_until, state
 
 
-@pytest.fixture
-def panel(panel):
-    import qt  # noqa: F401 - by this PySide6 learns of this module, which then gets methods and not properties
-
-    return panel
-
-
-def test_consent_is_asked_once_remembered_and_can_be_withdrawn(panel, a_volume):
+def test_consent_is_asked_once_remembered_and_can_be_withdrawn(panel, a_volume, dialogs):
     panel._parameterNode.volume = a_volume
     panel._onModelChosen("liver-ct")
     panel.models.show("liver-ct")
-    slicer.app.answer = False
+    dialogs.answer = False
     panel.ui.segmentButton.click()
     assert not panel.runner.running
-    assert "Non-commercial research only" in slicer.app.asked[-1]
-    assert "was not agreed to" in panel.ui.statusLabel.text()
-    slicer.app.answer = True
+    assert "Non-commercial research only" in dialogs.asked[-1]
+    assert "was not agreed to" in panel.ui.statusLabel.text
+    dialogs.answer = True
     panel.ui.segmentButton.click()
     panel.ui.segmentButton.click()
-    asked = len(slicer.app.asked)
+    asked = len(dialogs.asked)
     panel.ui.segmentButton.click()
     panel.ui.segmentButton.click()
-    assert len(slicer.app.asked) == asked, "asked once"
+    assert len(dialogs.asked) == asked, "asked once"
     assert state(panel.ui.withdrawButton)[0]
     panel.ui.withdrawButton.click()
     panel.ui.segmentButton.click()
     panel.ui.segmentButton.click()
-    assert len(slicer.app.asked) == asked + 1
+    assert len(dialogs.asked) == asked + 1
 
 
-def test_consent_is_never_asked_in_testing_mode(panel, a_volume):
+class TestingMode:
+    """The application as `--testing` makes it."""
+
+    def __init__(self, app):
+        self._app = app
+
+    def testingEnabled(self):
+        return True
+
+    def __getattr__(self, name):
+        return getattr(self._app, name)
+
+
+def test_consent_is_never_asked_in_testing_mode(panel, a_volume, monkeypatch):
+    asked = []
     panel._parameterNode.volume = a_volume
     panel._onModelChosen("liver-ct")
     panel.models.show("liver-ct")
-    slicer.app.testing = True
+    monkeypatch.setattr(slicer, "app", TestingMode(slicer.app))
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda *given, **named: asked.append(given))
     panel.ui.segmentButton.click()
     assert panel.runner.running
     panel.runner.cancel()
-    assert slicer.app.asked == []
+    assert asked == []
 
 
-def test_a_permissive_licence_asks_nothing(panel, a_volume):
+def test_a_permissive_licence_asks_nothing(panel, a_volume, dialogs):
     panel._parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     assert panel.runner.running
-    assert slicer.app.asked == []
+    assert dialogs.asked == []
 
 
-def test_a_failed_installation_is_said_once_and_the_button_stays(panel, a_volume, monkeypatch):
+def test_a_failed_installation_is_said_once_and_the_button_stays(panel, a_volume, monkeypatch, dialogs):
     from LiverUNetPanel.installer import InstallationError
 
     def fail(_folder):
@@ -66,21 +75,21 @@ def test_a_failed_installation_is_said_once_and_the_button_stays(panel, a_volume
     panel._parameterNode.volume = a_volume
     monkeypatch.setattr(panel.installer, "ensure", fail)
     panel.ui.segmentButton.click()
-    assert slicer.app.shown == ["LiverUNet cannot start.\n\nmonai could not be installed: the disk is full."]
+    assert dialogs.shown == ["LiverUNet cannot start.\n\nmonai could not be installed: the disk is full."]
     assert state(panel.ui.segmentButton) == (True, "Find the liver.")
     monkeypatch.setattr(panel.installer, "ensure", lambda _folder: False)
     panel.ui.segmentButton.click()
-    assert len(slicer.app.shown) == 1, "who declines is not told so"
-    assert panel.ui.statusLabel.text() == "Nothing was done: packages are missing and were not installed."
+    assert len(dialogs.shown) == 1, "who declines is not told so"
+    assert panel.ui.statusLabel.text == "Nothing was done: packages are missing and were not installed."
     assert not panel.runner.running
 
 
-def test_while_packages_are_installed_no_second_installation_begins(panel, a_volume, monkeypatch):
+def test_while_packages_are_installed_no_second_installation_begins(panel, a_volume, monkeypatch, dialogs):
     """Slicer turns its event loop while pip works."""
     said = []
 
     def install(_folder):
-        said.append(panel.ui.statusLabel.text())
+        said.append(panel.ui.statusLabel.text)
         panel.ui.segmentButton.click()
         return True
 
@@ -89,28 +98,30 @@ def test_while_packages_are_installed_no_second_installation_begins(panel, a_vol
     monkeypatch.setattr(panel.installer, "_ensure", install)
     panel.ui.segmentButton.click()
     assert said == ["Installing packages; this takes some minutes."]
-    assert slicer.app.shown == [
+    assert dialogs.shown == [
         "LiverUNet cannot start.\n\nPackages are being installed already; wait until that has ended."
     ]
     run_to_the_end(panel)
     assert panel._parameterNode.segmentation
 
 
-def test_models_come_in_and_go(panel, qt, threshold_model, own_models, tmp_path):
+def test_models_come_in_and_go(panel, threshold_model, own_models, tmp_path, chosen_file, monkeypatch):
     assert state(panel.ui.removeModelButton) == (True, "Delete this model from your own models.")
     pack_model(threshold_model, tmp_path / "threshold.zip")
     panel.ui.removeModelButton.click()
     assert not (own_models / "threshold").exists()
-    assert panel.ui.modelSelector.currentText() == "liver-ct"
+    assert panel.ui.modelSelector.currentText == "liver-ct"
     assert panel._parameterNode.model == "liver-ct"
     assert state(panel.ui.removeModelButton) == (False, "Only models that you have added can be removed.")
-    qt.QFileDialog.chosen = str(tmp_path / "threshold.zip")
+    chosen_file.path = str(tmp_path / "threshold.zip")
     panel.ui.addModelButton.click()
     run_to_the_end(panel)
     assert panel._parameterNode.model == "threshold"
-    assert panel.ui.statusLabel.text() == "Installed threshold 1."
+    assert panel.ui.statusLabel.text == "Installed threshold 1."
+    opened = []
+    monkeypatch.setattr(qt, "QDesktopServices", SimpleNamespace(openUrl=lambda url: opened.append(url.toLocalFile())))
     panel.ui.openModelButton.click()
-    assert qt.QDesktopServices.opened[-1] == str(own_models / "threshold")
+    assert opened == [str(own_models / "threshold")]
 
 
 def test_a_model_that_is_gone_is_named_and_nothing_can_be_segmented(panel, a_volume):
@@ -118,14 +129,16 @@ def test_a_model_that_is_gone_is_named_and_nothing_can_be_segmented(panel, a_vol
     panel._parameterNode.model = "vanished"
     panel.models.show("vanished")
     panel._updateButtons()
-    assert panel.ui.modelCardLabel.text().startswith("There is no model 'vanished'")
-    assert state(panel.ui.segmentButton) == (False, panel.ui.modelCardLabel.text())
+    assert panel.ui.modelCardLabel.text.startswith("There is no model 'vanished'")
+    assert state(panel.ui.segmentButton) == (False, panel.ui.modelCardLabel.text)
 
 
-def test_what_writes_its_result_is_not_cancelled(panel, qt, threshold_model, tmp_path, own_models, monkeypatch):
+def test_what_writes_its_result_is_not_cancelled(
+    panel, threshold_model, tmp_path, own_models, chosen_file, monkeypatch
+):
     pack_model(threshold_model, tmp_path / "threshold.zip")
     panel.ui.removeModelButton.click()
-    qt.QFileDialog.chosen = str(tmp_path / "threshold.zip")
+    chosen_file.path = str(tmp_path / "threshold.zip")
     install = lambda *given, **named: time.sleep(0.5) or install_model(*given, **named)  # noqa: E731 - seen at work
     monkeypatch.setattr("LiverUNetPanel.logic.install_model", install)
     panel.ui.addModelButton.click()
@@ -133,13 +146,13 @@ def test_what_writes_its_result_is_not_cancelled(panel, qt, threshold_model, tmp
     panel.runner.cancel()
     assert panel.runner.running
     run_to_the_end(panel)
-    assert panel.ui.statusLabel.text() == "Installed threshold 1."
+    assert panel.ui.statusLabel.text == "Installed threshold 1."
 
 
 def test_a_broken_model_can_be_removed(panel, own_models):
     (own_models / "threshold/configs/metadata.json").write_text("{}")
     panel.models.show("threshold")
-    assert "is not the card" in panel.ui.modelCardLabel.text()
+    assert "is not the card" in panel.ui.modelCardLabel.text
     panel.ui.removeModelButton.click()
     assert not (own_models / "threshold").exists()
 
@@ -147,20 +160,20 @@ def test_a_broken_model_can_be_removed(panel, own_models):
 def test_the_doctor_copies_what_it_finds(panel):
     panel.ui.doctorButton.click()
     run_to_the_end(panel)
-    assert "liver-ct" in slicer.app.clipboard().text
-    assert panel.ui.statusLabel.text().startswith("Copied for a bug report")
+    assert "liver-ct" in slicer.app.clipboard().text()
+    assert panel.ui.statusLabel.text.startswith("Copied for a bug report")
 
 
-def test_consent_is_asked_before_every_kind_of_run_and_for_every_licence(panel, a_volume, tmp_path):
+def test_consent_is_asked_before_every_kind_of_run_and_for_every_licence(panel, a_volume, tmp_path, dialogs):
     panel._parameterNode.volume = a_volume
     panel._onModelChosen("liver-ct")
     panel.models.show("liver-ct")
-    panel.ui.sourcePath.setText(str(tmp_path))
-    panel.ui.targetPath.setText(str(tmp_path / "livers"))
+    panel.ui.sourcePath.currentPath = str(tmp_path)
+    panel.ui.targetPath.currentPath = str(tmp_path / "livers")
     panel.settings.addConsent("another licence")
-    slicer.app.answer = False
+    dialogs.answer = False
     for button in (panel.ui.segmentButton, panel.ui.segmentAllButton, panel.ui.segmentFolderButton):
-        asked = len(slicer.app.asked)
+        asked = len(dialogs.asked)
         button.click()
-        assert len(slicer.app.asked) == asked + 1
+        assert len(dialogs.asked) == asked + 1
         assert not panel.runner.running

@@ -1,0 +1,81 @@
+"""Fixtures of the tests that run in a real Slicer; outside of it only their names are read, see slicer_process.py."""
+
+import os
+
+import pytest
+
+if "IN_SLICER_FOLDER" in os.environ:
+    import qt
+    import slicer
+
+    from LiverUNetLib.exchange import install_model
+    from panel_helpers import Dialogs, open_panel
+else:
+
+    def pytest_pycollect_makemodule(module_path, parent):
+        from slicer_process import SlicerFile
+
+        return SlicerFile.from_parent(parent, path=module_path)
+
+
+@pytest.fixture
+def scene():
+    """The application's scene, empty."""
+    slicer.mrmlScene.Clear()
+    yield slicer.mrmlScene
+    slicer.mrmlScene.Clear()
+
+
+@pytest.fixture
+def dialogs():
+    """Answers message boxes as a user would, and remembers what they said."""
+    dialogs = Dialogs()
+    yield dialogs
+    dialogs.stop()
+
+
+@pytest.fixture
+def settings():
+    """The application's settings, without any of ours."""
+    settings = slicer.app.userSettings()
+    settings.remove("LiverUNet")
+    yield settings
+    settings.remove("LiverUNet")
+
+
+@pytest.fixture
+def chosen_file(monkeypatch):
+    """What file dialogs give: set its `path`."""
+
+    class FileDialog(qt.QFileDialog):
+        path = ""
+        getOpenFileName = getSaveFileName = getExistingDirectory = staticmethod(lambda *_: FileDialog.path)
+
+    monkeypatch.setattr(qt, "QFileDialog", FileDialog)
+    return FileDialog
+
+
+@pytest.fixture
+def panel(scene, dialogs, settings, threshold_model, own_models):
+    """The module LiverUNet, just opened, on the model of thresholds and the CPU."""
+    install_model(threshold_model.folder)
+    settings.setValue("LiverUNet/Device", "cpu")
+    panel = open_panel("LiverUNet")
+    panel._onModelChosen("threshold")
+    panel.models.show("threshold")
+    yield panel
+    panel.runner.stop()
+
+
+@pytest.fixture
+def train_panel(scene, dialogs, settings, own_models):
+    """The module LiverUNetTrain, just opened; its training ends with the test."""
+    panel = open_panel("LiverUNetTrain")
+    yield panel
+    panel.runner.stop()
+    if panel.train.run() and panel.train.run().is_dir():
+        (panel.train.run() / "stop").touch()
+    if panel.train._process:
+        panel.train._process.kill()
+        panel.train._process.wait()
+    panel.train.leave()

@@ -1,0 +1,51 @@
+"""Both modules as Slicer lists, opens and reloads them."""
+
+import sys
+import unittest
+
+import pytest
+import slicer
+
+from panel_helpers import open_panel
+
+
+def test_the_modules_say_what_they_are_and_under_which_licence():
+    module, training = slicer.modules.liverunet, slicer.modules.liverunettrain
+    assert (module.title, training.title) == ("LiverUNet", "LiverUNetTrain")
+    assert list(module.categories) == list(training.categories) == ["Segmentation"]
+    assert "non-commercial" in module.helpText
+    assert "MONAI" in module.acknowledgementText
+    assert module.contributors
+    assert "LiverUNet" in list(training.dependencies)
+
+
+def test_without_the_packages_the_self_test_is_visibly_skipped(scene, monkeypatch):
+    from LiverUNet import LiverUNetTest
+    from LiverUNetPanel import installer
+
+    monkeypatch.setattr(installer, "unmet", list)
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(LiverUNetTest).run(result)
+    assert {reason for _, reason in result.skipped} == {"not installed: torch>=2.4, monai>=1.5.1, nibabel>=5"}
+    assert len(result.skipped) == result.testsRun == 5
+
+
+@pytest.fixture
+def packages():
+    """Our packages as other tests know them, which come back after the test."""
+    before = {name: module for name, module in sys.modules.items() if name.startswith("LiverUNet")}
+    yield before
+    for name in [name for name in sys.modules if name.startswith("LiverUNet")]:
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+@pytest.mark.parametrize("module", ["LiverUNet", "LiverUNetTrain"])
+def test_reload_imports_our_packages_anew_and_no_others(scene, dialogs, settings, packages, module):
+    torch, panel = sys.modules.get("torch"), open_panel(module)
+    panel.onReload()
+    assert sys.modules[f"{module}Panel.widget"] is not packages[f"{module}Panel.widget"]
+    assert sys.modules["LiverUNetLib.steps"] is not packages["LiverUNetLib.steps"]
+    assert sys.modules.get("torch") is torch
+    assert getattr(slicer.modules, f"{module}Widget") is not panel
+    assert dialogs.shown == []

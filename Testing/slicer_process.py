@@ -1,0 +1,189 @@
+"""Run the tests in `in_slicer` by pytest inside a real 3D Slicer, which is started once for all of them.
+
+The environment variable SLICER names the program. Outside, pytest only reads the names of the test
+functions; inside, `in_slicer/run_pytest.py` runs them and writes what happens to a file, line by
+line. If Slicer crashes or hangs, that is the failure of the test that was running, and Slicer is
+started again for the rest.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers import REPOSITORY
+
+HOW_TO = (
+    "needs a real 3D Slicer: set SLICER to its program, and install there what Testing/in_slicer needs "
+    "(PythonSlicer -m pip install torch monai nibabel matplotlib tqdm pytest)"
+)
+RUNNER = Path(__file__).parent / "in_slicer" / "run_pytest.py"
+# For one test, and for Slicer to come up and import all test files.
+LIMIT_SECONDS = 180.0
+POLL_SECONDS = 0.02
+LOG_LINES = 60
+
+running = pytest.StashKey["SlicerRun"]()
+
+
+class SlicerFile(pytest.Module):
+    """A test file that cannot be imported here."""
+
+    def collect(self) -> Iterator[SlicerTest]:
+        for part in ast.parse(self.path.read_text(encoding="utf-8")).body:
+            if isinstance(part, ast.FunctionDef) and part.name.startswith("test_"):
+                yield SlicerTest.from_parent(self, name=part.name)
+
+
+class SlicerTest(pytest.Item):
+    """A test function, with all its parameters."""
+
+    def runtest(self) -> None:
+        if not os.environ.get("SLICER"):
+            pytest.skip(HOW_TO)
+        if running not in self.config.stash:
+            wanted = [item.nodeid for item in self.session.items if isinstance(item, SlicerTest)]
+            self.config.stash[running] = SlicerRun(os.environ["SLICER"], wanted)
+            self.config.add_cleanup(self.config.stash[running].stop)
+        reports = self.config.stash[running].reports(self.nodeid)
+        print("".join(report["printed"] for report in reports))
+        failures = [f"{report['test']}\n{report['text']}" for report in reports if report["outcome"] == "failed"]
+        if failures:
+            raise SlicerTestError("\n".join(failures))
+        skipped = [report["text"] for report in reports if report["outcome"] == "skipped"]
+        if skipped:
+            pytest.skip(skipped[0])
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo) -> Any:
+        return str(excinfo.value) if excinfo.errisinstance(SlicerTestError) else super().repr_failure(excinfo)
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        return self.path, None, self.name
+
+
+class SlicerTestError(Exception):
+    """What pytest inside Slicer said, or what became of Slicer."""
+
+
+class SlicerRun:
+    """Slicer at work on a list of tests, in their order.
+
+    Args:
+        program: of Slicer.
+        tests: ids of test functions, without parameters.
+        root: the folder that the ids begin at.
+        limit_seconds: how long it may be silent.
+    """
+
+    def __init__(
+        self, program: str, tests: Sequence[str], *, root: Path = REPOSITORY, limit_seconds: float = LIMIT_SECONDS
+    ) -> None:
+        self._program, self._tests, self._root, self._limit_seconds = program, list(tests), root, limit_seconds
+        self._process: subprocess.Popen | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="tests-in-slicer-")
+        self._fault = ""
+
+    def reports(self, test: str) -> list[dict[str, Any]]:
+        """What became of a test, a report for setup, call and teardown of each of its parameters; waits for it.
+
+        Raises:
+            SlicerTestError: Slicer crashed or hung, or knows no such test.
+        """
+        if self._fault:
+            raise SlicerTestError(self._fault)
+        if self._process is None:
+            self._start(self._tests[self._tests.index(test) :])
+        while self._parts is None or self._parts[test] - self._reports.keys():
+            self._read(test)
+        if not self._parts[test]:
+            raise SlicerTestError("\n".join([f"{test} was not found inside Slicer.", *self._faults]))
+        return [report for part in sorted(self._parts[test]) for report in self._reports[part]]
+
+    def stop(self) -> None:
+        """End Slicer, if it is still there."""
+        self._end()
+        self._folder.cleanup()
+
+    def _start(self, tests: Sequence[str]) -> None:
+        folder = Path(tempfile.mkdtemp(dir=self._folder.name))
+        (folder / "tests.txt").write_text("\n".join(tests), encoding="utf-8")
+        self._log = folder / "slicer.log"
+        self._parts: dict[str, set[str]] | None = None
+        self._reports: dict[str, list[dict[str, Any]]] = {}
+        self._begun, self._faults = [], []
+        (folder / "events.jsonl").touch()
+        self._events = (folder / "events.jsonl").open(encoding="utf-8")
+        about = {"IN_SLICER_FOLDER": str(folder), "IN_SLICER_LIMIT_SECONDS": str(self._limit_seconds)}
+        modules = [str(REPOSITORY / name) for name in ("LiverUNet", "LiverUNetTrain")]
+        options = ["--no-splash", "--disable-settings", "--ignore-slicerrc", "--additional-module-paths", *modules]
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [self._program, *options, "--python-script", str(RUNNER)],
+                cwd=self._root,
+                env=os.environ | about | {"PYTHONDONTWRITEBYTECODE": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _read(self, test: str) -> None:
+        """Take in the next event while waiting for a test."""
+        event = self._next(test)
+        if event["kind"] == "collected":
+            self._parts = {test: set() for test in self._tests}
+            for part in event["tests"]:
+                self._parts[part.split("[")[0]].add(part)
+        elif event["kind"] == "fault":
+            self._faults.append(event["text"])
+        elif event["kind"] == "report":
+            self._begun.append(event)
+        elif event["kind"] == "finished":
+            self._reports[event["test"]], self._begun = self._begun, []
+
+    def _next(self, test: str) -> dict[str, Any]:
+        end = time.monotonic() + self._limit_seconds
+        while True:
+            ended = self._process.poll() is not None  # asked first: its last words are in the file by then
+            place = self._events.tell()
+            line = self._events.readline()
+            if line.endswith("\n"):
+                return json.loads(line)
+            self._events.seek(place)
+            if ended:
+                raise self._lost(f"Slicer ended with code {self._process.returncode}", test)
+            if time.monotonic() > end:
+                raise self._lost(f"Slicer said nothing for {self._limit_seconds:g} s and was ended", test)
+            time.sleep(POLL_SECONDS)
+
+    def _lost(self, what: str, test: str) -> SlicerTestError:
+        """The failure of the test in which Slicer ended; if it was before the first one, that of all."""
+        self._end()
+        log = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
+        fault = "\n".join([f"{what} in {test}.", *self._faults, "The end of its log:", *log])
+        if self._parts is None:
+            self._fault = fault
+        return SlicerTestError(fault)
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        if os.name == "nt":
+            self._process.kill()
+        else:  # it may have been started through a script, and on a virtual screen
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._events.close()
+        self._process = None

@@ -1,0 +1,86 @@
+"""Slicer opens the modules, and runs their own tests as CTest and the GUI do, in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import unittest
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import slicer
+
+from helpers import REPOSITORY
+from LiverUNetTrainLib.run_folder import EpochLog
+from slicer_process import HOW_TO
+
+OPENED = """
+import sys
+from pathlib import Path
+import slicer
+slicer.app.userSettings().setValue("LiverUNet/Folders/runPath", sys.argv[1])
+for module in (slicer.modules.liverunet, slicer.modules.liverunettrain):
+    panel = module.widgetRepresentation().self()
+    panel.enter()
+imported = [name for name in ("torch", "monai", "nibabel", "matplotlib", "pydicom") if name in sys.modules]
+Path(sys.argv[1], "seen.txt").write_text(f"{panel.ui.runStateLabel.text}\\n{imported}")
+slicer.app.exit(0)
+"""
+
+
+@pytest.fixture
+def run_slicer():
+    """Run a script in a new Slicer without settings, in testing mode; returns its output."""
+    program = os.environ.get("SLICER")
+    if not program:
+        pytest.skip(HOW_TO)
+
+    def run(script: Path, *arguments: str, **environment: str) -> str:
+        modules = [str(REPOSITORY / name) for name in ("LiverUNet", "LiverUNetTrain")]
+        options = ["--testing", "--no-splash", "--disable-settings", "--ignore-slicerrc", "--no-main-window"]
+        command = [program, *options, "--additional-module-paths", *modules, "--python-script", str(script), *arguments]
+        done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=300)
+        return done.stdout + done.stderr
+
+    return run
+
+
+def test_the_self_tests_of_both_modules_pass(run_slicer, tmp_path):
+    report = tmp_path / "report.txt"
+    output = run_slicer(REPOSITORY / "Testing/run_self_tests.py", SELF_TEST_REPORT=str(report))
+    assert report.exists(), output
+    text = report.read_text()
+    assert text.endswith("PASSED\n"), text
+    assert "5 tested, 0 skipped" in text
+    assert "1 tested, 0 skipped" in text
+
+
+def test_opening_both_modules_imports_neither_torch_nor_monai_nor_nibabel(run_slicer, tmp_path):
+    """Not even with a run to watch."""
+    split = {"training": {"a": ""}, "validation": {}, "held_out": {}}
+    (tmp_path / "settings.json").write_text(json.dumps({"training": {"epochs": 5}, "split": split}))
+    (tmp_path / "log.jsonl").write_text(json.dumps(asdict(EpochLog(1, 1e-3, 0.9, 0.5, 0.9, 2.0))) + "\n")
+    (tmp_path / "open.py").write_text(OPENED)
+    output = run_slicer(tmp_path / "open.py", str(tmp_path))
+    assert (tmp_path / "seen.txt").exists(), output
+    state, imported = (tmp_path / "seen.txt").read_text().splitlines()
+    assert state.startswith("died, 1 of 5 epochs")
+    assert imported == "[]"
+
+
+def test_the_runner_of_the_self_tests_takes_nothing_for_granted(scene, monkeypatch):
+    from run_self_tests import module_names, run
+
+    assert "LiverUNet" in module_names(REPOSITORY)
+    good, report = run(["LiverUNet"])
+    assert not good
+    assert "not loaded by Slicer" in report
+    assert run([]) == (False, "")
+    monkeypatch.setattr(slicer.modules, "empty", object(), raising=False)
+    empty = SimpleNamespace(EmptyTest=type("EmptyTest", (unittest.TestCase,), {}))
+    monkeypatch.setitem(sys.modules, "Empty", empty)
+    assert run(["Empty"])[0] is False, "no test ran"
+    empty.EmptyTest.test_passes = unittest.TestCase.tearDown
+    assert run(["Empty"])[0] is True

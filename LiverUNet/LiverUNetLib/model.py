@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .environment import package_versions
 from .errors import ModelError
-from .files import from_json, read_json, staged, write_json
+from .files import exists, from_json, read_json, staged, write_json
 from .geometry import PreprocessingSpec
 from .network import NetworkSpec, build_network, fold_batch_norm
 from .resources import model_folders
@@ -233,7 +233,7 @@ def find_model(name_or_folder: str) -> LiverModel:
         if isinstance(model, ModelError):
             raise model
         return model
-    if (Path(name_or_folder) / METADATA).is_file():
+    if exists(Path(name_or_folder) / METADATA, ModelError):
         return open_model(Path(name_or_folder))
     known = ", ".join(models) or "none"
     raise ModelError(f"There is no model {name_or_folder!r}: neither installed (known: {known}) nor a model folder.")

@@ -13,7 +13,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from LiverUNetLib.batch import segment_folder
 from LiverUNetLib.doctor import examine
-from LiverUNetLib.environment import Device, choose_device
+from LiverUNetLib.environment import Device, choose_device, spare_one_core
 from LiverUNetLib.errors import LiverUNetError, ScanError
 from LiverUNetLib.exchange import install_model
 from LiverUNetLib.model import DEFAULT_MODEL, LiverModel, find_model
@@ -134,11 +134,18 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         return outcomes
 
     def segmentFolderSteps(
-        self, source: Path, target: Path, *, modelName: str = DEFAULT_MODEL, deviceName: str = "auto"
+        self,
+        source: Path,
+        target: Path,
+        *,
+        series: str | None = None,
+        modelName: str = DEFAULT_MODEL,
+        deviceName: str = "auto",
     ) -> Generator[Progress, None, list[dict[str, Any]]]:
         """Segment files into files, see `LiverUNetLib.batch.segment_folder`; the scene is not touched."""
         loaded = yield from self._load(modelName, deviceName)
-        return (yield from in_one_thread(segment_folder(source, target, loaded.model, loaded.device)))
+        steps = segment_folder(source, target, loaded.model, loaded.device, series=series)
+        return (yield from in_one_thread(steps, around=spare_one_core))
 
     def installModelSteps(self, path: Path, *, overwrite: bool = False) -> Generator[Progress, None, LiverModel]:
         """Verify a model and copy it to the user's own."""
@@ -202,7 +209,7 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         names = {node: node.GetName() for node in watched}
         scan = yield from _whileInScene(scanSteps(volumeNode, roiNode), names)
         steps = segment(scan.volume, loaded.model, loaded.device, network=loaded.network)
-        result = yield from _whileInScene(in_one_thread(steps), names)
+        result = yield from _whileInScene(in_one_thread(steps, around=spare_one_core), names)
         if not result.measurement.volume_ml:
             return Outcome(names[volumeNode], result)
         if scan.warp:

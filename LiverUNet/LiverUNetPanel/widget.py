@@ -13,13 +13,13 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
-from LiverUNetLib.batch import FAILED, TABLE_NAME
 from LiverUNetLib.errors import LiverUNetError
 from LiverUNetLib.model import LiverModel
 from LiverUNetLib.steps import Progress
 from LiverUNetLib.summary import table_row
 
 from .buttons import enableOrSayWhy
+from .folder_section import FolderSection
 from .installer import Installer
 from .logic import LiverUNetLogic, Outcome
 from .model_section import ModelSection
@@ -62,6 +62,7 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.installer = Installer(Path(self.resourcePath("LiverUNet-requirements.txt")))
         self.models = ModelSection(self.ui, self._onModelChosen)
         self.result = ResultSection(self)
+        self.folder = FolderSection(self)
         self._showSettings()
         self._connect()
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
@@ -85,6 +86,8 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneStartClose(self, caller: Any = None, event: Any = None) -> None:
         """The nodes go: nothing may be written to them any more."""
+        if not self.runner.running:
+            self.say("")  # what it says is about this scene
         self.runner.stop()
         self.setParameterNode(None)
         self._emptyVolume = None
@@ -118,7 +121,7 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersChanged)
             self.models.show(parameterNode.model)
             self._showStored()
-        self._updateButtons()
+        self.updateButtons()
 
     def _disconnectParameterNode(self) -> None:
         if self._parameterNode and self._parameterNodeGuiTag is not None:
@@ -132,13 +135,14 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         if self._parameterNode.model != self.models.name:
             self.models.show(self._parameterNode.model)
-        chosen, volume = self._parameterNode, self._parameterNode.volume
-        if volume is not self._shownBefore[0]:
-            self._shownBefore = (volume, None)
-            chosen.segmentation = self.logic.ownSegmentation(volume)
-        if (volume, chosen.segmentation) != self._shownBefore:
+        chosen, (volume, segmentation) = self._parameterNode, self._shownBefore
+        if chosen.volume is not volume:
+            self._shownBefore = chosen.volume, self.logic.ownSegmentation(chosen.volume)
+            chosen.segmentation = self._shownBefore[1]
             self._showStored()
-        self._updateButtons()
+        elif chosen.segmentation is not segmentation:
+            self._showStored()
+        self.updateButtons()
 
     def _showStored(self) -> None:
         """Show what the scene knows of the chosen liver, or else of that of the chosen volume."""
@@ -156,15 +160,12 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui = self.ui
         ui.segmentButton.clicked.connect(self.onSegmentOrCancel)
         ui.segmentAllButton.clicked.connect(self.onSegmentAll)
-        ui.segmentFolderButton.clicked.connect(self.onSegmentFolder)
         ui.regionSelector.nodeAddedByUser.connect(self._onRegionAdded)
         ui.addModelButton.clicked.connect(self.onAddModel)
         ui.doctorButton.clicked.connect(self.onDoctor)
         ui.withdrawButton.clicked.connect(self.onWithdraw)
         ui.deviceSelector.currentIndexChanged.connect(self._onDeviceChosen)
         ui.wheelPath.currentPathChanged.connect(self._onWheelFolderChosen)
-        ui.sourcePath.currentPathChanged.connect(self._updateButtons)
-        ui.targetPath.currentPathChanged.connect(self._updateButtons)
 
     def onSegmentOrCancel(self) -> None:
         """Segment the chosen volume, or end the run."""
@@ -172,22 +173,15 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.runner.cancel()
             return
         chosen, volume = self._parameterNode, self._parameterNode.volume
-        steps = self.logic.segmentSteps(volume, chosen.segmentation, roiNode=chosen.region, **self._modelAndDevice())
-        if self._mayRun():
+        steps = self.logic.segmentSteps(volume, chosen.segmentation, roiNode=chosen.region, **self.modelAndDevice())
+        if self.mayRun():
             self.start(steps, lambda outcome: self._onSegmented(outcome, volume))
 
     def onSegmentAll(self) -> None:
         """Segment every scalar volume of the scene."""
-        if self._mayRun():
-            steps = self.logic.segmentAllSteps(self.logic.ctVolumes(), **self._modelAndDevice())
+        if self.mayRun():
+            steps = self.logic.segmentAllSteps(self.logic.ctVolumes(), **self.modelAndDevice())
             self.start(steps, self._onAllSegmented)
-
-    def onSegmentFolder(self) -> None:
-        """Segment files into files."""
-        if self._mayRun():
-            source, target = Path(self.ui.sourcePath.currentPath), Path(self.ui.targetPath.currentPath)
-            steps = self.logic.segmentFolderSteps(source, target, **self._modelAndDevice())
-            self.start(steps, lambda rows: self._onFolderSegmented(rows, target))
 
     def onAddModel(self) -> None:
         """Install a model from a zip."""
@@ -204,11 +198,11 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Forget the agreements to licences."""
         self.settings.withdrawConsents()
         self.say(_("The next run asks for your consent again."))
-        self._updateButtons()
+        self.updateButtons()
 
     # Before a run
 
-    def _mayRun(self) -> bool:
+    def mayRun(self) -> bool:
         """Whether packages are there and the model's licence is agreed to; asks where it must."""
         with slicer.util.tryWithErrorDisplay(_("LiverUNet cannot start.")):
             return self._ensureAgreed(self.models.model()) and self._ensureInstalled()
@@ -236,7 +230,8 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.statusLabel.text = words
         self.ui.statusLabel.visible = bool(words)
 
-    def _modelAndDevice(self) -> dict[str, str]:
+    def modelAndDevice(self) -> dict[str, str]:
+        """What is chosen, as the logic takes it."""
         return {"modelName": self.models.name, "deviceName": self.settings.device}
 
     def start(self, steps: Any, onDone: Any) -> None:
@@ -244,7 +239,7 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.runner.start(steps, onDone)
         self.ui.progressBar.visible = True
         self.say(_("Starting"))
-        self._updateButtons()
+        self.updateButtons()
 
     # During and after a run
 
@@ -285,12 +280,6 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._parameterNode:
             self._parameterNode.segmentation = self.logic.ownSegmentation(self._parameterNode.volume)
 
-    def _onFolderSegmented(self, rows: list[dict[str, Any]], target: Path) -> None:
-        failures = [f"{row['file']}: {row['error']}" for row in rows if row["state"] == FAILED]
-        words = _("{good} of {all} scans segmented; the table is {table}.")
-        words = words.format(good=len(rows) - len(failures), all=len(rows), table=target / TABLE_NAME)
-        self.ended("\n".join([words, *failures]))
-
     def _onModelAdded(self, model: LiverModel) -> None:
         self.ended(_("Installed {name} {version}.").format(name=model.card.name, version=model.card.version))
         self.models.show(model.card.name)
@@ -304,7 +293,7 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Show that nothing is under way any more, and what came of it."""
         self.ui.progressBar.visible = False
         self.say(words)
-        self._updateButtons()
+        self.updateButtons()
 
     # What the widgets show
 
@@ -330,15 +319,14 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onModelChosen(self, name: str) -> None:
         if self._parameterNode:
             self._parameterNode.model = name
-        self._updateButtons()
+        self.updateButtons()
 
-    def _updateButtons(self, *_ignored: Any) -> None:
+    def updateButtons(self, *_ignored: Any) -> None:
         """What can be pressed now; a tooltip says what is missing."""
         ui, running = self.ui, self.runner.running
         busy = _("Wait for the run to end, or cancel it.") if running else ""
         noModel = self._modelFault()
         noVolume = "" if self._parameterNode and self._parameterNode.volume else _("Choose a CT volume.")
-        noFolder = "" if ui.sourcePath.currentPath and ui.targetPath.currentPath else _("Choose both folders.")
         ui.segmentButton.text = _("Cancel") if running else _("Segment")
         missing = "" if running else noVolume or noModel
         enableOrSayWhy(
@@ -349,7 +337,7 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         enableOrSayWhy(
             ui.segmentAllButton, busy or noVolume or noModel, _("What this model has done already is skipped.")
         )
-        enableOrSayWhy(ui.segmentFolderButton, busy or noFolder or noModel, _("Resumes where it stopped."))
+        self.folder.updateButtons(busy, noModel)
         enableOrSayWhy(ui.addModelButton, busy, _("Install a model from a zip; nothing in it is executed."))
         enableOrSayWhy(ui.doctorButton, busy, _("Try devices and models and copy what is found, for a bug report."))
         self.result.updateButtons(busy)

@@ -7,7 +7,7 @@ import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from LiverUNetLib.steps import finish
-from mrml_helpers import LABELMAP, add_other_segment, add_transform, add_volume, measured, turned, voxels, vtk_matrix
+from mrml_helpers import LABELMAP, add_other_segment, add_transform, add_volume, measured, turned, voxels
 
 
 @pytest.fixture

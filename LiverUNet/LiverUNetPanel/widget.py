@@ -90,7 +90,6 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.say("")  # what it says is about this scene
         self.runner.stop()
         self.setParameterNode(None)
-        self._emptyVolume = None
         self.result.show(None)
 
     def onSceneReady(self, caller: Any = None, event: Any = None) -> None:
@@ -147,11 +146,10 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _showStored(self) -> None:
         """Show what the scene knows of the chosen liver, or else of that of the chosen volume."""
         volume, segmentation = self._shownBefore = self._parameterNode.volume, self._parameterNode.segmentation
-        if volume is not None and volume is self._emptyVolume:
-            return  # the last run has found nothing in it, and still says so
+        if volume is self._emptyVolume:
+            return  # the last run has found nothing in it, or there is none any more: what is shown stays true
         self._emptyVolume = None
-        holdsLiver = segmentation is not None and findLiver(segmentation)
-        node = segmentation if holdsLiver else self.logic.ownSegmentation(volume)
+        node = segmentation if segmentation and findLiver(segmentation) else self.logic.ownSegmentation(volume)
         self.result.show(self.logic.outcomeOf(node) if node else None)
 
     # Buttons

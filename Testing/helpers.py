@@ -1,6 +1,7 @@
 """What several tests need and no fixture can be."""
 
 import os
+import re
 from pathlib import Path
 
 import nibabel
@@ -50,3 +51,9 @@ def weights_of(path) -> dict[str, torch.Tensor]:
 def assert_same_weights(one, other) -> None:
     assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def cmake_files(module: Path) -> list[str]:
+    """The files that a module's CMakeLists.txt installs, by their paths in its folder."""
+    text = (module / "CMakeLists.txt").read_text(encoding="utf-8")
+    return re.findall(r"^  (\S+\.\w+)$", text.replace("${MODULE_NAME}", module.name), re.MULTILINE)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from LiverUNetLib.errors import OutputError
-from LiverUNetLib.files import staged, stamp
+from LiverUNetLib.errors import OutputError, ScanError
+from LiverUNetLib.files import exists, make_folder, staged, stamp
 from LiverUNetLib.formats import write_volume
 
 
@@ -84,3 +84,24 @@ def test_an_image_that_cannot_be_finished_leaves_the_one_before(name, tmp_path, 
         write_volume(path, np.ones((4, 5, 6), np.uint8), np.eye(4))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_made_with_those_above_it_or_the_reason_is_told(tmp_path):
+    make_folder(tmp_path / "a/b")
+    make_folder(tmp_path / "a/b")
+    assert (tmp_path / "a/b").is_dir()
+    (tmp_path / "file").write_text("")
+    for path, reason in {
+        tmp_path / "file": "File exists",
+        tmp_path / "file/below": "Not a directory",
+        tmp_path / ("x" * 300): "File name too long",
+    }.items():
+        with pytest.raises(OutputError, match=rf"{path} cannot be made \({reason}\); name another"):
+            make_folder(path)
+
+
+def test_a_name_that_no_disk_can_hold_is_told_in_one_sentence(tmp_path):
+    assert exists(tmp_path, ScanError)
+    assert not exists(tmp_path / "none", ScanError)
+    with pytest.raises(ScanError, match=r"x cannot be used \(File name too long\); name another"):
+        exists(tmp_path / ("x" * 300), ScanError)

@@ -16,12 +16,46 @@ from typing import Any, TypeVar
 
 from .errors import LiverUNetError, OutputError
 
-__all__ = ["UNZIP_ERRORS", "check_writable", "from_json", "read_json", "staged", "stamp", "write_json"]
+__all__ = [
+    "UNZIP_ERRORS",
+    "check_writable",
+    "exists",
+    "from_json",
+    "make_folder",
+    "read_json",
+    "staged",
+    "stamp",
+    "write_json",
+]
 
 # What a damaged or encrypted zip raises, or a full disk.
 UNZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError)
 
 T = TypeVar("T")
+
+
+def exists(path: Path, error: type[LiverUNetError]) -> bool:
+    """Whether there is something at `path`.
+
+    Raises:
+        LiverUNetError: of the type `error`; the system cannot look there: the name is too long, a folder is locked.
+    """
+    try:
+        return path.exists()
+    except OSError as cause:
+        raise error(f"{path} cannot be used ({cause.strerror}); name another.") from cause
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless it is there already.
+
+    Raises:
+        OutputError: it cannot be made: a read-only or full disk, a file in its place, a name that is too long.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The folder {path} cannot be made ({error.strerror}); name another.") from error
 
 
 def check_writable(path: Path, *, overwrite: bool = False) -> None:

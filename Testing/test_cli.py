@@ -100,7 +100,7 @@ def with_value(value: float) -> np.ndarray:
 
 BAD_SCANS = {
     "a text file": (lambda path: path.write_text("not a scan") and path, "not a readable NIfTI file"),
-    "truncated": (truncated, "not a readable NIfTI file"),
+    "truncated": (truncated, "damaged: it is cut short; copy it again"),
     "empty": (lambda path: path.touch() or path, "not a readable NIfTI file"),
     "2D": (lambda path: write(path, soft_tissue(20, 20)), "2 dimensions"),
     "4D": (lambda path: write(path, soft_tissue(3, 4, 20, 20)), "4 dimensions"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .environment import Device
 from .errors import LiverUNetError, OutputError, ScanError
 from .files import check_writable, staged, stamp
-from .formats import READERS, check_output_name, read_volume, scan_stem, write_volume
+from .formats import READERS, check_output, check_output_name, read_volume, scan_stem, write_mask
 from .model import LiverModel
 from .pipeline import segment
 from .steps import Progress, prefixed
@@ -111,9 +111,10 @@ def _segment_file(
     """A row for whatever happens; where there is no liver, no mask is written, and an older one goes."""
     try:
         volume = read_volume(scan)
+        check_output(mask, volume.affine)
         result = yield from segment(volume, model, device, network=network)
         if result.measurement.volume_ml:
-            write_volume(mask, result.mask_kji, volume.affine)
+            write_mask(mask, result.mask_kji, volume)
         else:
             mask.unlink(missing_ok=True)
     except LiverUNetError as error:

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from .errors import ModelError, OutputError
-from .files import UNZIP_ERRORS, check_writable, staged
+from .files import UNZIP_ERRORS, check_writable, exists, staged
 from .model import MODEL_FILES, LiverModel, check_name, open_model
 from .resources import model_folders
 
@@ -42,7 +42,7 @@ def install_model(source: Path, *, overwrite: bool = False) -> LiverModel:
         ModelError: the source is no model, is damaged, or a zip that holds anything else.
         OutputError: a model of that name is bundled or installed already, or the folder cannot be written.
     """
-    if not source.exists():
+    if not exists(source, ModelError):
         raise ModelError(f"{source} does not exist.")
     with tempfile.TemporaryDirectory() as scratch:
         folder = source if source.is_dir() else _unpack(source, Path(scratch) / "model")
@@ -63,7 +63,6 @@ def install_model(source: Path, *, overwrite: bool = False) -> LiverModel:
             raise OutputError(
                 f"A model {model.card.name} is installed already in {target}; remove it first, or allow replacing it."
             )
-        target.parent.mkdir(parents=True, exist_ok=True)
         with staged(target) as temporary:
             for name in MODEL_FILES:
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)

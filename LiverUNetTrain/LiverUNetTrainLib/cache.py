@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from LiverUNetLib.errors import ScanError, TrainingError
-from LiverUNetLib.files import from_json, read_json, staged, stamp, write_json
+from LiverUNetLib.files import from_json, read_json, save_array, staged, stamp, write_json
 from LiverUNetLib.geometry import BODY_HU, ModelGrid, PreprocessingSpec, body_canvas, to_model_grid
 from LiverUNetLib.views import isotropic
 
@@ -160,8 +160,8 @@ def _prepare_case(case: Case, folder: Path, spec: PreprocessingSpec, canvas_px: 
         temporary.mkdir()
         for image_name, mask_name, resample in (("image", "mask", False), ("cube", "cube_mask", True)):
             parts = [isotropic(part, grid.slice_mm, spec.pixel_mm) if resample else part for part in (hu, share)]
-            np.save(temporary / f"{image_name}.npy", np.rint(parts[0]).astype(np.int16))
-            np.save(temporary / f"{mask_name}.npy", np.rint(parts[1] * 255).astype(np.uint8))
+            save_array(temporary / f"{image_name}.npy", np.rint(parts[0]).astype(np.int16))
+            save_array(temporary / f"{mask_name}.npy", np.rint(parts[1] * 255).astype(np.uint8))
         write_json(temporary / "case.json", entry)
     return entry, f"{len(hu)} slices of {grid.slice_mm:.2f} mm"
 

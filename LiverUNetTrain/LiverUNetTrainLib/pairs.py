@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from LiverUNetLib.ct_checks import check_ct
 from LiverUNetLib.errors import ScanError, TrainingError
 from LiverUNetLib.files import write_json
 from LiverUNetLib.formats import write_volume
-from LiverUNetLib.volume import CTVolume, check_ct
+from LiverUNetLib.volume import CTVolume
 
 from .dataset import Case, Finding, check_case, check_liver, content_hash
 from .ircad import unpacked_ircad

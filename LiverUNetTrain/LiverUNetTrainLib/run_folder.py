@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.files import read_json, staged, write_json
+from LiverUNetLib.files import read_json, save_tensors, staged, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -198,11 +198,9 @@ class RunFolder:
             raise TrainingError(f"The run folder {self.path} is gone; what was trained in it is lost, start a new run.")
 
     def _save(self, name: str, content: dict[str, Any]) -> None:
-        import torch
-
         self._check_there()
         with staged(self.path / name) as temporary:
-            torch.save(content, temporary)
+            save_tensors(temporary, content)
 
     def _load(self, name: str, device: str) -> dict[str, Any]:
         import torch

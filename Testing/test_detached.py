@@ -102,7 +102,7 @@ def test_ended_by_a_scheduler_it_says_how_to_resume_and_leaves_no_half_written_f
     assert state.words == "Stopped; what was finished is kept, the next run (train: --resume) resumes."
     assert not is_occupied(run)
     assert not list(run.glob(".*"))
-    process = resume(run)
+    process = start("--resume", epochs=400)
     wait_for(run, "running", process, epochs=len(state.history) + 1)
 
 

@@ -132,6 +132,8 @@ def _segment_file(
             mask.unlink(missing_ok=True)
     except LiverUNetError as error:
         reason = str(error)
+    except OSError as error:  # of the disk or the system
+        reason = f"{scan.name} could not be read or its mask not be written ({error})."
     except MemoryError:
         reason = f"{scan.name} needs more memory than this machine has free; crop it or use a larger machine."
     except Exception as error:  # one scan must not cost the rest

@@ -32,7 +32,7 @@ def scans(a_phantom, tmp_path):
     volume, liver = a_phantom
     write_volume(folder / "a.nii.gz", volume.hu_kji, volume.affine)
     write_volume(folder / "b.nrrd", volume.hu_kji, volume.affine)
-    write_volume(folder / "flat.nii.gz", np.zeros((4, 4, 4), np.int16), np.eye(4))
+    write_volume(folder / "flat.nii.gz", np.zeros((40, 50, 50), np.int16), np.diag([4.0, 4.0, 4.0, 1.0]))
     write_volume(folder / "a_liver.nii.gz", liver, volume.affine)
     return folder
 

@@ -150,11 +150,6 @@ def test_what_is_no_scan_file_is_named(name, expected, segment_with, tmp_path, c
     assert expected in capsys.readouterr().err
 
 
-def test_a_missing_output_folder_is_named_before_any_work(a_ct_file, segment_with, tmp_path, capsys):
-    assert segment_with(a_ct_file, "-o", tmp_path / "nowhere" / "m.nii.gz") == 1
-    assert "nowhere does not exist" in capsys.readouterr().err
-
-
 def test_an_output_without_nifti_ending_is_refused(a_ct_file, segment_with, tmp_path, capsys):
     assert segment_with(a_ct_file, "-o", tmp_path / "m.png") == 1
     assert "must end in .nii.gz, .nii, .seg.nrrd, .nrrd" in capsys.readouterr().err
@@ -412,6 +407,11 @@ def test_the_version_is_told(command, capsys):
     program, version = capsys.readouterr().out.split()
     assert program == ("liver-unet" if command is main else "liver-unet-train")
     assert version == importlib.metadata.version("liver-unet")
+
+
+def test_folders_of_outputs_are_made(tmp_path):
+    assert main(["models", "pack", "liver-ct", str(tmp_path / "new/below/m.zip")]) == 0
+    assert (tmp_path / "new/below/m.zip").is_file()
 
 
 TOO_LONG = "x" * 300

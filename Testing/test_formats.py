@@ -167,7 +167,7 @@ def test_a_sheared_grid_goes_into_nifti_but_not_into_nrrd(a_phantom, tmp_path):
 @pytest.mark.parametrize("name", ["p.nii.gz", "p.nrrd"])
 def test_a_probability_is_read_as_fractions_of_one(name, a_phantom, tmp_path):
     probability = (a_phantom[1] * 204).astype(np.uint8)
-    write_probability(tmp_path / name, probability, a_phantom[0].affine)
+    write_probability(tmp_path / name, probability, a_phantom[0])
     assert read_volume(tmp_path / name).hu_kji.max() == pytest.approx(0.8)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .environment import package_versions
 from .errors import ModelError
-from .files import exists, from_json, read_json, staged, write_json
+from .files import exists, from_json, read_json, save_tensors, staged, write_json
 from .geometry import PreprocessingSpec
 from .network import NetworkSpec, build_network, fold_batch_norm
 from .resources import model_folders
@@ -259,8 +259,6 @@ def save_model(folder: Path, card: ModelCard, state_dict: dict[str, torch.Tensor
         ModelError: the name is not one.
         OutputError: the folder cannot be written.
     """
-    import torch
-
     check_name(card.name)
     weights = {key: tensor.detach().cpu() for key, tensor in state_dict.items()}
     weights |= {key: tensor.half() for key, tensor in weights.items() if tensor.ndim > 1}
@@ -270,7 +268,7 @@ def save_model(folder: Path, card: ModelCard, state_dict: dict[str, torch.Tensor
     with staged(folder) as temporary:
         for name in MODEL_FILES:
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-        torch.save(weights, temporary / WEIGHTS)
+        save_tensors(temporary / WEIGHTS, weights)
         checksum = hashlib.sha256((temporary / WEIGHTS).read_bytes()).hexdigest()
         write_json(temporary / METADATA, _metadata(card, checksum))
         write_json(temporary / INFERENCE, _inference(card))

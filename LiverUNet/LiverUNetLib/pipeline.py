@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .ct_checks import check_ct
 from .environment import Device, package_versions
 from .geometry import (
     BODY_HU,
@@ -23,7 +24,7 @@ from .measurement import Measurement, bounding_box, measure
 from .model import LiverModel
 from .postprocessing import fill_holes, largest_component, without_other_components
 from .steps import Progress, stage
-from .volume import CTVolume, check_ct
+from .volume import CTVolume
 
 if TYPE_CHECKING:
     from torch import nn

@@ -19,7 +19,15 @@ from typing import Any
 import numpy as np
 
 from LiverUNetLib.errors import ScanError, TrainingError
-from LiverUNetLib.files import check_writable, from_json, make_folder, read_json, staged, stamp, write_json
+from LiverUNetLib.files import (
+    check_writable,
+    from_json,
+    read_json,
+    save_array,
+    staged,
+    stamp,
+    write_json,
+)
 from LiverUNetLib.geometry import BODY_HU, ModelGrid, PreprocessingSpec, body_canvas, to_model_grid
 from LiverUNetLib.views import isotropic
 
@@ -87,7 +95,6 @@ def prepare(
         OutputError: the folder cannot be written to.
     """
     canvas_px = canvas_px or standard_canvas_px(spec)
-    make_folder(folder)
     index = folder / "cache.json"
     check_writable(index, overwrite=True)
     settings = {"schema_version": SCHEMA_VERSION, "preprocessing": asdict(spec), "canvas_px": canvas_px}
@@ -161,8 +168,8 @@ def _prepare_case(case: Case, folder: Path, spec: PreprocessingSpec, canvas_px: 
         temporary.mkdir()
         for image_name, mask_name, resample in (("image", "mask", False), ("cube", "cube_mask", True)):
             parts = [isotropic(part, grid.slice_mm, spec.pixel_mm) if resample else part for part in (hu, share)]
-            np.save(temporary / f"{image_name}.npy", np.rint(parts[0]).astype(np.int16))
-            np.save(temporary / f"{mask_name}.npy", np.rint(parts[1] * 255).astype(np.uint8))
+            save_array(temporary / f"{image_name}.npy", np.rint(parts[0]).astype(np.int16))
+            save_array(temporary / f"{mask_name}.npy", np.rint(parts[1] * 255).astype(np.uint8))
         write_json(temporary / "case.json", entry)
     return entry, f"{len(hu)} slices of {grid.slice_mm:.2f} mm"
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from LiverUNetLib.ct_checks import check_ct
 from LiverUNetLib.errors import ScanError, TrainingError
 from LiverUNetLib.formats import read_mask, read_volume
-from LiverUNetLib.volume import CTVolume, check_ct
+from LiverUNetLib.volume import CTVolume
 
 __all__ = [
     "Case",

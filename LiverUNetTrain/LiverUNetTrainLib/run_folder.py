@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.files import exists, make_folder, read_json, staged, write_json
+from LiverUNetLib.files import exists, read_json, save_tensors, staged, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +79,6 @@ class RunFolder:
         """
         if self.exists():
             raise TrainingError(f"{self.path} holds a run already; go on with it by --resume or name another folder.")
-        make_folder(self.path)
         write_json(self.path / "settings.json", {"schema_version": SCHEMA_VERSION, **settings})
 
     def check_resumable(self, settings: dict[str, Any]) -> None:
@@ -208,11 +207,9 @@ class RunFolder:
             raise TrainingError(f"The run folder {self.path} is gone; what was trained in it is lost, start a new run.")
 
     def _save(self, name: str, content: dict[str, Any]) -> None:
-        import torch
-
         self._check_there()
         with staged(self.path / name) as temporary:
-            torch.save(content, temporary)
+            save_tensors(temporary, content)
 
     def _load(self, name: str, device: str) -> dict[str, Any]:
         import torch

@@ -1,6 +1,8 @@
 """Fixtures that read like prose. No test needs a GPU, a network or an order."""
 
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,21 @@ def a_ct_file(a_phantom, tmp_path) -> Path:
     path = tmp_path / "ct.nii.gz"
     write_volume(path, volume.hu_kji, volume.affine)
     return path
+
+
+@pytest.fixture
+def read_only(tmp_path) -> Iterator[Path]:
+    """A folder that nothing can be written to; as root chmod proves nothing, so a file system is mounted."""
+    folder = tmp_path / "read only"
+    folder.mkdir()
+    try:
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", folder], capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("no mount command here")
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a read-only file system here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
 
 
 @pytest.fixture(scope="session")

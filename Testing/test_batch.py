@@ -1,12 +1,20 @@
 """A folder of scans becomes a folder of masks and a table."""
 
 import csv
+import errno
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from helpers import dice
+from dicom_files import write_series
+from helpers import dice, unix_only
+from LiverUNetLib import batch
 from LiverUNetLib.batch import TABLE_NAME, find_scans, segment_folder
+from LiverUNetLib.batch_table import TABLE_COLUMNS
 from LiverUNetLib.cli import main
 from LiverUNetLib.errors import OutputError, ScanError
 from LiverUNetLib.formats import read_mask, write_volume
@@ -24,15 +32,15 @@ def scans(a_phantom, tmp_path):
     volume, liver = a_phantom
     write_volume(folder / "a.nii.gz", volume.hu_kji, volume.affine)
     write_volume(folder / "b.nrrd", volume.hu_kji, volume.affine)
-    write_volume(folder / "flat.nii.gz", np.zeros((4, 4, 4), np.int16), np.eye(4))
+    write_volume(folder / "flat.nii.gz", np.zeros((40, 50, 50), np.int16), np.diag([4.0, 4.0, 4.0, 1.0]))
     write_volume(folder / "a_liver.nii.gz", liver, volume.affine)
     return folder
 
 
 @pytest.fixture
 def run(scans, tmp_path, threshold_model, cpu):
-    def start(target="out", ending=".nii.gz"):
-        return finish(segment_folder(scans, tmp_path / target, threshold_model, cpu, ending=ending))
+    def start(target="out", ending=".nii.gz", series=None):
+        return finish(segment_folder(scans, tmp_path / target, threshold_model, cpu, ending=ending, series=series))
 
     return start
 
@@ -51,7 +59,98 @@ def test_every_scan_gets_a_mask_and_a_row_and_a_bad_one_says_why(run, tmp_path, 
     table = read_table(out)
     assert [row["file"] for row in table] == ["a.nii.gz", "b.nrrd", "flat.nii.gz"]
     assert float(table[0]["volume_ml"]) > 1000
-    assert "flat.nii.gz is constant" in table[2]["warnings"]
+    assert "flat.nii.gz is constant" in table[2]["error"]
+    assert table[2]["warnings"] == ""
+    assert table[0]["error"] == ""
+
+
+@unix_only
+def test_a_dead_link_and_a_file_that_vanishes_are_failed_rows_and_the_rest_is_done(run, scans, monkeypatch):
+    (scans / "0.nii.gz").symlink_to(scans / "never fetched.nii.gz")
+    (scans / "loop.nii.gz").symlink_to(scans / "loop.nii.gz")
+    found = batch.find_scans
+
+    def find_and_lose(*arguments, **options):
+        scans_found = found(*arguments, **options)
+        (scans / "a.nii.gz").unlink()
+        return scans_found
+
+    monkeypatch.setattr(batch, "find_scans", find_and_lose)
+    rows = {row["file"]: row for row in run()}
+    assert {name: row["state"] for name, row in rows.items()} == {
+        "0.nii.gz": "failed", "a.nii.gz": "failed", "b.nrrd": "done", "flat.nii.gz": "failed", "loop.nii.gz": "failed",
+    }  # fmt: skip
+    assert "a.nii.gz does not exist" in rows["a.nii.gz"]["error"]
+    assert not any("bug" in row["error"] for row in rows.values())
+
+
+def test_a_bug_costs_one_row_that_says_so_and_its_traceback_is_logged(
+    scans, tmp_path, threshold_model, monkeypatch, caplog
+):
+    def with_a_bug(path, **options):
+        return {}["nothing"] if path.name == "a.nii.gz" else read_volume(path, **options)
+
+    read_volume = batch.read_volume
+    monkeypatch.setattr(batch, "read_volume", with_a_bug)
+    arguments = ["batch", str(scans), "-o", str(tmp_path / "out"), "--model", str(threshold_model.folder)]
+    assert main([*arguments, "--device", "cpu"]) == 1
+    rows = read_table(tmp_path / "out")
+    assert [row["state"] for row in rows] == ["failed", "done", "failed"]
+    assert "This is a bug of LiverUNet: KeyError in batch.py, line " in rows[0]["error"]
+    assert "('nothing')" in rows[0]["error"]
+    assert "Traceback" in caplog.text
+    assert "with_a_bug" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (MemoryError(), "a.nii.gz needs more memory than this machine has free"),
+        (
+            OSError(errno.EIO, "Input/output error", "a"),
+            "a.nii.gz could not be read or its mask not be written ([Errno 5]",
+        ),
+    ],
+)
+def test_what_the_machine_cannot_do_is_no_bug(raised, expected, run, monkeypatch):
+    def fail(_path, **_options):
+        raise raised
+
+    monkeypatch.setattr(batch, "read_volume", fail)
+    assert run()[0]["error"].startswith(expected)
+
+
+@pytest.fixture
+def studies(a_phantom, tmp_path):
+    """Two patients, each a folder with an arterial and a thinner portal series."""
+    volume, _ = a_phantom
+    for patient in ("p1", "p2"):
+        write_series(tmp_path / f"studies/{patient}/1", volume, SeriesDescription="ARTERIAL", SeriesNumber=1)
+        write_series(tmp_path / f"studies/{patient}/2", volume, SeriesDescription="PORTAL VENOUS", SeriesNumber=2)
+    return tmp_path / "studies"
+
+
+def test_the_series_of_every_study_is_chosen_by_one_rule(studies, tmp_path, threshold_model, capsys):
+    arguments = ["batch", str(studies), "-o", str(tmp_path / "out"), "--model", str(threshold_model.folder)]
+    arguments += ["--device", "cpu"]
+    assert main(arguments) == 1
+    assert "2 (PORTAL VENOUS" in read_table(tmp_path / "out")[0]["error"]
+    assert main([*arguments, "--series", "portal venous"]) == 0
+    rows = read_table(tmp_path / "out")
+    assert [(row["state"], row["series"], row["error"]) for row in rows] == [("done", "portal venous", "")] * 2
+    assert len(list((tmp_path / "out").glob("*_liver.nii.gz"))) == 2
+
+
+def test_another_rule_for_the_series_makes_a_scan_again(studies, tmp_path, threshold_model, cpu):
+    def stamps(series):
+        finish(segment_folder(studies, tmp_path / "out", threshold_model, cpu, series=series))
+        return [path.stat().st_mtime_ns for path in sorted((tmp_path / "out").glob("*.seg.nrrd"))]
+
+    first = stamps("2")
+    assert stamps("2") == first
+    again = stamps("1")
+    assert len(again) == 2
+    assert not set(again) & set(first)
 
 
 def test_the_model_is_loaded_once_and_what_is_done_is_not_done_again(run, tmp_path, monkeypatch):
@@ -163,3 +262,152 @@ def test_the_table_gives_width_depth_and_height(a_phantom, threshold_model, cpu)
         [width, depth, height], abs=0.1
     )
     assert f"{width:.0f} mm wide, {depth:.0f} mm deep, {height:.0f} mm high" in sentence(result)
+
+
+def saved_by_a_spreadsheet(path, *, encoding="utf-8", separator=",", columns=None, change=lambda row: row):
+    """Read the table and write it as a spreadsheet would."""
+    rows = [change(row) for row in read_table(path.parent)]
+    with path.open("w", newline="", encoding=encoding) as file:
+        writer = csv.DictWriter(file, columns or list(rows[0]), delimiter=separator)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def cleared(column):
+    return lambda row: row | {column: ""}
+
+
+# How a table comes back, and whether its scans count as done.
+SPREADSHEETS = {
+    "byte order mark": ({"encoding": "utf-8-sig"}, True),
+    "UTF-16": ({"encoding": "utf-16"}, True),
+    "UTF-16 with tabs": ({"encoding": "utf-16", "separator": "\t"}, True),
+    "Latin-1": ({"encoding": "cp1252"}, True),
+    "semicolons": ({"separator": ";", "encoding": "utf-8-sig"}, True),
+    "columns in another order": ({"columns": sorted(TABLE_COLUMNS)}, True),
+    "one more column": ({"change": lambda row: row | {"radiologist": "Müller"}}, True),
+    "decimal commas": ({"change": lambda row: row | {"volume_ml": row["volume_ml"].replace(".", ",")}}, True),
+    "no volume": ({"change": cleared("volume_ml")}, False),
+    "a volume that is a date": ({"change": lambda row: row | {"volume_ml": "18. Dez"}}, False),
+    "no state": ({"change": cleared("state")}, False),
+    "no stamp": ({"change": cleared("file_stamp")}, False),
+    "an older table without some columns": (
+        {"change": lambda row: {key: cell for key, cell in row.items() if key not in ("error", "series")}}, True
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SPREADSHEETS)
+def test_a_table_that_a_spreadsheet_has_saved_is_read_or_its_scans_are_done_again(kind, run, scans, tmp_path):
+    how, done = SPREADSHEETS[kind]
+    (scans / "a.nii.gz").rename(scans / "Müller.nii.gz")
+    (scans / "flat.nii.gz").unlink()
+    run()
+    before = read_table(tmp_path / "out")
+    masks = sorted((tmp_path / "out").glob("*_liver.nii.gz"))
+    stamps = [mask.stat().st_mtime_ns for mask in masks]
+    saved_by_a_spreadsheet(tmp_path / "out" / TABLE_NAME, **how)
+    (scans / "new.nii.gz").write_bytes(b"")  # so that the table is written
+    rows = run()
+    assert [row["state"] for row in rows] == ["done", "done", "failed"]
+    assert ([mask.stat().st_mtime_ns for mask in masks] == stamps) is done
+    table = read_table(tmp_path / "out")
+    assert [row["file"] for row in table] == ["Müller.nii.gz", "b.nrrd", "new.nii.gz"]
+    if done and kind != "decimal commas":
+        assert [{key: row[key] for key in TABLE_COLUMNS} for row in table[:2]] == before
+    if kind == "one more column":
+        assert [row["radiologist"] for row in table] == ["Müller", "Müller", ""]
+
+
+def test_a_column_of_the_user_stays_with_a_scan_that_is_done_again(run, tmp_path):
+    run()
+    saved_by_a_spreadsheet(tmp_path / "out" / TABLE_NAME, change=lambda row: row | {"radiologist": "Müller"})
+    (tmp_path / "out/a_liver.nii.gz").unlink()
+    run()
+    assert [row["radiologist"] for row in read_table(tmp_path / "out")] == ["Müller"] * 3
+
+
+FOREIGN = {
+    "other columns": b"file,volume\na.nii.gz,3\n",
+    "other columns and no row": b"patient,volume\n",
+    "no table": b"\x00\x01\xff" * 40,
+    "UTF-16 cut short": "file,state".encode("utf-16")[:-1],
+    "cells without a column": ",".join(TABLE_COLUMNS).encode() + b"\n" + b"x," * len(TABLE_COLUMNS) + b"mine\n",
+    "a quote without end": ",".join(TABLE_COLUMNS).encode() + b'\n"' + b"x" * 200_000,
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_table_of_another_kind_is_never_overwritten(kind, run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / TABLE_NAME).write_bytes(FOREIGN[kind])
+    with pytest.raises(
+        OutputError, match=r"liver\.csv is not a table of LiverUNet; move it away or name another folder"
+    ):
+        run()
+    assert (tmp_path / "out" / TABLE_NAME).read_bytes() == FOREIGN[kind]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [TABLE_NAME]
+
+
+def test_an_empty_table_is_a_new_one(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / TABLE_NAME).touch()
+    assert [row["state"] for row in run()] == ["done", "done", "failed"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are no UTF-8 exist on Linux alone")
+def test_a_name_that_is_no_utf_8_is_done_once(run, scans, tmp_path):
+    name = b"M\xfcller.nii.gz".decode("utf-8", "surrogateescape")
+    (scans / "a.nii.gz").rename(scans / name)
+    assert run()[0]["file"] == "M\\udcfcller.nii.gz"
+    mask = tmp_path / "out" / name.replace(".nii.gz", "_liver.nii.gz")
+    stamp = mask.stat().st_mtime_ns
+    assert run()[0]["state"] == "done"
+    assert mask.stat().st_mtime_ns == stamp
+
+
+def test_a_full_disk_ends_a_batch_in_one_sentence_and_keeps_the_earlier_table(
+    scans, tmp_path, threshold_model, monkeypatch, capsys
+):
+    """The disk is full from the second scan on."""
+    write, writes = batch.write_table, []
+
+    def write_until_full(path, rows):
+        writes.append(path)
+        if len(writes) > 1:
+            monkeypatch.setattr(Path, "replace", full)
+        write(path, rows)
+
+    def full(self, _target):
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    monkeypatch.setattr(batch, "write_table", write_until_full)
+    arguments = ["batch", str(scans), "-o", str(tmp_path / "out"), "--model", str(threshold_model.folder)]
+    assert main([*arguments, "--device", "cpu"]) == 1
+    assert (
+        capsys.readouterr().err.splitlines()[-1].endswith("liver.csv could not be written (No space left on device).")
+    )
+    assert [row["file"] for row in read_table(tmp_path / "out")] == ["a.nii.gz"]
+    assert not [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+
+
+@unix_only
+def test_a_kill_loses_nothing_but_the_scan_under_way(scans, tmp_path, threshold_model, cpu):
+    """Killed while the second scan is read: its own process stops there and waits for the kill."""
+    code = (
+        "import sys, time; from LiverUNetLib import batch, cli; read = batch.read_volume\n"
+        "def wait(path, **options):\n"
+        "    if path.name == 'b.nrrd': print('waiting', flush=True); time.sleep(600)\n"
+        "    return read(path, **options)\n"
+        "batch.read_volume = wait; cli.main()"
+    )
+    words = ["batch", scans, "-o", tmp_path / "out", "--model", threshold_model.folder, "--device", "cpu"]
+    process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"waiting\n"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    stamp = (tmp_path / "out/a_liver.nii.gz").stat().st_mtime_ns
+    assert [row["file"] for row in read_table(tmp_path / "out")] == ["a.nii.gz"]
+    finish(segment_folder(scans, tmp_path / "out", threshold_model, cpu, ending=".nii.gz"))
+    assert [row["state"] for row in read_table(tmp_path / "out")] == ["done", "done", "failed"]
+    assert (tmp_path / "out/a_liver.nii.gz").stat().st_mtime_ns == stamp

@@ -1,12 +1,15 @@
 """The command line: what it writes, and what it says of bad input. A traceback is a bug."""
 
 import contextlib
+import importlib.metadata
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import nibabel
@@ -14,9 +17,12 @@ import numpy as np
 import pytest
 
 from dicom_files import write_series
-from helpers import dice
+from helpers import dice, unix_only
 from LiverUNetLib.cli import main
+from LiverUNetLib.environment import wait_without_spinning
 from LiverUNetLib.formats import write_volume
+from LiverUNetLib.model import LiverModel
+from LiverUNetTrainLib.cli import main as train_main
 
 
 @pytest.fixture
@@ -108,7 +114,7 @@ BAD_SCANS = {
     "a mask": (lambda path: write(path, (soft_tissue(9, 20, 20) > 0).astype(np.uint8)), "is it a mask"),
     "two values": (
         lambda path: write(path, np.where(soft_tissue(9, 20, 20) > 0, 50, -1000).astype(np.int16)),
-        "one of two values",
+        "no value below 0 besides padding",
     ),
     "labels": (lambda path: write(path, soft_tissue(9, 20, 20).clip(0, 90).astype(np.uint8)), "no value below 0"),
     "constant": (lambda path: write(path, np.full((4, 20, 20), 7, np.int16)), "every voxel is 7"),
@@ -166,21 +172,23 @@ def test_the_ct_is_never_overwritten(a_ct_file, segment_with, capsys):
     assert a_ct_file.read_bytes() == before
 
 
-def test_a_read_only_folder_is_named(a_ct_file, segment_with, tmp_path, capsys):
-    """As root chmod proves nothing, so a read-only file system is mounted."""
-    folder = tmp_path / "read only"
-    folder.mkdir()
-    try:
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", folder], capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("no mount command here")
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a read-only file system here: {mounted.stderr.strip()}")
-    try:
-        assert segment_with(a_ct_file, "-o", folder / "m.nii.gz") == 1
-    finally:
-        subprocess.run(["umount", folder], check=True)
+def test_a_read_only_folder_is_named(a_ct_file, segment_with, read_only, capsys):
+    assert segment_with(a_ct_file, "-o", read_only / "m.nii.gz") == 1
     assert "Nothing can be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["demo -o OUT", "demo -o OUT/new", "batch HERE -o OUT/new", "models install MODEL"])
+def test_a_read_only_target_is_named_before_any_work(words, a_ct_file, threshold_model, read_only, monkeypatch, capsys):
+    monkeypatch.setattr(
+        LiverModel, "network", lambda _model: None if "install" in words else pytest.fail("work is done")
+    )
+    monkeypatch.setenv("LIVER_UNET_MODELS", str(read_only / "models"))
+    places = {"HERE": a_ct_file.parent, "MODEL": threshold_model.folder}
+    arguments = [str(places.get(word, word.replace("OUT", str(read_only)))) for word in words.split()]
+    assert main(arguments) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "Read-only file system" in printed.err.splitlines()[-1]
 
 
 def test_unknown_models_and_devices_are_named(a_ct_file, segment_with, capsys):
@@ -199,8 +207,9 @@ def test_wrong_usage_exits_with_2(capsys):
     assert "the following arguments are required: CT" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is sent as a POSIX signal")
-def test_ctrl_c_leaves_nothing(a_phantom, threshold_model, tmp_path):
+@unix_only
+@pytest.mark.parametrize(("sent", "code"), [("SIGINT", 1), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_ctrl_c_and_the_signals_of_schedulers_leave_nothing(sent, code, a_phantom, threshold_model, tmp_path):
     fcntl, termios = (pytest.importorskip(name, reason="needs a terminal of Unix") for name in ("fcntl", "termios"))
     volume, _ = a_phantom
     scan = tmp_path / "ct.nii"
@@ -213,17 +222,218 @@ def test_ctrl_c_leaves_nothing(a_phantom, threshold_model, tmp_path):
     seen = b""
     while b"Segmenting" not in seen:
         seen += os.read(terminal, 1024) or pytest.fail("it has ended already")
-    run.send_signal(signal.SIGINT)
+    run.send_signal(getattr(signal, sent))
     with contextlib.suppress(OSError):  # how a terminal says that nobody writes any more
         while more := os.read(terminal, 1024):
             seen += more
     out, _ = run.communicate(timeout=60)
     os.close(terminal)
-    assert run.returncode == 1
+    assert run.returncode == code
     assert b"Traceback" not in seen
     assert b"Cancelled." in seen
     assert out == b""
     assert [path.name for path in tmp_path.iterdir()] == ["ct.nii"]
+
+
+def while_reading(code: str, *arguments: object, **options: object) -> subprocess.CompletedProcess:
+    """Run the command line in a process of its own that does `code` where it would read a scan."""
+    program = (
+        "import os, signal, sys, time; from pathlib import Path; from LiverUNetLib import cli, dicom\n"
+        f"def interrupted(series, name):\n{textwrap.indent(textwrap.dedent(code), '    ')}\n"
+        "dicom._read_series = interrupted; sys.exit(cli.main())"
+    )
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+@pytest.fixture
+def a_zip(a_phantom, tmp_path):
+    write_series(tmp_path / "series", a_phantom[0])
+    return Path(shutil.make_archive(str(tmp_path / "zipped"), "zip", tmp_path / "series"))
+
+
+@unix_only
+def test_a_scheduler_that_ends_a_run_leaves_no_unpacked_patient(a_zip, tmp_path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    code = """
+        assert list(Path(os.environ["TMPDIR"]).rglob("*")), "nothing was unpacked"
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    """
+    done = while_reading(code, "info", a_zip, env=os.environ | {"TMPDIR": str(scratch)})
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "Cancelled.\n")
+    assert not list(scratch.iterdir())
+
+
+@unix_only
+def test_a_second_signal_ends_a_run_at_once(a_zip):
+    code = """
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+    """
+    assert while_reading(code, "info", a_zip, timeout=50).returncode == -signal.SIGTERM
+
+
+@unix_only
+def test_nohup_still_lets_a_run_outlive_its_terminal(a_zip):
+    code = "os.kill(os.getpid(), signal.SIGHUP); print('alive', flush=True); os._exit(0)"
+    ignored = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
+    done = while_reading(code, "info", a_zip, **ignored)
+    assert (done.returncode, done.stdout) == (0, "alive\n")
+
+
+def in_a_shell(redirection: str, *arguments: object, **variables: str) -> subprocess.CompletedProcess:
+    """Run the command line in a process of its own with these streams."""
+    command = ["sh", "-c", f'exec "$0" -m LiverUNetLib "$@" {redirection}', sys.executable, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, env=os.environ | variables)
+
+
+@unix_only
+@pytest.mark.parametrize(
+    ("closed", "command"),
+    [("2>&-", "segment"), (">&-", "segment"), ("2>&-", "batch"), ("<&- >&- 2>&-", "batch")],
+)
+def test_closed_streams_cost_nothing(closed, command, a_ct_file, threshold_model, tmp_path):
+    where = [a_ct_file, "-o", tmp_path / "out/m.nii.gz"] if command == "segment" else [tmp_path, "-o", tmp_path / "out"]
+    (tmp_path / "out").mkdir()
+    done = in_a_shell(closed, command, *where, "--model", threshold_model.folder, "--device", "cpu")
+    assert done.returncode == 0
+    assert bool(done.stdout) is (closed == "2>&-")
+    assert b"licence" not in done.stdout
+    (mask,) = (tmp_path / "out").glob("*.nii.gz")
+    assert np.asarray(nibabel.load(mask).dataobj).sum() > 1000
+
+
+@unix_only
+def test_without_stderr_messages_do_not_mix_into_results(tmp_path):
+    done = in_a_shell("2>&-", "info", tmp_path / "none.nii.gz")
+    assert (done.returncode, done.stdout) == (1, b"")
+
+
+@unix_only
+def test_what_libraries_print_on_a_closed_stderr_gets_into_no_file(tmp_path):
+    """The next file that is opened would get number 2, and with it all that C++ writes to stderr."""
+    program = (
+        "import os, sys; from LiverUNetLib import cli, doctor\n"
+        "path = sys.argv.pop()\n"
+        "def examine():\n"
+        "    with open(path, 'w') as file: os.write(2, b'a warning of ITK'); file.write('mine')\n"
+        "    yield 'done'\n"
+        "doctor.examine = examine; sys.exit(cli.main())"
+    )
+    command = ["sh", "-c", 'exec "$0" "$@" 2>&-', sys.executable, "-c", program, "doctor", tmp_path / "mine.txt"]
+    done = subprocess.run(command, capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"done\n")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("ascii", "Übung"), ("cp1252", "Иван")])
+def test_a_name_that_the_console_cannot_show_ends_no_run(encoding, name, a_ct_file, threshold_model, tmp_path):
+    scan = a_ct_file.rename(tmp_path / f"{name}.nii.gz")
+    command = [sys.executable, "-m", "LiverUNetLib", "segment", scan, "--model", threshold_model.folder]
+    done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding})
+    assert done.returncode == 0, done.stderr
+    assert b"_liver.nii.gz" in done.stdout
+    assert (tmp_path / f"{name}_liver.nii.gz").is_file()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux alone has a disk that is always full")
+def test_results_that_cannot_be_printed_are_no_success():
+    done = in_a_shell(">/dev/full", "models")
+    assert done.returncode == 1
+    assert done.stderr == b"The output cannot be used (No space left on device); name another.\n"
+
+
+@unix_only
+def test_a_reader_who_leaves_early_is_no_error():
+    assert in_a_shell("| true", "models").stderr == b""
+
+
+@pytest.mark.parametrize("chosen", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY"])
+def test_threads_wait_asleep_unless_the_user_has_chosen_how(chosen):
+    environment = {"OMP_NUM_THREADS": "3"}
+    wait_without_spinning(environment)
+    assert environment == {"OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {chosen: "ACTIVE"}
+    wait_without_spinning(environment)
+    assert environment == {chosen: "ACTIVE"}
+
+
+@pytest.mark.parametrize("library", ["LiverUNetLib", "LiverUNetTrainLib"])
+def test_both_command_lines_let_threads_sleep_before_torch_is_there_and_a_caller_keeps_its_own(library):
+    program = (
+        f"import os, sys; from {library}.cli import main; from LiverUNetLib import console\n"
+        "console.logging.basicConfig = lambda **_: print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)\n"
+        "sys.argv[1:] = ['--version']\n"
+        "for arguments in (['--version'], None):\n"
+        "    try: main(arguments)\n"
+        "    except SystemExit: pass\n"
+    )
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_WAIT", "GOMP", "KMP"))}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=variables)
+    assert [line for line in done.stdout.splitlines() if "liver" not in line] == ["None False", "PASSIVE False"]
+
+
+def test_one_core_is_spared_while_predicting_and_the_number_of_threads_comes_back(monkeypatch):
+    import torch
+
+    from LiverUNetLib import environment
+
+    before = torch.get_num_threads()
+    try:
+        for cores, threads, expected in ((8, 8, 7), (8, 4, 4), (1, 1, 1), (2, 2, 1)):
+            monkeypatch.setattr(environment, "_cores", lambda cores=cores: cores)
+            torch.set_num_threads(threads)
+            with environment.spare_one_core():
+                assert torch.get_num_threads() == expected
+            assert torch.get_num_threads() == threads
+        with pytest.raises(ValueError, match="cancelled"), environment.spare_one_core():
+            raise ValueError("cancelled")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("command", [main, train_main])
+def test_the_version_is_told(command, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        command(["--version"])
+    assert exit_.value.code == 0
+    program, version = capsys.readouterr().out.split()
+    assert program == ("liver-unet" if command is main else "liver-unet-train")
+    assert version == importlib.metadata.version("liver-unet")
+
+
+def test_folders_of_outputs_are_made(tmp_path):
+    assert main(["models", "pack", "liver-ct", str(tmp_path / "new/below/m.zip")]) == 0
+    assert (tmp_path / "new/below/m.zip").is_file()
+
+
+TOO_LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "info LONG", "segment LONG", "segment LONG.nii.gz", "segment CT -o LONG.nii.gz", "segment CT --json LONG",
+        "segment CT --probability LONG.nii", "segment CT --model LONG", "batch LONG -o OUT", "batch HERE -o LONG",
+        "demo -o LONG", "models card LONG", "models verify LONG", "models install LONG", "models remove LONG",
+        "models pack liver-ct LONG",
+    ],
+)  # fmt: skip
+def test_an_impossible_name_gets_one_sentence(words, a_ct_file, tmp_path, capsys):
+    places = {"CT": str(a_ct_file), "OUT": str(tmp_path / "out"), "HERE": str(tmp_path)}
+    assert main([places.get(word, word.replace("LONG", TOO_LONG)) for word in words.split()]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) <= 2, "perhaps the model and its licence, and one sentence"
+    assert TOO_LONG in printed.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ct.nii.gz"]
 
 
 def test_a_log_is_not_filled_with_progress(a_ct_file, segment_with, capsys):

@@ -63,8 +63,9 @@ def _add_segment(commands: Any) -> None:
 
 
 def _add_batch(commands: Any) -> None:
-    command = commands.add_parser("batch", help="segment a folder of scans; goes on where it stopped")
+    command = commands.add_parser("batch", help="segment a folder of scans; resumes where it stopped")
     command.add_argument("scans", type=Path, metavar="FOLDER", help="files, or a folder of DICOM files for each scan")
+    command.add_argument("--series", help=f"for all scans: {SERIES_HELP}")
     command.add_argument(
         "-o", "--output", type=Path, required=True, help="folder for the masks and the table of measurements"
     )
@@ -154,12 +155,13 @@ def _shown(steps: Generator[Progress, None, T]) -> T:
 
 def _batch(options: argparse.Namespace) -> None:
     from .batch import FAILED, TABLE_NAME, segment_folder
+    from .batch_table import volume_ml
 
     model, device = _model_and_device(options)
-    rows = _shown(segment_folder(options.scans, options.output, model, device, ending=options.ending))
+    steps = segment_folder(options.scans, options.output, model, device, ending=options.ending, series=options.series)
+    rows = _shown(steps)
     for row in rows:
-        figure = row["warnings"] if row["state"] == FAILED else f"{float(row['volume_ml']):.0f} ml"
-        print(f"{row['file']}: {figure}")
+        print(f"{row['file']}: {row['error'] or f'{volume_ml(row):.0f} ml'}")
     failed = sum(row["state"] == FAILED for row in rows)
     print(f"{len(rows) - failed} of {len(rows)} scans segmented; table in {options.output / TABLE_NAME}")
     if failed:
@@ -195,11 +197,14 @@ def _doctor(options: argparse.Namespace) -> None:
 def _demo(options: argparse.Namespace) -> None:
     import numpy as np
 
+    from .files import check_writable
     from .formats import write_volume
     from .phantom import abdomen, axial_affine
     from .picture import draw_montage, write_figure
     from .summary import sentence
 
+    for name in ("phantom_ct.nii.gz", "phantom_liver.nii.gz", "phantom.png"):
+        check_writable(options.output / name, overwrite=True)
     spacing_mm, shape = (1.5, 1.5, 2.5), (256, 200, 100)
     volume, reference = abdomen(axial_affine(spacing_mm, shape), shape[::-1])
     result = _run(volume, options)

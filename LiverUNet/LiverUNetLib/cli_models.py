@@ -61,8 +61,8 @@ def _card(options: argparse.Namespace) -> None:
     model = find_model(options.model)
     try:
         print((model.folder / README).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"The model {model.folder} has no readable {README} ({error.strerror}).") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"The model {model.folder} has no readable {README} ({error}).") from error
 
 
 def _verify(options: argparse.Namespace) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import platform
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
@@ -18,6 +20,8 @@ __all__ = [
     "liver_unet_version",
     "package_versions",
     "proved_devices",
+    "spare_one_core",
+    "wait_without_spinning",
 ]
 
 PACKAGES = ("torch", "monai", "nibabel", "numpy", "scipy", "SimpleITK", "tqdm", "matplotlib")
@@ -85,6 +89,49 @@ def import_libraries() -> None:
     """Import now what segmenting imports when it comes to it; it takes seconds the first time."""
     for name in ("torch.nn.utils.fusion", "monai.networks.nets", "nibabel.orientations", "scipy.ndimage"):
         importlib.import_module(name)
+
+
+def wait_without_spinning(environment: MutableMapping[str, str]) -> None:
+    """Let the threads of OpenMP sleep while they wait for each other, unless the user has chosen how they wait.
+
+    By default they spin. On a machine with other work to do, they then hold the very core that the
+    thread they wait for needs (Testing/benchmarks/busy_machine.md). Only the way of waiting changes, not the
+    number of threads, so results stay the same. It is read once, when torch loads its OpenMP
+    runtime (libgomp, libomp and Intel's know it): set it in a process of one's own, before torch is imported.
+
+    Args:
+        environment: `os.environ`.
+    """
+    chosen = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+    if not any(name in environment for name in chosen):
+        environment["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+@contextlib.contextmanager
+def spare_one_core() -> Iterator[None]:
+    """Within the block, torch computes with one thread less than there are cores.
+
+    For prediction in a process that is not ours, as Slicer's: it draws and handles events meanwhile,
+    and torch's threads spin while one of them has no core. `wait_without_spinning` comes too late
+    there, since its variable is read when torch is imported. Never around training: a run resumes bit for
+    bit only with the same number of threads.
+
+    The number belongs to the thread that calls. In a generator, enter it inside:
+    `with spare_one_core(): return (yield from segment(...))`.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(min(before, _cores() - 1), 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def package_versions() -> dict[str, str]:

@@ -233,7 +233,7 @@ def find_model(name_or_folder: str) -> LiverModel:
         if isinstance(model, ModelError):
             raise model
         return model
-    if exists(Path(name_or_folder), ModelError) and (Path(name_or_folder) / METADATA).is_file():
+    if exists(Path(name_or_folder) / METADATA, ModelError):
         return open_model(Path(name_or_folder))
     known = ", ".join(models) or "none"
     raise ModelError(f"There is no model {name_or_folder!r}: neither installed (known: {known}) nor a model folder.")

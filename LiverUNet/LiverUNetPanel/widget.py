@@ -266,7 +266,7 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._parameterNode.segmentation = self.logic.ownSegmentation(self._parameterNode.volume)
 
     def _onFolderSegmented(self, rows: list[dict[str, Any]], target: Path) -> None:
-        failures = [f"{row['file']}: {row['warnings']}" for row in rows if row["state"] == FAILED]
+        failures = [f"{row['file']}: {row['error']}" for row in rows if row["state"] == FAILED]
         words = _("{good} of {all} scans segmented; the table is {table}.")
         words = words.format(good=len(rows) - len(failures), all=len(rows), table=target / TABLE_NAME)
         self.ended("\n".join([words, *failures]))

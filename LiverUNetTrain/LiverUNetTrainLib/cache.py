@@ -19,7 +19,15 @@ from typing import Any
 import numpy as np
 
 from LiverUNetLib.errors import ScanError, TrainingError
-from LiverUNetLib.files import from_json, read_json, save_array, staged, stamp, write_json
+from LiverUNetLib.files import (
+    check_writable,
+    from_json,
+    read_json,
+    save_array,
+    staged,
+    stamp,
+    write_json,
+)
 from LiverUNetLib.geometry import BODY_HU, ModelGrid, PreprocessingSpec, body_canvas, to_model_grid
 from LiverUNetLib.views import isotropic
 
@@ -87,8 +95,8 @@ def prepare(
         OutputError: the folder cannot be written to.
     """
     canvas_px = canvas_px or standard_canvas_px(spec)
-    folder.mkdir(parents=True, exist_ok=True)
     index = folder / "cache.json"
+    check_writable(index, overwrite=True)
     settings = {"schema_version": SCHEMA_VERSION, "preprocessing": asdict(spec), "canvas_px": canvas_px}
     if index.exists() and not _made_with(index, settings):
         index.unlink()  # a cache of two grids would be a mixture

@@ -113,17 +113,20 @@ def _add_export(commands: Any) -> None:
 
 def _export(options: argparse.Namespace) -> None:
     from LiverUNetLib.errors import OutputError, TrainingError
+    from LiverUNetLib.files import exists
 
     from .export import Statement, export_run
 
-    if options.output.exists() and not options.overwrite:
+    if exists(options.output, OutputError) and not options.overwrite:
         raise OutputError(f"{options.output} exists already; name another folder or allow replacing it (--overwrite).")
     said = {"version": options.model_version, "description": options.description, "license": options.license}
     if options.notes:
         try:
-            said["notes"] = options.notes.read_text(encoding="utf-8")
+            said["notes"] = options.notes.read_text(encoding="utf-8-sig")
         except OSError as error:
             raise TrainingError(f"The notes {options.notes} cannot be read ({error.strerror}).") from error
+        except UnicodeDecodeError as error:
+            raise TrainingError(f"The notes {options.notes} are not text in UTF-8; save them as such.") from error
     statement = Statement(options.output.name, **{key: value for key, value in said.items() if value is not None})
     model = export_run(options.run_folder, options.output, statement, weights=options.weights)
     print(f"{model.folder}: {model.card.name} {model.card.version}, SHA-256 {model.card.checksum}")

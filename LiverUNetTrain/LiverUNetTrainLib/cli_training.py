@@ -184,16 +184,15 @@ def _crossval_command(options: argparse.Namespace) -> str:
 
 @contextmanager
 def _progress_bar(*, shown: bool = True) -> Iterator[tqdm]:
-    """A bar on stderr, if that is a terminal; Ctrl-C says how to go on."""
+    """A bar on stderr, if that is a terminal; whoever ends it early is told how to resume."""
     from tqdm import tqdm
-
-    from LiverUNetLib.errors import TrainingError
 
     try:
         with tqdm(unit="batch", leave=False, file=sys.stderr, disable=None if shown else True) as bar:
             yield bar
-    except KeyboardInterrupt:
-        raise TrainingError("Stopped; what was finished is kept, the next run (train: --resume) goes on.") from None
+    except KeyboardInterrupt as interrupt:
+        interrupt.args = ("Stopped; what was finished is kept, the next run (train: --resume) resumes.",)
+        raise
 
 
 def _show(bar: tqdm, progress: Progress) -> None:

@@ -44,10 +44,18 @@ def folds_of(cases: Sequence[CachedCase], count: int, seed: int) -> list[tuple[s
 
 
 def scores_of_folds(work: Path, *, only: int | None = None) -> list[CaseScores]:
-    """The scores of all patients in the folds of a work folder that are done, or in this one, by name."""
-    paths = work.glob(f"fold{only or '*'}/scores.json")
-    rows = [row for path in paths for row in read_json(path, TrainingError)]
-    cases = [CaseScores(**row | {"scores": from_json(MaskScores, row["scores"])}) for row in rows]
+    """The scores of all patients in the folds of a work folder that are done, or in this one, by name.
+
+    Raises:
+        TrainingError: a file of scores is damaged.
+    """
+    cases = []
+    for path in work.glob(f"fold{only or '*'}/scores.json"):
+        rows = read_json(path, TrainingError)
+        try:
+            cases += [CaseScores(**row | {"scores": from_json(MaskScores, row["scores"])}) for row in rows]
+        except (AttributeError, KeyError, TypeError) as error:
+            raise TrainingError(f"{path} holds no scores ({error}); delete it and run crossval again.") from error
     return sorted(cases, key=lambda case: case.case)
 
 

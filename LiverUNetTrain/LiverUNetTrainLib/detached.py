@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from LiverUNetLib.errors import TrainingError
+from LiverUNetLib.files import make_folder
 
 from .occupancy import claimed_at, is_occupied
 from .run_folder import EpochLog, RunFolder
@@ -54,7 +55,7 @@ def launch(arguments: Sequence[str], run: Path, *, python: str = sys.executable)
     """
     if is_occupied(run):
         raise TrainingError(f"A training works in {run} already; stop it, or name another folder.")
-    run.mkdir(parents=True, exist_ok=True)
+    make_folder(run)
     folder = RunFolder(run)
     folder.forget_end()
     command = [python, "-m", "LiverUNetTrainLib", *map(str, arguments)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from LiverUNetLib.errors import ScanError, TrainingError
-from LiverUNetLib.files import write_json
+from LiverUNetLib.errors import OutputError, ScanError, TrainingError
+from LiverUNetLib.files import exists, make_folder, write_json
 from LiverUNetLib.formats import write_volume
 
 from .dataset import Case, Finding, check_case
@@ -21,10 +21,10 @@ def export_nnunet(cases: Sequence[Case], folder: Path) -> Iterator[Finding]:
         TrainingError: the folder holds something already, or no case can be used.
         OutputError: the folder cannot be written to.
     """
-    if folder.exists() and any(folder.iterdir()):
+    if exists(folder, OutputError) and any(folder.iterdir()):
         raise TrainingError(f"{folder} is not empty; name a new folder.")
     for part in ("imagesTr", "labelsTr"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
+        make_folder(folder / part)
     written = 0
     for case in cases:
         try:

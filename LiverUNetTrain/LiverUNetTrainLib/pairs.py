@@ -16,7 +16,7 @@ import numpy as np
 
 from LiverUNetLib.ct_checks import check_ct
 from LiverUNetLib.errors import ScanError, TrainingError
-from LiverUNetLib.files import write_json
+from LiverUNetLib.files import check_writable, make_folder, write_json
 from LiverUNetLib.formats import write_volume
 from LiverUNetLib.volume import CTVolume
 
@@ -39,7 +39,8 @@ def write_pairs(source: Path, folder: Path) -> Iterator[Finding]:
         TrainingError: there is no case, or none that can be used.
         OutputError: the folder cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    check_writable(folder / SCAN_ENDING, overwrite=True)
     with unpacked_ircad(source, folder) if source.is_file() else nullcontext(source) as data:
         yield from _write_all(find_cases([data]), folder)
 
@@ -85,7 +86,6 @@ def add_case(folder: Path, scan: CTVolume, mask_kji: np.ndarray, provenance: Map
     check_liver(float(mask.sum(dtype=np.int64)) * scan.voxel_ml, f"The mask of {scan.name}")
     hash_ = content_hash(scan)
     name = f"case_{hash_[:12]}"
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{name}{PROVENANCE_ENDING}", {"schema_version": 1, "content_hash": hash_, **provenance})
     _write(folder, name, scan, mask)
     return name

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.files import read_json, save_tensors, staged, write_json
+from LiverUNetLib.files import exists, read_json, save_tensors, staged, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +69,7 @@ class RunFolder:
 
     def exists(self) -> bool:
         """Whether a run was begun here."""
-        return (self.path / "settings.json").exists()
+        return exists(self.path / "settings.json", TrainingError)
 
     def begin(self, settings: dict[str, Any]) -> None:
         """Start a new run.
@@ -79,7 +79,6 @@ class RunFolder:
         """
         if self.exists():
             raise TrainingError(f"{self.path} holds a run already; go on with it by --resume or name another folder.")
-        self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / "settings.json", {"schema_version": SCHEMA_VERSION, **settings})
 
     def check_resumable(self, settings: dict[str, Any]) -> None:
@@ -143,12 +142,21 @@ class RunFolder:
         write_figure(self.path / "overlay.png", draw_validation(case, probability))
 
     def history(self) -> list[EpochLog]:
-        """The epochs in the log; a last line that is still being written is passed over."""
+        """The epochs in the log; a last line that is still being written is skipped.
+
+        Raises:
+            TrainingError: the log was changed by something else.
+        """
+        path = self.path / "log.jsonl"
         try:
-            lines = (self.path / "log.jsonl").read_text().splitlines(keepends=True)
+            lines = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
+            return [EpochLog(**json.loads(line)) for line in lines if line.endswith("\n")]
         except FileNotFoundError:
             return []
-        return [EpochLog(**json.loads(line)) for line in lines if line.endswith("\n")]
+        except (TypeError, ValueError) as error:
+            raise TrainingError(
+                f"{path} is not the log of a training ({error}); delete it, --resume writes it again."
+            ) from error
 
     def stop_requested(self) -> bool:
         """Whether somebody wants the training to end.
@@ -161,7 +169,8 @@ class RunFolder:
 
     def withdraw_stop(self) -> None:
         """Forget that somebody did."""
-        (self.path / "stop").unlink(missing_ok=True)
+        if exists(self.path / "stop", TrainingError):  # to unlink nothing on a read-only disk is an error, too
+            (self.path / "stop").unlink(missing_ok=True)
 
     def write_end(self, words: str, *, interrupted: bool) -> None:
         """Say why the training has ended, and whether it could go on."""

@@ -90,10 +90,12 @@ def read_scores(path: Path) -> list[CaseScores]:
     try:
         names = [each.name for each in fields(MaskScores)]
         return [
-            CaseScores(row["case"], row["role"], MaskScores(**{name: row[name] for name in names}), row["seconds"])
+            CaseScores(
+                row["case"], row["role"], MaskScores(*(float(row[name]) for name in names)), float(row["seconds"])
+            )
             for row in content["cases"]
         ]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{path} is not what `evaluate --json` writes ({error}).") from error
 
 

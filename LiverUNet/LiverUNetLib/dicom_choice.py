@@ -1,0 +1,138 @@
+"""Choose the one series that is meant, and say what was skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .dicom_headers import NO_PLACE, Skipped
+from .dicom_series import Found, Series
+from .errors import ScanError
+
+__all__ = ["SERIES_RULES", "choose_series", "skipped_files"]
+
+SERIES_RULES = ("thinnest", "largest")
+# So many are named in one message.
+LONGEST_LIST = 12
+# Distances that differ by less are one distance under the rule `thinnest`.
+SAME_SPACING_MM = 0.01
+
+
+def choose_series(found: Found, wanted: str | None, path: Path) -> tuple[Series, tuple[str, ...]]:
+    """The series to read, and notes on what was skipped.
+
+    Where nothing is wanted, the one original axial scan is taken, or the only series.
+
+    Args:
+        wanted: one of SERIES_RULES; number, description, title or UID; or a part of the description.
+
+    Raises:
+        ScanError: nothing fits, or several do; the message says what there is.
+    """
+    if not found.series:
+        raise ScanError(_nothing(found.skipped, path))
+    key = (wanted or "").strip().casefold()
+    if not key:
+        chosen = _one_of(_scans(found.series), f"{path} holds", "", path)
+    elif key in SERIES_RULES:
+        chosen = _one_of(_best(_scans(found.series), key), f"{path} holds", f" that are equally {key}", path)
+    else:
+        fitting = _fitting(found.series, key)
+        if not fitting:
+            titles = _listed([one.title for one in found.series])
+            raise ScanError(f"{path} holds no CT series {wanted!r}; there are {titles}.")
+        if len(fitting) == 1 and _is_named(fitting[0], key):
+            return fitting[0], ()
+        chosen = _one_of(_scans(fitting), f"{path} holds", f" {wanted!r}", path)
+    others = [one for one in found.series if one is not chosen]
+    return chosen, (_skipped_series(chosen, others, path.name),) if others else ()
+
+
+def skipped_files(skipped: Sequence[Skipped], uid: str, name: str) -> tuple[str, ...]:
+    """A note that names the files which may be missing from a series, if there are any."""
+    missing = [f"{one.file.name} ({one.reason})" for one in skipped if one.uid in ("", uid)]
+    if not missing:
+        return ()
+    files = "1 file was" if len(missing) == 1 else f"{len(missing)} files were"
+    return (f"{files} skipped that may belong to {name}: {_listed(missing)}.",)
+
+
+def _scans(series: Sequence[Series]) -> Sequence[Series]:
+    """Those that can be meant by `the scan`: original axial ones, else derived axial ones, else all."""
+    scans = [one for one in series if one.is_scan]
+    return [one for one in scans if not one.is_derived] or scans or series
+
+
+def _best(series: Sequence[Series], rule: str) -> Sequence[Series]:
+    """The thinnest by slice distance, then by number of slices; the largest by number of slices, then by extent."""
+
+    def rank(one: Series) -> tuple[float, float]:
+        slices = len(one.places_mm)
+        return (one.spacing_mm, -slices) if rule == "thinnest" else (-slices, -one.extent_mm)
+
+    best = min(map(rank, series))
+    tolerance = (SAME_SPACING_MM, 0) if rule == "thinnest" else (0, SAME_SPACING_MM)
+    return [one for one in series if all(a - b <= t for a, b, t in zip(rank(one), best, tolerance, strict=True))]
+
+
+def _fitting(series: Sequence[Series], key: str) -> Sequence[Series]:
+    """Those that are called so, else those whose description holds it; digits alone are a number."""
+    named = [one for one in series if _is_named(one, key)]
+    if named or key.isdecimal():
+        return named
+    return [one for one in series if key in f"{one.headline.description}, {one.part}".casefold()]
+
+
+def _is_named(one: Series, key: str) -> bool:
+    headline = one.headline
+    names = (headline.number, headline.description, headline.uid, one.title, one.details, one.part)
+    return key in map(str.casefold, names)
+
+
+def _one_of(candidates: Sequence[Series], found: str, which: str, path: Path) -> Series:
+    if len(candidates) == 1:
+        return candidates[0]
+    raise ScanError(
+        f"{found} {len(candidates)} CT series{which}: {_listed([one.details for one in candidates], '; ')}."
+        f"{_why_apart(candidates)} Choose one by number, by a part of its description, as written here, "
+        f"or by a rule (--series; rules are {' and '.join(SERIES_RULES)})."
+    )
+
+
+def _skipped_series(chosen: Series, others: Sequence[Series], name: str) -> str:
+    return (
+        f"{name} holds {len(others) + 1} CT series; {chosen.title} was read, "
+        f"skipped: {_listed([one.title for one in others])}.{_why_apart([chosen, *others])}"
+    )
+
+
+def _why_apart(series: Sequence[Series]) -> str:
+    first: dict[str, Series] = {}
+    apart = [
+        one
+        for one in series
+        if first.setdefault(one.headline.uid, one) is not one and not (one.part and first[one.headline.uid].part)
+    ]
+    if not apart:
+        return ""
+    return " Slices under one series UID that differ in orientation, pixel size or matrix are separate series."
+
+
+def _nothing(skipped: Sequence[Skipped], path: Path) -> str:
+    placeless = sum(one.reason == NO_PLACE for one in skipped)
+    if placeless:
+        images = "1 CT image" if placeless == 1 else f"{placeless} CT images"
+        return (
+            f"{path} holds {images} without a place in the patient (ImagePositionPatient, ImageOrientationPatient, "
+            "PixelSpacing) and no others; export the original images again."
+        )
+    if skipped:
+        reasons = _listed([f"{one.file.name} ({one.reason})" for one in skipped])
+        return f"{path} holds no CT series in DICOM that can be read: {reasons}; export it again."
+    return f"{path} holds no CT series in DICOM."
+
+
+def _listed(items: Sequence[str], separator: str = ", ") -> str:
+    shown = separator.join(items[:LONGEST_LIST])
+    more = len(items) - LONGEST_LIST
+    return f"{shown}{separator}and {more} more" if more > 0 else shown

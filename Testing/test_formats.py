@@ -82,7 +82,7 @@ def test_of_several_series_one_is_chosen_and_localizers_are_ignored(a_phantom, t
     write_series(folder / "c", scout, SeriesNumber=1, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     write_series(folder / "d", scout, SeriesNumber=9, Modality="SR")
     with pytest.raises(
-        ScanError, match=r"2 CT series: 2 \(Portal, 44 slices\) 5.00 mm apart; 7 \(Native, 9 s.* Choose one"
+        ScanError, match=r"2 CT series: 2 \(Portal, 44 slices\) of 4.00 x 4.00 x 5.00 mm; 7 \(Native, 9 s.* Choose one"
     ):
         read_volume(folder)
     for series in ("7", "native"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 from .dicom_headers import NO_PLACE, Skipped
@@ -50,11 +52,11 @@ def choose_series(found: Found, wanted: str | None, path: Path) -> tuple[Series,
 
 def skipped_files(skipped: Sequence[Skipped], uid: str, name: str) -> tuple[str, ...]:
     """A note that names the files which may be missing from a series, if there are any."""
-    missing = [f"{one.file.name} ({one.reason})" for one in skipped if one.uid in ("", uid)]
+    missing = [one for one in skipped if one.uid in ("", uid)]
     if not missing:
         return ()
     files = "1 file was" if len(missing) == 1 else f"{len(missing)} files were"
-    return (f"{files} skipped that may belong to {name}: {_listed(missing)}.",)
+    return (f"{files} skipped that may belong to {name}: {_by_reason(missing)}.",)
 
 
 def _scans(series: Sequence[Series]) -> Sequence[Series]:
@@ -107,15 +109,9 @@ def _skipped_series(chosen: Series, others: Sequence[Series], name: str) -> str:
 
 
 def _why_apart(series: Sequence[Series]) -> str:
-    first: dict[str, Series] = {}
-    apart = [
-        one
-        for one in series
-        if first.setdefault(one.headline.uid, one) is not one and not (one.part and first[one.headline.uid].part)
-    ]
-    if not apart:
-        return ""
-    return " Slices under one series UID that differ in orientation, pixel size or matrix are separate series."
+    if any(one.headline.uid == other.headline.uid and not one.is_like(other) for one, other in combinations(series, 2)):
+        return " Slices under one series UID that differ in orientation, pixel size or matrix are separate series."
+    return ""
 
 
 def _nothing(skipped: Sequence[Skipped], path: Path) -> str:
@@ -127,12 +123,17 @@ def _nothing(skipped: Sequence[Skipped], path: Path) -> str:
             "PixelSpacing) and no others; export the original images again."
         )
     if skipped:
-        reasons = _listed([f"{one.file.name} ({one.reason})" for one in skipped])
-        return f"{path} holds no CT series in DICOM that can be read: {reasons}; export it again."
+        return f"{path} holds no CT series in DICOM that can be read: {_by_reason(skipped)}; export it again."
     return f"{path} holds no CT series in DICOM."
 
 
-def _listed(items: Sequence[str], separator: str = ", ") -> str:
-    shown = separator.join(items[:LONGEST_LIST])
-    more = len(items) - LONGEST_LIST
-    return f"{shown}{separator}and {more} more" if more > 0 else shown
+def _by_reason(skipped: Sequence[Skipped]) -> str:
+    files: dict[str, list[str]] = defaultdict(list)
+    for one in skipped:
+        files[one.reason].append(one.file.name)
+    return _listed([f"{_listed(names, longest=3)} ({reason})" for reason, names in files.items()])
+
+
+def _listed(items: Sequence[str], separator: str = ", ", *, longest: int = LONGEST_LIST) -> str:
+    more = len(items) - longest
+    return separator.join([*items[:longest], f"and {more} more"] if more > 0 else items)

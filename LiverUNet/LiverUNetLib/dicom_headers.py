@@ -49,20 +49,22 @@ MARKS = (
     Mark("stack", "StackID", "FrameContentSequence", "StackID"),
     Mark("cardiac phase", "NominalPercentageOfCardiacPhase", "CardiacSynchronizationSequence", ordered=True),
     Mark("trigger time", "TriggerTime", ordered=True),
+    Mark("description", "SeriesDescription"),
+    Mark("contrast", "ContrastBolusAgent"),
     Mark("kernel", "ConvolutionKernel", "CTReconstructionSequence"),
     Mark("image type", "ImageType", "CTImageFrameTypeSequence", "FrameType"),
     Mark("thickness", "SliceThickness", "PixelMeasuresSequence"),
     Mark("kV", "KVP", "CTXRayDetailsSequence"),
     Mark("comment", "ImageComments", "FrameContentSequence", "FrameComments"),
-    Mark("acquired at", "AcquisitionTime", "FrameContentSequence", "FrameAcquisitionDateTime", ordered=True),
-    Mark("made at", "ContentTime", ordered=True),
+    Mark("acquisition time", "AcquisitionTime", "FrameContentSequence", "FrameAcquisitionDateTime", ordered=True),
+    Mark("content time", "ContentTime", ordered=True),
     Mark("image", "InstanceNumber", ordered=True),
 )
 TAGS = (
     *("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"),
     *(mark.keyword for mark in MARKS),
-    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality"),
-    *("ContrastBolusAgent", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames"),
+    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "Modality"),
+    *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
     *("RescaleSlope", "RescaleIntercept", "RescaleType"),
 )
@@ -70,7 +72,7 @@ TAGS = (
 
 @dataclass(frozen=True)
 class Headline:
-    """What the files of one series have in common, as text."""
+    """How a series is called and made, as text."""
 
     uid: str
     number: str
@@ -84,6 +86,7 @@ class Frame:
     """One slice: the frame `index` of a file.
 
     Attributes:
+        headline: of the series it says it belongs to.
         instance: its SOPInstanceUID; copies share it.
         position: the middle of its first pixel in LPS mm.
         axes: LPS directions in which columns (i) and rows (j) increase, shape (2, 3).
@@ -99,6 +102,7 @@ class Frame:
 
     file: Path
     index: int
+    headline: Headline
     instance: str
     position: np.ndarray
     axes: np.ndarray
@@ -129,8 +133,8 @@ def is_dicom_file(file: Path) -> bool:
         return False
 
 
-def read_frames(file: Path, modality: str | None = "CT") -> tuple[Headline, list[Frame]] | Skipped | None:
-    """The slices that a file holds; None if it holds none of that modality, or is a localizer.
+def read_frames(file: Path, modality: str | None = "CT") -> list[Frame] | Skipped:
+    """The slices that a file holds; none if it is no image of that modality, or a localizer.
 
     Args:
         modality: None for any.
@@ -138,19 +142,17 @@ def read_frames(file: Path, modality: str | None = "CT") -> tuple[Headline, list
     uid = ""
     try:
         if not _looks_like_dicom(file):
-            return None
+            return []
         header = _header(file)
         uid = text(header, "SeriesInstanceUID")
         if not _is_wanted(header, modality):
-            return None
+            return []
         frames = list(_frames(header, file))
     except BadAttribute as error:
         return Skipped(file, uid, str(error))
     except UNREADABLE as error:
         return Skipped(file, uid, f"damaged: {error}")
-    if not frames:
-        return Skipped(file, uid, NO_PLACE)
-    return _headline(header, uid), frames
+    return frames or Skipped(file, uid, NO_PLACE)
 
 
 def _looks_like_dicom(file: Path) -> bool:
@@ -186,17 +188,6 @@ def _is_wanted(header: pydicom.Dataset, modality: str | None) -> bool:
     if (header.get("SamplesPerPixel") or 1) != 1:
         raise BadAttribute("a colour image")
     return True
-
-
-def _headline(header: pydicom.Dataset, uid: str) -> Headline:
-    number = text(header, "SeriesNumber")
-    return Headline(
-        uid=uid,
-        number=str(int(number)) if number.isdecimal() else number,
-        description=text(header, "SeriesDescription"),
-        contrast=text(header, "ContrastBolusAgent"),
-        kernel=text(next(_parts(header)).of("CTReconstructionSequence"), "ConvolutionKernel"),
-    )
 
 
 @dataclass(frozen=True)
@@ -238,6 +229,7 @@ def _frames(header: pydicom.Dataset, file: Path) -> Iterator[Frame]:
         yield Frame(
             file=file,
             index=index,
+            headline=_headline(part),
             instance=text(header, "SOPInstanceUID"),
             position=np.array(position),
             axes=axes,
@@ -250,6 +242,18 @@ def _frames(header: pydicom.Dataset, file: Path) -> Iterator[Frame]:
             derived=derived,
             marks=tuple(_mark(part, mark) for mark in MARKS),
         )
+
+
+def _headline(part: _Part) -> Headline:
+    header = part.header
+    number = text(header, "SeriesNumber")
+    return Headline(
+        uid=text(header, "SeriesInstanceUID"),
+        number=str(int(number)) if number.isdecimal() else number,
+        description=text(header, "SeriesDescription"),
+        contrast=text(header, "ContrastBolusAgent"),
+        kernel=text(part.of("CTReconstructionSequence"), "ConvolutionKernel"),
+    )
 
 
 def _axes(dataset: pydicom.Dataset) -> np.ndarray | None:

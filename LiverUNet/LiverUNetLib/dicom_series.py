@@ -42,9 +42,13 @@ class Series:
         frames: sorted by their place along the normal.
     """
 
-    headline: Headline
     part: str
     frames: tuple[Frame, ...]
+
+    @property
+    def headline(self) -> Headline:
+        """How it is called and made."""
+        return self.frames[0].headline
 
     @property
     def title(self) -> str:
@@ -55,14 +59,19 @@ class Series:
     @property
     def details(self) -> str:
         """Its title and what helps to choose it."""
+        size_mm = [*self.pixel_mm, *([self.spacing_mm] if len(self.places_mm) > 1 else [])]
         facts = [
-            f"{self.spacing_mm:.2f} mm apart" if len(self.places_mm) > 1 else "",
+            f"of {' x '.join(f'{mm:.2f}' for mm in size_mm)} mm",
             "" if self.is_axial else "not axial",
             f"contrast {self.headline.contrast}" if self.headline.contrast else "",
             f"kernel {self.headline.kernel}" if self.headline.kernel else "",
             "derived" if self.is_derived else "",
         ]
-        return " ".join([self.title, ", ".join(filter(None, facts))]).strip()
+        return f"{self.title} {', '.join(filter(None, facts))}"
+
+    def is_like(self, other: Series) -> bool:
+        """Whether both have the same matrix, orientation and pixel size."""
+        return _are_alike(self.frames[0], other.frames[0])
 
     @cached_property
     def axes(self) -> np.ndarray:
@@ -137,23 +146,20 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 def find_in_files(files: Iterable[Path], modality: str | None = "CT") -> Found:
     """The series of a modality, None for any; localizers are ignored."""
-    groups: dict[tuple, dict[tuple, Frame]] = defaultdict(dict)
-    headlines: dict[str, Headline] = {}
+    of_uid: dict[str, dict[tuple, Frame]] = defaultdict(dict)
     skipped = []
     for file in files:
-        read = read_frames(file, modality)
-        if isinstance(read, Skipped):
-            skipped.append(read)
-        elif read:
-            headline, frames = read
-            headlines.setdefault(headline.uid, headline)
-            for frame in frames:
-                # Some converters give all slices one instance UID: only at one place is it a copy.
-                same = (frame.instance or file, frame.index, *np.rint(frame.position / TOLERANCE_MM))
-                groups[headline.uid, frame.shape].setdefault(same, frame)
+        frames = read_frames(file, modality)
+        if isinstance(frames, Skipped):
+            skipped.append(frames)
+            continue
+        for frame in frames:
+            # Some converters give all slices one instance UID: only at one place is it a copy.
+            same = (frame.instance or file, frame.index, *np.rint(frame.position / TOLERANCE_MM))
+            of_uid[frame.headline.uid].setdefault(same, frame)
     series = [
-        Series(headlines[uid], part, tuple(frames))
-        for (uid, _), copies in groups.items()
+        Series(part, tuple(frames))
+        for copies in of_uid.values()
         for alike in _alike(copies.values())
         for part, frames in _scans(alike)
     ]
@@ -168,10 +174,10 @@ def is_regular(distances_mm: np.ndarray) -> bool:
 
 
 def _alike(frames: Iterable[Frame]) -> list[list[Frame]]:
-    """The frames in groups of one orientation and pixel size."""
+    """The frames in groups of one matrix, orientation and pixel size."""
     groups: list[list[Frame]] = []
     for frame in frames:
-        group = next((group for group in groups if _shift_px(group[0], frame) <= LARGEST_SHIFT_OF_A_CORNER_PX), None)
+        group = next((group for group in groups if _are_alike(group[0], frame)), None)
         if group is None:
             groups.append([frame])
         else:
@@ -179,13 +185,15 @@ def _alike(frames: Iterable[Frame]) -> list[list[Frame]]:
     return groups
 
 
-def _shift_px(one: Frame, other: Frame) -> float:
-    """How far the corners of two slices lie apart, in pixels, if their first pixels are laid upon each other."""
+def _are_alike(one: Frame, other: Frame) -> bool:
+    """Whether the corners of two slices coincide when their first pixels are laid upon each other."""
+    if one.shape != other.shape:
+        return False
+    steps_mm = [frame.axes * np.reshape(frame.pixel_mm, (2, 1)) for frame in (one, other)]
     rows, columns = one.shape
-    i, j = (frame.axes * np.reshape(frame.pixel_mm, (2, 1)) for frame in (one, other))
-    along_columns, along_rows = (i - j) * np.reshape([columns - 1, rows - 1], (2, 1))
-    corners = [along_columns, along_rows, along_columns + along_rows]
-    return float(np.linalg.norm(corners, axis=1).max()) / min(one.pixel_mm)
+    along_i, along_j = (steps_mm[0] - steps_mm[1]) * np.reshape([columns - 1, rows - 1], (2, 1))
+    shift_mm = max(np.linalg.norm(corner) for corner in (along_i, along_j, along_i + along_j))
+    return bool(shift_mm <= LARGEST_SHIFT_OF_A_CORNER_PX * min(one.pixel_mm))
 
 
 def _scans(frames: Sequence[Frame]) -> list[tuple[str, list[Frame]]]:

@@ -13,11 +13,14 @@ from .errors import ScanError
 
 __all__ = ["SERIES_RULES", "choose_series", "skipped_files"]
 
-SERIES_RULES = ("thinnest", "largest")
+# What is least in the series that a rule chooses, the first measure first; smaller differences are none.
+RULES = {
+    "thinnest": ((lambda one: one.spacing_mm, 0.01), (lambda one: -len(one.places_mm), 0)),
+    "largest": ((lambda one: -len(one.places_mm), 0), (lambda one: -one.extent_mm, 1.0)),
+}
+SERIES_RULES = tuple(RULES)
 # So many are named in one message.
 LONGEST_LIST = 12
-# Distances that differ by less are one distance under the rule `thinnest`.
-SAME_SPACING_MM = 0.01
 
 
 def choose_series(found: Found, wanted: str | None, path: Path) -> tuple[Series, tuple[str, ...]]:
@@ -37,7 +40,7 @@ def choose_series(found: Found, wanted: str | None, path: Path) -> tuple[Series,
     if not key:
         chosen = _one_of(_scans(found.series), f"{path} holds", "", path)
     elif key in SERIES_RULES:
-        chosen = _one_of(_best(_scans(found.series), key), f"{path} holds", f" that are equally {key}", path)
+        chosen = _one_of(_best(_scans(found.series), key), f"{path} holds", f" that are the {key}", path)
     else:
         fitting = _fitting(found.series, key)
         if not fitting:
@@ -66,15 +69,11 @@ def _scans(series: Sequence[Series]) -> Sequence[Series]:
 
 
 def _best(series: Sequence[Series], rule: str) -> Sequence[Series]:
-    """The thinnest by slice distance, then by number of slices; the largest by number of slices, then by extent."""
-
-    def rank(one: Series) -> tuple[float, float]:
-        slices = len(one.places_mm)
-        return (one.spacing_mm, -slices) if rule == "thinnest" else (-slices, -one.extent_mm)
-
-    best = min(map(rank, series))
-    tolerance = (SAME_SPACING_MM, 0) if rule == "thinnest" else (0, SAME_SPACING_MM)
-    return [one for one in series if all(a - b <= t for a, b, t in zip(rank(one), best, tolerance, strict=True))]
+    """Those that are best by the first measure of the rule, of these those by the second; several only at a tie."""
+    for measure, tolerance in RULES[rule]:
+        best = min(map(measure, series))
+        series = [one for one in series if measure(one) <= best + tolerance]
+    return series
 
 
 def _fitting(series: Sequence[Series], key: str) -> Sequence[Series]:

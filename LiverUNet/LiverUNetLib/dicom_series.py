@@ -29,6 +29,8 @@ LARGEST_SHIFT_OF_A_CORNER_PX = 0.5
 SMALLEST_COSINE_OF_AXIAL = 0.8
 # Less is a scout, the slices that watch a bolus arrive, or those of a biopsy.
 SMALLEST_SCAN = (5, 30.0)  # slices, mm
+# The first marks, acquisition and time point, mean another scan wherever its slices lie.
+ALWAYS_APART = 2
 # Two scans whose slices interleave cover the same part of the patient by at least this.
 SMALLEST_SHARED_RANGE = 0.5
 
@@ -207,11 +209,10 @@ def _scans(frames: Sequence[Frame]) -> list[tuple[str, list[Frame]]]:
         return _interleaved(frames, normal) or [("", frames)]
     ways = []
     for number, mark in enumerate(MARKS):
-        ways.append(_by_value(frames, mark.label, [frame.marks[number] for frame in frames]))
+        ways.append(_by_value(frames, number))
         if mark.ordered:
             ways.append(_by_rank(frames, distances, number))
-    several = [n for n in range(len(MARKS)) if not MARKS[n].ordered or n < 2]
-    ways.append(_by_value(frames, "", [", ".join(frame.marks[n] for n in several) for frame in frames]))
+    ways.append(_by_value(frames, *_that_differ(frames)))
     good = [
         parts
         for parts in ways
@@ -228,8 +229,8 @@ def _interleaved(frames: Sequence[Frame], normal: np.ndarray) -> list[tuple[str,
     slices together lie at irregular distances.
     """
     regular = is_regular(_distances(frames, normal))
-    for number, mark in enumerate(MARKS[:2] if regular else MARKS):
-        parts = _by_value(frames, mark.label, [frame.marks[number] for frame in frames])
+    for number in range(ALWAYS_APART if regular else len(MARKS)):
+        parts = _by_value(frames, number)
         ranges = [_distances(part, normal) for _, part in parts]
         if len(parts) < 2 or min(map(len, ranges)) < SMALLEST_SCAN[0] or not all(map(is_regular, ranges)):
             continue
@@ -239,12 +240,22 @@ def _interleaved(frames: Sequence[Frame], normal: np.ndarray) -> list[tuple[str,
     return []
 
 
-def _by_value(frames: Sequence[Frame], label: str, values: Sequence[str]) -> list[tuple[str, list[Frame]]]:
-    """The frames in parts of one value."""
+def _by_value(frames: Sequence[Frame], *numbers: int) -> list[tuple[str, list[Frame]]]:
+    """The frames in parts of which each has one value of these marks."""
     parts = defaultdict(list)
-    for frame, value in zip(frames, values, strict=True):
-        parts[value].append(frame)
-    return [(f"{label} {value or 'not told'}".strip(), parts[value]) for value in sorted(parts)]
+    for frame in frames:
+        values = (f"{MARKS[n].label} {frame.marks[n] or 'not told'}" for n in numbers)
+        parts[", ".join(values)].append(frame)
+    return sorted(parts.items())
+
+
+def _that_differ(frames: Sequence[Frame]) -> list[int]:
+    """The marks that differ, but not from slice to slice as times do."""
+    return [
+        number
+        for number, mark in enumerate(MARKS)
+        if (number < ALWAYS_APART or not mark.ordered) and len({frame.marks[number] for frame in frames}) > 1
+    ]
 
 
 def _by_rank(frames: Sequence[Frame], distances: np.ndarray, number: int) -> list[tuple[str, list[Frame]]]:

@@ -144,6 +144,15 @@ def test_a_file_that_only_begins_like_dicom_is_of_no_known_format(tmp_path):
         read_volume(tmp_path / "x.bin")
 
 
+def test_a_damaged_binary_number_is_named(scan, folder):
+    file = folder / "0000"
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b"\x28\x00\x10\x00US\x02\x00\x48\x00", b"\x28\x00\x10\x00US\x03\x00\x48\x00"))
+    found = read_volume(folder)
+    assert found.notes[0].startswith("1 file was skipped that may belong to series: 0000 (damaged: ")
+    assert len(found.notes[0]) < 300
+
+
 def test_files_without_a_modality_are_recognised_by_their_kind(scan, folder):
     def without(dataset):
         del dataset.Modality

@@ -1,9 +1,11 @@
 """HU from stored values, whatever rescale, frame order and encoding: the answer is the phantom that was stored."""
 
 import numpy as np
+import pydicom
 import pytest
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless
 
-from dicom_files import assert_same, change, write_enhanced_by_frame, write_series
+from dicom_files import assert_same, change, without_preamble, write_enhanced_by_frame, write_series
 from LiverUNetLib.errors import ScanError
 from LiverUNetLib.formats import read_volume
 from LiverUNetLib.volume import CTVolume
@@ -50,8 +52,48 @@ def test_each_slice_has_its_own_rescale_and_none_is_cut_to_the_type_of_the_first
     assert sorted(np.unique(difference)) == [0, 0.5]
 
 
-def test_an_inverted_grey_scale_does_not_change_hu(scan, tmp_path):
+def big_endian(folder):
+    for file in folder.iterdir():
+        dataset = pydicom.dcmread(file)
+        dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+        pydicom.dcmwrite(file, dataset, implicit_vr=False, little_endian=False)
+
+
+def deflated(folder):
+    change(folder, lambda dataset: setattr(dataset.file_meta, "TransferSyntaxUID", DeflatedExplicitVRLittleEndian))
+
+
+ENCODINGS = {
+    "plain": lambda _folder: None,
+    "RLE": lambda folder: change(folder, lambda dataset: dataset.compress(RLELossless)),
+    "big-endian": big_endian,
+    "deflated": deflated,
+    "bare explicit": lambda folder: without_preamble(folder, implicit=False),
+    "bare implicit": lambda folder: without_preamble(folder, implicit=True),
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("grey", ["MONOCHROME2", "MONOCHROME1"])
+def test_an_inverted_grey_scale_does_not_change_hu(grey, encoding, scan, tmp_path):
+    """It is about display. GDCM inverts the pixels themselves, so that these files take the other way of reading."""
     folder = write_series(tmp_path / "series", scan)
+    change(folder, lambda dataset: setattr(dataset, "PhotometricInterpretation", grey))
+    ENCODINGS[encoding](folder)
+    assert_same(read_volume(folder), scan)
+
+
+def test_signed_pixels_of_12_bits_below_rubbish_are_read(scan, tmp_path):
+    """The four bits above are not part of the value, and its sign is in the twelfth."""
+
+    def packed(dataset):
+        hu = np.frombuffer(dataset.PixelData, "<u2").astype(int) - 1024
+        dataset.PixelData = ((hu & 0xFFF) | 0xA000).astype("<u2").tobytes()
+        dataset.PixelRepresentation, dataset.BitsStored, dataset.HighBit, dataset.RescaleIntercept = 1, 12, 11, 0
+
+    folder = change(write_series(tmp_path / "series", scan), packed)
+    assert_same(read_volume(folder), scan)
     change(folder, lambda dataset: setattr(dataset, "PhotometricInterpretation", "MONOCHROME1"))
     assert_same(read_volume(folder), scan)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from .dicom_choice import SERIES_RULES, choose_series, skipped_files
 from .dicom_headers import is_dicom_file
 from .dicom_series import Found, Series, files_below, find_in_files
-from .dicom_values import UNREADABLE
+from .dicom_values import unreadable
 from .dicom_volume import read_series
 from .errors import ScanError
 from .unpacking import unpacked
@@ -85,7 +85,7 @@ def _listed_files(path: Path) -> list[Path]:
         records = directory.get("DirectoryRecordSequence") or []
         names = [record.get("ReferencedFileID") for record in records]
         listed = [[name] if isinstance(name, str) else list(name) for name in names if name]
-    except UNREADABLE:
+    except unreadable():
         return []
     # Names on a disc are upper case; copies often are lower case.
     places = [(path.parent.joinpath(*parts), path.parent.joinpath(*map(str.lower, parts))) for parts in listed]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .dicom_values import UNREADABLE, BadAttribute, bad_value, numbers, raw_text, text
+from .dicom_values import BadAttribute, bad_value, numbers, raw_text, reason, text, unreadable
 
 if TYPE_CHECKING:
     import pydicom
@@ -25,6 +25,7 @@ CT_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT
     "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT
 )
+GREY = ("MONOCHROME1", "MONOCHROME2")
 NO_PLACE = "no place in the patient"
 # Without a preamble a file begins with an element of group 0002 or 0008, in either byte order.
 FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
@@ -64,7 +65,7 @@ TAGS = (
     *("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"),
     *(mark.keyword for mark in MARKS),
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "Modality"),
-    *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames"),
+    *("Rows", "Columns", "PhotometricInterpretation", "NumberOfFrames"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
     *("RescaleSlope", "RescaleIntercept", "RescaleType"),
 )
@@ -150,8 +151,8 @@ def read_frames(file: Path, modality: str | None = "CT") -> list[Frame] | Skippe
         frames = list(_frames(header, file))
     except BadAttribute as error:
         return Skipped(file, uid, str(error))
-    except UNREADABLE as error:
-        return Skipped(file, uid, f"damaged: {error}")
+    except unreadable() as error:
+        return Skipped(file, uid, f"damaged: {reason(error)}")
     return frames or Skipped(file, uid, NO_PLACE)
 
 
@@ -163,7 +164,7 @@ def _looks_like_dicom(file: Path) -> bool:
         return True
     try:
         return start[:2] in FIRST_GROUPS and any(name in _header(file) for name in ("SOPClassUID", "Modality", "Rows"))
-    except UNREADABLE:
+    except unreadable():
         return False
 
 
@@ -185,7 +186,7 @@ def _is_wanted(header: pydicom.Dataset, modality: str | None) -> bool:
         if sop_class in CT_CLASSES:
             raise BadAttribute("no image in it, perhaps cut short")
         return False
-    if (header.get("SamplesPerPixel") or 1) != 1:
+    if text(header, "PhotometricInterpretation") not in ("", *GREY):
         raise BadAttribute("a colour image")
     return True
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .dicom_headers import CT_CLASSES, Frame
-from .dicom_values import UNREADABLE
+from .dicom_values import reason, unreadable
 from .errors import ScanError
 from .itk import quiet_itk
 from .unpacking import temporary_folder
@@ -66,10 +66,9 @@ def _planes(reader: SimpleITK.ImageFileReader, frames: Sequence[Frame], name: st
         else:
             with temporary_folder() as folder:
                 planes = _decoded(reader, _pixels_alone(file, folder / "pixels"))
-    except (RuntimeError, *UNREADABLE) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    except (RuntimeError, *unreadable()) as error:
         raise ScanError(
-            f"The pixels of {name} cannot be read ({file.name}: {reason}); decompress or convert the series."
+            f"The pixels of {name} cannot be read ({file.name}: {reason(error)}); decompress or convert the series."
         ) from error
     indices = [frame.index for frame in frames]
     if max(indices) >= len(planes) or planes.shape[1:] != frames[0].shape:
@@ -90,11 +89,17 @@ def _decoded(reader: SimpleITK.ImageFileReader, file: Path) -> np.ndarray:
 def _pixels_alone(file: Path, copy: Path) -> Path:
     """Write a copy that GDCM decodes to the stored values; it names no patient."""
     import pydicom
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     dataset = pydicom.dcmread(file, force=True, specific_tags=list(PIXEL_TAGS))
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.SOPClassUID = CT_CLASSES["NumberOfFrames" in dataset]
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.preamble = dataset.preamble or bytes(128)
+    if "TransferSyntaxUID" not in dataset.file_meta:  # the file begins with an element: group, number, perhaps its type
+        with file.open("rb") as stream:
+            explicit = stream.read(6)[4:].isalpha()
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian
     dataset.save_as(copy)
     return copy
 

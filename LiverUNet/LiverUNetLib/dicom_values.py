@@ -11,26 +11,46 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pydicom
 
-__all__ = ["UNREADABLE", "BadAttribute", "bad_value", "numbers", "raw_text", "text"]
+__all__ = ["BadAttribute", "bad_value", "numbers", "raw_text", "reason", "text", "unreadable"]
 
-# What pydicom raises for damaged files, besides its own InvalidDicomError.
-UNREADABLE = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
+# Longer values and reasons are cut in messages.
+LONGEST_VALUE = 120
 
 
 class BadAttribute(Exception):
     """The message says which attribute holds what."""
+
+
+def unreadable() -> tuple[type[Exception], ...]:
+    """What pydicom raises for damaged files."""
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    return (
+        ArithmeticError,
+        AttributeError,
+        BytesLengthException,
+        EOFError,
+        InvalidDicomError,
+        LookupError,
+        MemoryError,
+        NotImplementedError,
+        OSError,
+        TypeError,
+        ValueError,
+        struct.error,
+        zlib.error,
+    )
+
+
+def reason(error: Exception) -> str:
+    """The last line of an error, or its kind where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return shortened(lines[-1]) if lines else type(error).__name__
+
+
+def shortened(value: str) -> str:
+    """A text of at most LONGEST_VALUE characters."""
+    return value if len(value) <= LONGEST_VALUE else f"{value[:LONGEST_VALUE]}..."
 
 
 def numbers(dataset: pydicom.Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
@@ -53,7 +73,7 @@ def numbers(dataset: pydicom.Dataset, keyword: str, count: int) -> tuple[float, 
 
 def bad_value(dataset: pydicom.Dataset, keyword: str) -> BadAttribute:
     """The error about an attribute whose value cannot be used."""
-    return BadAttribute(f"attribute {keyword} holds {raw_text(dataset, keyword)}")
+    return BadAttribute(f"attribute {keyword} holds {shortened(raw_text(dataset, keyword))}")
 
 
 def raw_text(dataset: pydicom.Dataset, keyword: str) -> str:
@@ -67,7 +87,7 @@ def text(dataset: pydicom.Dataset, keyword: str) -> str:
     """An attribute as text, empty where it is missing, as it stands in the file where pydicom refuses it."""
     try:
         return _stripped(dataset.get(keyword))
-    except UNREADABLE:
+    except unreadable():
         return raw_text(dataset, keyword)
 
 

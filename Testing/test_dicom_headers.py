@@ -114,12 +114,12 @@ def test_a_deflated_file_cut_short_is_skipped_and_named(share, scan, folder):
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     dataset.save_as(file)
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
-    with pytest.raises(ScanError, match=r"deflated .damaged: .* incomplete or truncated stream"):
+    with pytest.raises(ScanError, match=r"deflated .not readable: .* incomplete or truncated stream"):
         read_volume(file)
     found = read_volume(folder)
     assert np.array_equal(found.hu_kji, scan.hu_kji)
     (note,) = found.notes
-    assert note.startswith("1 file was skipped that may belong to series: deflated (damaged:")
+    assert note.startswith("1 file was skipped that may belong to series: deflated (not readable:")
 
 
 def test_a_header_cut_short_is_named(scan, folder):
@@ -149,7 +149,7 @@ def test_a_damaged_binary_number_is_named(scan, folder):
     content = file.read_bytes()
     file.write_bytes(content.replace(b"\x28\x00\x10\x00US\x02\x00\x48\x00", b"\x28\x00\x10\x00US\x03\x00\x48\x00"))
     found = read_volume(folder)
-    assert found.notes[0].startswith("1 file was skipped that may belong to series: 0000 (damaged: ")
+    assert found.notes[0].startswith("1 file was skipped that may belong to series: 0000 (not readable: ")
     assert len(found.notes[0]) < 300
 
 

@@ -129,6 +129,19 @@ def test_slices_without_a_rescale_among_others_are_refused(scan, tmp_path):
         read_volume(folder)
 
 
+def test_a_missing_rescale_is_none_where_all_values_are_hu(scan, tmp_path):
+    def stored_as_hu(dataset):
+        stored = np.frombuffer(dataset.PixelData, "<u2").astype(int) - 1024
+        dataset.PixelData = stored.astype("<i2").tobytes()
+        dataset.PixelRepresentation, dataset.RescaleIntercept = 1, 0
+
+    def without(dataset):
+        del dataset.RescaleSlope, dataset.RescaleIntercept
+
+    folder = change(write_series(tmp_path / "series", scan), stored_as_hu)
+    assert_same(read_volume(change(folder, without, files=slice(5))), scan)
+
+
 def test_a_rescale_to_something_else_than_hu_is_refused(scan, tmp_path):
     folder = write_series(tmp_path / "series", scan, RescaleType="Z_EFF")
     with pytest.raises(ScanError, match="not in HU: its RescaleType is Z_EFF"):

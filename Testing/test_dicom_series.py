@@ -9,7 +9,7 @@ import pytest
 from dicom_files import assert_same, change, put_text, write_series
 from LiverUNetLib.dicom import find_series
 from LiverUNetLib.errors import ScanError
-from LiverUNetLib.formats import read_volume
+from LiverUNetLib.formats import read_volume, write_volume
 from LiverUNetLib.volume import CTVolume
 
 UID = "1.2.3"
@@ -39,6 +39,17 @@ def test_orientations_that_jitter_are_one_series(middle, jitter, scan, tmp_path)
         put_text(dataset, "ImageOrientationPatient", "\\".join(f"{value:.8f}" for value in cosines))
 
     assert_same(read_volume(change(write_series(tmp_path / "series", scan), shaken)), scan)
+
+
+def test_rounded_orientations_are_made_perpendicular(scan, tmp_path):
+    """Turned about two axes and rounded to two decimals, as some archives do: NRRD could not hold such a grid."""
+    folder = write_series(tmp_path / "series", scan)
+    change(folder, lambda dataset: put_text(dataset, "ImageOrientationPatient", "0.97\\0.17\\-0.17\\-0.14\\0.97\\0.17"))
+    found = read_volume(folder)
+    directions = found.affine[:3, :3] / np.linalg.norm(found.affine[:3, :3], axis=0)
+    assert directions.T @ directions == pytest.approx(np.eye(3), abs=1e-9)
+    assert directions[:, 0] * [-1, -1, 1] == pytest.approx([0.97, 0.17, -0.17], abs=0.01)
+    write_volume(tmp_path / "mask.nrrd", found.hu_kji, found.affine)
 
 
 def test_pixel_sizes_that_differ_in_rounding_are_one_series(scan, tmp_path):

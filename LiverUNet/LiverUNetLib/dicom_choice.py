@@ -38,9 +38,9 @@ def choose_series(found: Found, wanted: str | None, path: Path) -> tuple[Series,
         raise ScanError(_nothing(found.skipped, path))
     key = (wanted or "").strip().casefold()
     if not key:
-        chosen = _one_of(_scans(found.series), f"{path} holds", "", path)
+        chosen = _one_of(_scans(found.series), "", path)
     elif key in SERIES_RULES:
-        chosen = _one_of(_best(_scans(found.series), key), f"{path} holds", f" that are the {key}", path)
+        chosen = _one_of(_best(_scans(found.series), key), f" that are the {key}", path)
     else:
         fitting = _fitting(found.series, key)
         if not fitting:
@@ -48,7 +48,7 @@ def choose_series(found: Found, wanted: str | None, path: Path) -> tuple[Series,
             raise ScanError(f"{path} holds no CT series {wanted!r}; there are {titles}.")
         if len(fitting) == 1 and _is_named(fitting[0], key):
             return fitting[0], ()
-        chosen = _one_of(_scans(fitting), f"{path} holds", f" {wanted!r}", path)
+        chosen = _one_of(_scans(fitting), f" {wanted!r}", path)
     others = [one for one in found.series if one is not chosen]
     return chosen, (_skipped_series(chosen, others, path.name),) if others else ()
 
@@ -90,11 +90,11 @@ def _is_named(one: Series, key: str) -> bool:
     return key in map(str.casefold, names)
 
 
-def _one_of(candidates: Sequence[Series], found: str, which: str, path: Path) -> Series:
+def _one_of(candidates: Sequence[Series], which: str, path: Path) -> Series:
     if len(candidates) == 1:
         return candidates[0]
     raise ScanError(
-        f"{found} {len(candidates)} CT series{which}: {_listed([one.details for one in candidates], '; ')}."
+        f"{path} holds {len(candidates)} CT series{which}: {_listed([one.details for one in candidates], '; ')}."
         f"{_why_apart(candidates)} Choose one by number, by a part of its description, as written here, "
         f"or by a rule (--series; rules are {' and '.join(SERIES_RULES)})."
     )
@@ -114,16 +114,15 @@ def _why_apart(series: Sequence[Series]) -> str:
 
 
 def _nothing(skipped: Sequence[Skipped], path: Path) -> str:
-    placeless = sum(one.reason == NO_PLACE for one in skipped)
-    if placeless:
-        images = "1 CT image" if placeless == 1 else f"{placeless} CT images"
-        return (
-            f"{path} holds {images} without a place in the patient (ImagePositionPatient, ImageOrientationPatient, "
-            "PixelSpacing) and no others; export the original images again."
-        )
-    if skipped:
+    if not skipped:
+        return f"{path} holds no CT series in DICOM."
+    if any(one.reason != NO_PLACE for one in skipped):
         return f"{path} holds no CT series in DICOM that can be read: {_by_reason(skipped)}; export it again."
-    return f"{path} holds no CT series in DICOM."
+    images = "1 CT image" if len(skipped) == 1 else f"{len(skipped)} CT images"
+    return (
+        f"{path} holds {images} without a place in the patient (ImagePositionPatient, ImageOrientationPatient, "
+        "PixelSpacing) and no others; export the original images again."
+    )
 
 
 def _by_reason(skipped: Sequence[Skipped]) -> str:

@@ -142,7 +142,7 @@ def read_frames(file: Path, modality: str | None = "CT") -> list[Frame] | Skippe
     """
     uid = ""
     try:
-        if not _looks_like_dicom(file):
+        if not (file.is_file() and _looks_like_dicom(file)):
             return []
         header = _header(file)
         uid = text(header, "SeriesInstanceUID")
@@ -152,7 +152,7 @@ def read_frames(file: Path, modality: str | None = "CT") -> list[Frame] | Skippe
     except BadAttribute as error:
         return Skipped(file, uid, str(error))
     except unreadable() as error:
-        return Skipped(file, uid, f"damaged: {reason(error)}")
+        return Skipped(file, uid, f"not readable: {reason(error)}")
     return frames or Skipped(file, uid, NO_PLACE)
 
 

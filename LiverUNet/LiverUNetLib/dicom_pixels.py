@@ -24,8 +24,9 @@ from .volume import compact
 if TYPE_CHECKING:
     import SimpleITK
 
-__all__ = ["read_hu"]
+__all__ = ["NO_RESCALE", "read_hu"]
 
+NO_RESCALE = (1.0, 0.0)  # slope and intercept of stored values that are HU already
 PIXEL_TAGS = (
     *("SOPInstanceUID", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData"),
@@ -67,8 +68,9 @@ def _planes(reader: SimpleITK.ImageFileReader, frames: Sequence[Frame], name: st
             with temporary_folder() as folder:
                 planes = _decoded(reader, _pixels_alone(file, folder / "pixels"))
     except (RuntimeError, *unreadable()) as error:
+        cause = reason(error).split("): ")[-1]  # what stands before names a place in ITK
         raise ScanError(
-            f"The pixels of {name} cannot be read ({file.name}: {reason(error)}); decompress or convert the series."
+            f"The pixels of {name} cannot be read ({file.name}: {cause}); decompress or convert the series."
         ) from error
     indices = [frame.index for frame in frames]
     if max(indices) >= len(planes) or planes.shape[1:] != frames[0].shape:
@@ -106,7 +108,7 @@ def _pixels_alone(file: Path, copy: Path) -> Path:
 
 def _rescaled(stored: np.ndarray, frames: Sequence[Frame]) -> np.ndarray:
     """Each frame by its own slope and intercept, whole numbers where these are."""
-    rescales = [frame.rescale or (1.0, 0.0) for frame in frames]
+    rescales = [frame.rescale or NO_RESCALE for frame in frames]
     whole = all(number.is_integer() for rescale in rescales for number in rescale)
     hu = np.empty(stored.shape, np.int32 if whole else np.float32)
     for plane, values, (slope, intercept) in zip(hu, stored, rescales, strict=True):

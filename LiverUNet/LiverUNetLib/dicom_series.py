@@ -77,9 +77,12 @@ class Series:
 
     @cached_property
     def axes(self) -> np.ndarray:
-        """LPS directions in which columns (i) and rows (j) increase, shape (2, 3): the middle of all slices."""
-        middle = np.median([frame.axes for frame in self.frames], axis=0)
-        return middle / np.linalg.norm(middle, axis=1, keepdims=True)
+        """LPS directions in which columns (i) and rows (j) increase, shape (2, 3), perpendicular."""
+        # The middle of all slices, of which each may be rounded.
+        along_i, along_j = np.median([frame.axes for frame in self.frames], axis=0)
+        along_i /= np.linalg.norm(along_i)
+        along_j -= (along_i @ along_j) * along_i
+        return np.stack([along_i, along_j / np.linalg.norm(along_j)])
 
     @cached_property
     def pixel_mm(self) -> tuple[float, float]:
@@ -134,7 +137,7 @@ class Found:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """All files below a folder in a fixed order; links are followed, but none in a circle and no dead ones."""
+    """All files below a folder in a fixed order; links are followed, but not in circles."""
     seen = set()
     for root, folders, names in os.walk(folder, followlinks=True):
         place = Path(root).resolve()
@@ -143,7 +146,7 @@ def files_below(folder: Path) -> Iterator[Path]:
             continue
         seen.add(place)
         folders.sort()
-        yield from (file for name in sorted(names) if (file := Path(root, name)).is_file())
+        yield from (Path(root, name) for name in sorted(names))
 
 
 def find_in_files(files: Iterable[Path], modality: str | None = "CT") -> Found:

@@ -44,7 +44,7 @@ def unreadable() -> tuple[type[Exception], ...]:
 
 def reason(error: Exception) -> str:
     """The last line of an error, or its kind where it says nothing."""
-    lines = str(error).strip().splitlines()
+    lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
     return shortened(lines[-1]) if lines else type(error).__name__
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .dicom_headers import Frame
-from .dicom_pixels import read_hu
+from .dicom_pixels import NO_RESCALE, read_hu
 from .dicom_series import TOLERANCE_MM, Series, is_regular
 from .errors import ScanError
 from .itk import LPS_TO_RAS
@@ -66,7 +66,7 @@ def _check_rescale(frames: Sequence[Frame], name: str) -> None:
             f"{name} is not in HU: its RescaleType is {', '.join(units)}; load the CT it was computed from."
         )
     without = sum(frame.rescale is None for frame in frames)
-    if 0 < without < len(frames):
+    if without and len({frame.rescale or NO_RESCALE for frame in frames}) > 1:
         raise ScanError(
             f"{name} mixes values: {without} of its {len(frames)} slices have no rescale to HU "
             "(RescaleSlope, RescaleIntercept); export it again."

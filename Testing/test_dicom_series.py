@@ -174,3 +174,22 @@ def test_phases_that_nothing_tells_apart_are_refused(scan, tmp_path):
         ScanError, match=r"several slices at one place .at -107.5 mm.: it mixes phases or reconstructions"
     ):
         read_volume(tmp_path / "series")
+
+
+def test_thick_slices_beside_thin_ones_are_no_gap(a_phantom, tmp_path):
+    """Slices 1 to 20 lie 5 mm apart, 21 to 25 are 15 mm thick and as far apart: the scan is whole."""
+    volume, _ = a_phantom
+    part = CTVolume(volume.hu_kji[:20], volume.affine)
+    thick = CTVolume(
+        volume.hu_kji[22:37:3], volume.affine @ np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 3, 22], [0, 0, 0, 1.0]])
+    )
+    folder = write_series(tmp_path / "series", part, SeriesInstanceUID=UID)
+    write_series(folder / "thick", thick, SeriesInstanceUID=UID)
+    with pytest.raises(ScanError, match=r"lacks slices: between -12.5 and 2.5 mm"):
+        read_volume(folder)
+    change(folder / "thick", lambda dataset: setattr(dataset, "SliceThickness", 15))
+    found = read_volume(folder)
+    assert "5.00 to 15.00 mm apart" in found.notes[0]
+    assert found.hu_kji.shape == (35, 72, 96)
+    assert np.array_equal(found.hu_kji[:20], part.hu_kji)
+    assert np.array_equal(found.hu_kji[22::3], thick.hu_kji)

@@ -38,7 +38,7 @@ def read_series(series: Series, name: str) -> CTVolume:
     normal = np.cross(*series.axes)
     frames, notes = _without_copies(series, name)
     distances = np.array([frame.position @ normal for frame in frames])
-    spacing, notes_on_places = _spacing(distances, series, name)
+    spacing, notes_on_places = _spacing(distances, frames, name)
     notes += notes_on_places
     hu_kji = read_hu(frames, name)
     first = frames[0].position
@@ -90,17 +90,20 @@ def _without_copies(series: Series, name: str) -> tuple[Sequence[Frame], list[st
     return kept, [f"{name} holds copies of {copies} of its slices; they count once."] if copies else []
 
 
-def _spacing(distances: np.ndarray, series: Series, name: str) -> tuple[float, list[str]]:
+def _spacing(distances: np.ndarray, frames: Sequence[Frame], name: str) -> tuple[float, list[str]]:
     """The distance of slices in mm, and what has to be said of it."""
+    thickness_mm = np.array([frame.thickness_mm or 0.0 for frame in frames])
     steps = np.diff(distances)
     if not steps.size:
-        thickness_mm = series.frames[0].thickness_mm
-        if thickness_mm is None:
+        if not thickness_mm[0]:
             return 1.0, [f"{name} is one slice that does not say how thick it is (SliceThickness); 1 mm was assumed."]
-        return thickness_mm, []
+        return float(thickness_mm[0]), []
     spacing = float(np.median(steps))
-    widest = int(steps.argmax())
-    if steps[widest] > LARGEST_GAP_IN_SLICES * spacing:
+    # Some protocols take thick slices in one part of the body and thin ones in another: these leave no gap.
+    filled = np.maximum(thickness_mm[1:], thickness_mm[:-1]) + TOLERANCE_MM
+    gaps = np.flatnonzero((steps > LARGEST_GAP_IN_SLICES * spacing) & (steps > filled))
+    if gaps.size:
+        widest = gaps[steps[gaps].argmax()]
         raise ScanError(
             f"{name} lacks slices: between {distances[widest]:.1f} and {distances[widest + 1]:.1f} mm there are none, "
             f"elsewhere one every {spacing:.2f} mm; load the whole series."

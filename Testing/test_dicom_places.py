@@ -116,6 +116,12 @@ def test_pixels_that_are_copied_to_be_decoded_do_not_stay(scan, temporary, tmp_p
     assert not list(temporary.iterdir())
 
 
+def test_a_temporary_folder_that_cannot_be_made_is_named(archive, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    with pytest.raises(ScanError, match=r"No temporary folder can be made .*No such file or directory.*TMPDIR"):
+        read_volume(archive)
+
+
 KILLED = """
 import sys, time
 from pathlib import Path

@@ -45,11 +45,28 @@ def unpacked(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder that is removed when the block ends; one of a process that was killed goes at the next call."""
-    prefix = f"liver-unet-{re.sub('[^A-Za-z0-9.]', '_', platform.node())}-"
-    _remove_leftovers(prefix)
-    with tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-") as folder:
+    """A folder that is removed when the block ends; one of a process that was killed goes at the next call.
+
+    Raises:
+        ScanError: nothing can be written where temporary files go.
+    """
+    prefix = f"liver-unet-{_machine()}-"
+    try:
+        _remove_leftovers(prefix)
+        temporary = tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-")
+    except OSError as error:
+        raise ScanError(
+            f"No temporary folder can be made ({error.strerror}); set TMPDIR to a folder that can be written to."
+        ) from error
+    with temporary as folder:
         yield Path(folder)
+
+
+def _machine() -> str:
+    """Where a process number means one process: a host, or a container on it that has numbers of its own."""
+    numbers = Path("/proc/self/ns/pid")
+    container = numbers.stat().st_ino if numbers.exists() else 0
+    return re.sub(r"[^A-Za-z0-9.]", "_", f"{platform.node()}_{container}")
 
 
 def _remove_leftovers(prefix: str) -> None:

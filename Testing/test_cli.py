@@ -114,7 +114,7 @@ BAD_SCANS = {
     "a mask": (lambda path: write(path, (soft_tissue(9, 20, 20) > 0).astype(np.uint8)), "is it a mask"),
     "two values": (
         lambda path: write(path, np.where(soft_tissue(9, 20, 20) > 0, 50, -1000).astype(np.int16)),
-        "no value below 0 besides padding",
+        "one of two values",
     ),
     "labels": (lambda path: write(path, soft_tissue(9, 20, 20).clip(0, 90).astype(np.uint8)), "no value below 0"),
     "constant": (lambda path: write(path, np.full((4, 20, 20), 7, np.int16)), "every voxel is 7"),

@@ -1,6 +1,7 @@
 """What several tests need and no fixture can be."""
 
 import os
+from itertools import permutations, product
 from pathlib import Path
 
 import nibabel
@@ -19,6 +20,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 # The grid of the test phantom: the whole liver, coarse enough to be fast.
 SPACING_MM, SHAPE_IJK = (4.0, 4.0, 5.0), (96, 72, 44)
+
+# Nibabel's orientation arrays for every permutation and flip of three axes.
+ALL_48 = [np.column_stack(pair) for pair in product(permutations(range(3)), product([1, -1], repeat=3))]
 
 # A training that takes a second.
 NETWORK = NetworkSpec(in_channels=3, channels=(8, 16, 16), strides=(2, 2), features=4)

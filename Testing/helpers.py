@@ -37,6 +37,16 @@ def write_pair(folder: Path, name: str, *, seed: int) -> None:
     write_volume(folder / f"{name}_liver.nii.gz", mask, volume.affine)
 
 
+def with_other_axes(path: Path, codes: str) -> None:
+    """Store a NIfTI file with its axes in this order, as other tools do; every voxel keeps its place."""
+    from nibabel import orientations
+
+    image = nibabel.load(path)
+    turn = orientations.ornt_transform(orientations.io_orientation(image.affine), orientations.axcodes2ornt(codes))
+    turned = image.as_reoriented(turn)
+    nibabel.save(nibabel.Nifti1Image(np.asarray(turned.dataobj), turned.affine, turned.header), path)
+
+
 def dice(one: np.ndarray, other: np.ndarray) -> float:
     return 2 * np.count_nonzero((one != 0) & (other != 0)) / (np.count_nonzero(one) + np.count_nonzero(other))
 

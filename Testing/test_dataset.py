@@ -140,8 +140,8 @@ def test_the_cache_holds_each_case_on_the_model_grid(pairs, tmp_path):
 
 
 def test_no_liver_lies_outside_the_slices_of_the_cache(pairs, tmp_path):
-    """Slices of 256 mm around the body's centre alone would end 10 mm before the liver does."""
-    list(prepare(find_cases([pairs]), tmp_path / "cache", SPEC, canvas_px=32))
+    """Slices of 224 mm around the body's centre would end 16 mm before the liver does."""
+    list(prepare(find_cases([pairs]), tmp_path / "cache", SPEC, canvas_px=28))
     case = open_cache(tmp_path / "cache").cases[0]
     scan, mask = find_cases([pairs])[0].read()
     assert case.mask.sum() / 255 * case.voxel_ml == pytest.approx(mask.hu_kji.sum() * scan.voxel_ml, rel=0.002)

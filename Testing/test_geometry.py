@@ -172,6 +172,13 @@ def test_the_torso_is_found_however_small_a_part_of_the_scan_it_is(torso_slices,
         assert canvas == body_canvas(torso, -0.85, 5.0) == Canvas(row=20, column=30, rows=41, columns=81)
 
 
+@pytest.mark.parametrize("little", ["air", "table", "arms"])
+def test_slices_that_show_little_do_not_count(little):
+    """A torso of 50 mm alone has an outline."""
+    image = np.concatenate([slices_of(45, little), slices_of(10, "torso"), slices_of(45, little)])
+    assert body_canvas(image, -0.85, 5.0) == Canvas(row=20, column=30, rows=41, columns=81)
+
+
 def test_what_is_body_in_few_slices_of_every_part_does_not_widen_the_canvas():
     """A hand, or a tube, beside the torso in a fifth of the slices."""
     image = slices_of(200, "torso")

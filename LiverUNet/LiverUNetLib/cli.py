@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import cli_models
 from .console import run_command
+from .dicom import SERIES_HELP
 from .errors import LiverUNetError
 from .model import DEFAULT_MODEL
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 T = TypeVar("T")
-
-SERIES_HELP = "number, description or UID of a DICOM series, where there are several"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -47,7 +47,8 @@ DEFAULT_MODEL = "liver-ct"
 # cross-validation, see Testing/benchmarks/inference_choices.md.
 THRESHOLD = 0.4
 PERMISSIVE_LICENSES = ("Apache-2.0", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-SA-4.0", "CC0-1.0", "MIT")
-SCHEMA_VERSION = 1
+# 2: content hashes know a scan in any order of axes.
+SCHEMA_VERSION = 2
 METADATA, INFERENCE, WEIGHTS, README = MODEL_FILES = (
     "configs/metadata.json",
     "configs/inference.json",
@@ -169,7 +170,12 @@ def open_model(folder: Path) -> LiverModel:
     try:
         ours = metadata["liver_unet"]
         version = ours["schema_version"]
-        if version != SCHEMA_VERSION:
+        if version < SCHEMA_VERSION:
+            raise ModelError(
+                f"The model {folder} was made by an older LiverUNet, whose scan hashes do not recognise what it has "
+                "learned from and what it holds out; install a newer version of it or train it again."
+            )
+        if version > SCHEMA_VERSION:
             raise ModelError(
                 f"The model {folder} has schema version {version}, this LiverUNet reads {SCHEMA_VERSION}; update it."
             )

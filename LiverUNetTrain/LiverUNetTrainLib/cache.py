@@ -29,13 +29,14 @@ from LiverUNetLib.files import (
     write_json,
 )
 from LiverUNetLib.geometry import BODY_HU, ModelGrid, PreprocessingSpec, body_canvas, to_model_grid
+from LiverUNetLib.measurement import bounding_box
 from LiverUNetLib.views import isotropic
 
 from .dataset import Case, Facts, Finding, check_case
 
 __all__ = ["Cache", "CachedCase", "open_cache", "prepare", "standard_canvas_px"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 CANVAS_MM, CANVAS_MULTIPLE = 384.0, 32
 ARRAYS = ("image", "mask", "cube", "cube_mask")
 ENTRIES = ("content_hash", "mask_hash", "slice_mm", "voxel_ml")
@@ -153,7 +154,8 @@ def _prepare_case(case: Case, folder: Path, spec: PreprocessingSpec, canvas_px: 
     grid = ModelGrid.of(checked.scan, spec)
     image = to_model_grid(checked.scan.hu_kji, grid, spec.window_hu)
     share = (to_model_grid(checked.mask.hu_kji, grid, (0, 1)) + 1) / 2
-    canvas = body_canvas(image, spec.normalise(BODY_HU), size=(canvas_px, canvas_px))
+    canvas = body_canvas(image, spec.normalise(BODY_HU), grid.slice_mm, size=(canvas_px, canvas_px))
+    canvas = canvas.showing(*bounding_box(share > 0)[1:])  # whatever the outline, no liver is cut off
     low, high = spec.window_hu
     hu, share = (canvas.crop(image, -1.0) + 1) / 2 * (high - low) + low, canvas.crop(share, 0.0)
     entry = {

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EpochLog", "RunFolder"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class RunFolder:
 
     def check_resumable(self, settings: dict[str, Any]) -> None:
         """Raise TrainingError unless the run that is here was asked for in the same way."""
-        found = self.settings()
+        found = self.hashed_settings()
         asked = json.loads(json.dumps(settings))
         changed = [key for key in asked if asked[key] != found.get(key)]
         if {"split", "masks"} & set(changed):
@@ -102,6 +102,20 @@ class RunFolder:
     def settings(self) -> dict[str, Any]:
         """What was asked for, and the content hashes of the split."""
         return read_json(self.path / "settings.json", TrainingError)
+
+    def hashed_settings(self) -> dict[str, Any]:
+        """The settings of a run whose content hashes can be compared with those of today's scans.
+
+        Raises:
+            TrainingError: an older LiverUNet began it.
+        """
+        settings = self.settings()
+        if settings["schema_version"] != SCHEMA_VERSION:
+            raise TrainingError(
+                f"{self.path} was begun by an older LiverUNet, whose scan hashes do not recognise today's scans; "
+                "start a new run."
+            )
+        return settings
 
     def write_order(self, arguments: Sequence[str]) -> None:
         """Keep the arguments that the training is launched with."""

@@ -240,7 +240,7 @@ def while_reading(code: str, *arguments: object, **options: object) -> subproces
     program = (
         "import os, signal, sys, time; from pathlib import Path; from LiverUNetLib import cli, dicom\n"
         f"def interrupted(series, name):\n{textwrap.indent(textwrap.dedent(code), '    ')}\n"
-        "dicom._read_series = interrupted; sys.exit(cli.main())"
+        "dicom.read_series = interrupted; sys.exit(cli.main())"
     )
     command = [sys.executable, "-c", program, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, **options)

@@ -1,9 +1,11 @@
-"""Write DICOM series for tests, by pydicom."""
+"""Write DICOM series for tests, by pydicom, and change them as real files are changed."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pydicom
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
 
@@ -49,6 +51,65 @@ def write_enhanced(path: Path, volume: CTVolume) -> Path:
         dataset.PerFrameFunctionalGroupsSequence.append(group)
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def write_enhanced_by_frame(
+    path: Path, volume: CTVolume, rescales: Sequence[tuple[float, float]], order: Sequence[int]
+) -> Path:
+    """As `write_enhanced`, with a slope and an intercept for each slice and the frames in that order of slices."""
+    dataset = pydicom.dcmread(write_enhanced(path, volume))
+    del dataset.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence
+    places = dataset.PerFrameFunctionalGroupsSequence[::-1]
+    stored = []
+    for k in order:
+        slope, intercept = rescales[k]
+        transformation = pydicom.Dataset()
+        transformation.RescaleSlope, transformation.RescaleIntercept, transformation.RescaleType = (
+            slope,
+            intercept,
+            "HU",
+        )
+        places[k].PixelValueTransformationSequence = [transformation]
+        stored.append((volume.hu_kji[k] - intercept) / slope)
+    assert np.array_equal(stored, np.rint(stored)), "not to be stored exactly with these rescales"
+    dataset.PerFrameFunctionalGroupsSequence = [places[k] for k in order]
+    dataset.PixelRepresentation = int(np.min(stored) < 0)
+    dataset.PixelData = np.array(stored).astype("<i2" if np.min(stored) < 0 else "<u2").tobytes()
+    dataset.save_as(path)
+    return path
+
+
+def change(folder: Path, edit: Callable[[pydicom.Dataset], None], *, files: slice = slice(None)) -> Path:
+    """Edit the files in a folder, or some of them in the order of their names."""
+    for file in sorted(folder.iterdir())[files]:
+        dataset = pydicom.dcmread(file)
+        edit(dataset)
+        dataset.save_as(file)
+    return folder
+
+
+def put_text(dataset: pydicom.Dataset, keyword: str, text: str) -> None:
+    """Store a decimal string that pydicom would refuse to make."""
+    tag, value = pydicom.tag.Tag(keyword), text.encode() + b" " * (len(text) % 2)
+    dataset[tag] = RawDataElement(tag, "DS", len(value), value, 0, is_implicit_VR=False, is_little_endian=True)
+
+
+def without_preamble(folder: Path, *, implicit: bool) -> Path:
+    """The files as old scanners and some exports write them: the data set alone, no preamble and no meta group."""
+    for file in folder.iterdir():
+        dataset = pydicom.dcmread(file)
+        dataset.preamble, dataset.file_meta = None, FileMetaDataset()
+        pydicom.dcmwrite(file, dataset, implicit_vr=implicit, little_endian=True)
+        assert file.read_bytes()[128:132] != b"DICM"
+    return folder
+
+
+def assert_same(found: CTVolume, expected: CTVolume, *notes: str) -> None:
+    """Same HU in the same places, and these notes alone."""
+    assert found.hu_kji.shape == expected.hu_kji.shape
+    assert np.array_equal(found.hu_kji, expected.hu_kji)
+    assert np.abs(found.affine - expected.affine).max() < 1e-2
+    assert found.notes == notes
 
 
 def _dataset(sop_class: str, pixels: np.ndarray, attributes: dict[str, object]) -> FileDataset:

@@ -1,6 +1,8 @@
 """What several tests need and no fixture can be."""
 
 import os
+import re
+from itertools import permutations, product
 from pathlib import Path
 
 import nibabel
@@ -20,6 +22,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # The grid of the test phantom: the whole liver, coarse enough to be fast.
 SPACING_MM, SHAPE_IJK = (4.0, 4.0, 5.0), (96, 72, 44)
 
+# Nibabel's orientation arrays for every permutation and flip of three axes.
+ALL_48 = [np.column_stack(pair) for pair in product(permutations(range(3)), product([1, -1], repeat=3))]
+
 # A training that takes a second.
 NETWORK = NetworkSpec(in_channels=3, channels=(8, 16, 16), strides=(2, 2), features=4)
 SETTINGS = TrainingSettings(epochs=3, batch_size=4, validate_every=2)
@@ -31,6 +36,16 @@ def write_pair(folder: Path, name: str, *, seed: int) -> None:
     volume, mask = abdomen(axial_affine((8.0, 8.0, 18.0), shape), shape[::-1], seed=seed)
     write_volume(folder / f"{name}_orig.nii.gz", volume.hu_kji, volume.affine)
     write_volume(folder / f"{name}_liver.nii.gz", mask, volume.affine)
+
+
+def with_other_axes(path: Path, codes: str) -> None:
+    """Store a NIfTI file with its axes in this order, as other tools do; every voxel keeps its place."""
+    from nibabel import orientations
+
+    image = nibabel.load(path)
+    turn = orientations.ornt_transform(orientations.io_orientation(image.affine), orientations.axcodes2ornt(codes))
+    turned = image.as_reoriented(turn)
+    nibabel.save(nibabel.Nifti1Image(np.asarray(turned.dataobj), turned.affine, turned.header), path)
 
 
 def dice(one: np.ndarray, other: np.ndarray) -> float:
@@ -50,3 +65,9 @@ def weights_of(path) -> dict[str, torch.Tensor]:
 def assert_same_weights(one, other) -> None:
     assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def cmake_files(module: Path) -> list[str]:
+    """The files that a module's CMakeLists.txt installs, by their paths in its folder."""
+    text = (module / "CMakeLists.txt").read_text(encoding="utf-8")
+    return re.findall(r"^  (\S+\.\w+)$", text.replace("${MODULE_NAME}", module.name), re.MULTILINE)

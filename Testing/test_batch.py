@@ -32,7 +32,7 @@ def scans(a_phantom, tmp_path):
     volume, liver = a_phantom
     write_volume(folder / "a.nii.gz", volume.hu_kji, volume.affine)
     write_volume(folder / "b.nrrd", volume.hu_kji, volume.affine)
-    write_volume(folder / "flat.nii.gz", np.zeros((4, 4, 4), np.int16), np.eye(4))
+    write_volume(folder / "flat.nii.gz", np.zeros((40, 50, 50), np.int16), np.diag([4.0, 4.0, 4.0, 1.0]))
     write_volume(folder / "a_liver.nii.gz", liver, volume.affine)
     return folder
 
@@ -102,12 +102,22 @@ def test_a_bug_costs_one_row_that_says_so_and_its_traceback_is_logged(
     assert "with_a_bug" in caplog.text
 
 
-def test_too_little_memory_is_no_bug(run, monkeypatch):
-    def devour(_path, **_options):
-        raise MemoryError
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (MemoryError(), "a.nii.gz needs more memory than this machine has free"),
+        (
+            OSError(errno.EIO, "Input/output error", "a"),
+            "a.nii.gz could not be read or its mask not be written ([Errno 5]",
+        ),
+    ],
+)
+def test_what_the_machine_cannot_do_is_no_bug(raised, expected, run, monkeypatch):
+    def fail(_path, **_options):
+        raise raised
 
-    monkeypatch.setattr(batch, "read_volume", devour)
-    assert run()[0]["error"].startswith("a.nii.gz needs more memory than this machine has free")
+    monkeypatch.setattr(batch, "read_volume", fail)
+    assert run()[0]["error"].startswith(expected)
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def with_value(value: float) -> np.ndarray:
 
 BAD_SCANS = {
     "a text file": (lambda path: path.write_text("not a scan") and path, "not a readable NIfTI file"),
-    "truncated": (truncated, "not a readable NIfTI file"),
+    "truncated": (truncated, "damaged: it is cut short; copy it again"),
     "empty": (lambda path: path.touch() or path, "not a readable NIfTI file"),
     "2D": (lambda path: write(path, soft_tissue(20, 20)), "2 dimensions"),
     "4D": (lambda path: write(path, soft_tissue(3, 4, 20, 20)), "4 dimensions"),
@@ -148,11 +148,6 @@ def test_what_is_no_scan_file_is_named(name, expected, segment_with, tmp_path, c
     (tmp_path / "folder").mkdir()
     assert segment_with(tmp_path / name) == 1
     assert expected in capsys.readouterr().err
-
-
-def test_a_missing_output_folder_is_named_before_any_work(a_ct_file, segment_with, tmp_path, capsys):
-    assert segment_with(a_ct_file, "-o", tmp_path / "nowhere" / "m.nii.gz") == 1
-    assert "nowhere does not exist" in capsys.readouterr().err
 
 
 def test_an_output_without_nifti_ending_is_refused(a_ct_file, segment_with, tmp_path, capsys):
@@ -245,7 +240,7 @@ def while_reading(code: str, *arguments: object, **options: object) -> subproces
     program = (
         "import os, signal, sys, time; from pathlib import Path; from LiverUNetLib import cli, dicom\n"
         f"def interrupted(series, name):\n{textwrap.indent(textwrap.dedent(code), '    ')}\n"
-        "dicom._read_series = interrupted; sys.exit(cli.main())"
+        "dicom.read_series = interrupted; sys.exit(cli.main())"
     )
     command = [sys.executable, "-c", program, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, **options)
@@ -412,6 +407,11 @@ def test_the_version_is_told(command, capsys):
     program, version = capsys.readouterr().out.split()
     assert program == ("liver-unet" if command is main else "liver-unet-train")
     assert version == importlib.metadata.version("liver-unet")
+
+
+def test_folders_of_outputs_are_made(tmp_path):
+    assert main(["models", "pack", "liver-ct", str(tmp_path / "new/below/m.zip")]) == 0
+    assert (tmp_path / "new/below/m.zip").is_file()
 
 
 TOO_LONG = "x" * 300

@@ -7,16 +7,34 @@ import nibabel
 import numpy as np
 import pytest
 
-from helpers import write_pair
+from helpers import ALL_48, with_other_axes, write_pair
 from LiverUNetLib.errors import ScanError, TrainingError
 from LiverUNetLib.formats import read_volume, write_volume
 from LiverUNetLib.geometry import PreprocessingSpec
+from LiverUNetLib.volume import CTVolume
 from LiverUNetTrainLib.cache import open_cache, prepare
 from LiverUNetTrainLib.cli import main
-from LiverUNetTrainLib.dataset import check_case, content_hash, split_by_patient
+from LiverUNetTrainLib.dataset import align_mask, check_case, content_hash, split_by_patient
 from LiverUNetTrainLib.layouts import find_cases
 
 SPEC = PreprocessingSpec(pixel_mm=8.0, slice_mm=18.0)
+# A turn by 30 degrees about the patient's long axis.
+OBLIQUE = np.array([[0.75**0.5, -0.5, 0, 0], [0.5, 0.75**0.5, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+
+
+@pytest.fixture
+def a_small_scan() -> CTVolume:
+    """Noise on a grid whose axes have different lengths, off the origin."""
+    hu = np.random.default_rng(0).integers(-1024, 1500, (5, 6, 7)).astype(np.int16)
+    hu[0, 0, :3] = 0, -1024, -1024
+    return CTVolume(hu, np.array([[-0.7, 0, 0, 81.3], [0, -0.8, 0, 60.1], [0, 0, 2.5, -940.7], [0, 0, 0, 1]]))
+
+
+def stored_as(volume: CTVolume, orientation: np.ndarray) -> CTVolume:
+    """The same volume with its i, j, k permuted and flipped."""
+    turned = nibabel.orientations.apply_orientation(volume.hu_kji.T, orientation).T
+    affine = volume.affine @ nibabel.orientations.inv_ornt_aff(orientation, volume.hu_kji.T.shape)
+    return replace(volume, hu_kji=turned, affine=affine)
 
 
 def change_mask(folder, name, change) -> None:
@@ -121,6 +139,14 @@ def test_the_cache_holds_each_case_on_the_model_grid(pairs, tmp_path):
     assert liver.mean() == pytest.approx(scan.hu_kji[mask.hu_kji == 1].mean(), abs=5)
 
 
+def test_no_liver_lies_outside_the_slices_of_the_cache(pairs, tmp_path):
+    """Slices of 224 mm around the body's centre would end 16 mm before the liver does."""
+    list(prepare(find_cases([pairs]), tmp_path / "cache", SPEC, canvas_px=28))
+    case = open_cache(tmp_path / "cache").cases[0]
+    scan, mask = find_cases([pairs])[0].read()
+    assert case.mask.sum() / 255 * case.voxel_ml == pytest.approx(mask.hu_kji.sum() * scan.voxel_ml, rel=0.002)
+
+
 def test_only_what_changed_is_prepared_again(pairs, tmp_path):
     folder = tmp_path / "cache"
     assert not any("unchanged" in verdict for verdict in cached(pairs, folder))
@@ -160,15 +186,97 @@ def test_the_content_hash_is_the_same_in_every_format(pairs, tmp_path):
         assert len(hashes) == 1
 
 
-@pytest.mark.parametrize("change", ["affine", "first slice", "last slice"])
+@pytest.mark.parametrize("change", ["first slice", "last slice", "mirrored", "turned", "cut"])
 def test_the_content_hash_knows_whatever_is_changed(pairs, change):
     scan = read_volume(pairs / "patient0_orig.nii.gz")
-    hu, affine = scan.hu_kji.copy(), scan.affine.copy()
-    if change == "affine":
-        affine[0, 3] += 0.01
-    else:
+    hu = scan.hu_kji.copy()
+    if change.endswith("slice"):
         hu[0 if change == "first slice" else -1, 3, 3] += 1
-    assert content_hash(replace(scan, hu_kji=hu, affine=affine)) != content_hash(scan)
+    hu = {"mirrored": hu[:, :, ::-1], "turned": hu.swapaxes(1, 2), "cut": hu[1:]}.get(change, hu)
+    assert content_hash(replace(scan, hu_kji=hu)) != content_hash(scan)
+
+
+@pytest.mark.parametrize("turn", [np.eye(4), OBLIQUE], ids=["upright", "oblique"])
+@pytest.mark.parametrize("orientation", ALL_48, ids=str)
+def test_a_scan_in_any_order_of_axes_is_the_same_scan(orientation, turn, a_small_scan):
+    scan = replace(a_small_scan, affine=turn @ a_small_scan.affine)
+    assert content_hash(stored_as(scan, orientation)) == content_hash(scan)
+
+
+def test_the_same_voxels_in_two_orders_of_axes_without_the_affine_of_it_are_two_scans(a_small_scan):
+    hashes = {content_hash(replace(stored_as(a_small_scan, each), affine=a_small_scan.affine)) for each in ALL_48}
+    assert len(hashes) == 48
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda scan: replace(scan, hu_kji=scan.hu_kji.astype(np.float64)),
+        lambda scan: replace(scan, hu_kji=scan.hu_kji.astype(np.int32)),
+        lambda scan: replace(scan, hu_kji=scan.hu_kji.astype(">i2")),
+        lambda scan: replace(scan, hu_kji=scan.hu_kji + np.float32(0.003)),
+        lambda scan: replace(scan, hu_kji=np.where(scan.hu_kji == 0, np.float32(-0.0), scan.hu_kji)),
+        lambda scan: replace(scan, hu_kji=np.where(scan.hu_kji == -1024, np.int16(-2000), scan.hu_kji)),
+        lambda scan: replace(scan, affine=scan.affine.astype(np.float32).astype(np.float64)),
+        lambda scan: replace(scan, affine=scan.affine + np.eye(4, k=3) * 0.001),
+        lambda scan: replace(scan, affine=scan.affine * [1, 1, 1, 0] + np.diag([0, 0, 0, 1])),
+        lambda scan: replace(scan, affine=scan.affine @ np.diag([1.001, 1.001, 1, 1])),
+    ],
+    ids=[
+        "float64",
+        "int32",
+        "big-endian",
+        "rescaled",
+        "minus-zero",
+        "padding",
+        "float32",
+        "moved",
+        "no-origin",
+        "spacing",
+    ],
+)
+def test_a_scan_kept_in_another_way_is_the_same_scan(change, a_small_scan):
+    assert content_hash(change(a_small_scan)) == content_hash(a_small_scan)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LAS", "ASR", "PIR"])
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd"])
+def test_a_reoriented_file_is_the_same_scan_in_every_format(codes, ending, pairs, tmp_path):
+    path = pairs / "patient0_orig.nii.gz"
+    before = content_hash(read_volume(path))
+    with_other_axes(path, codes)
+    turned = read_volume(path)
+    assert "".join(nibabel.aff2axcodes(turned.affine)) == codes
+    write_volume(tmp_path / f"turned{ending}", turned.hu_kji, turned.affine)
+    assert content_hash(read_volume(tmp_path / f"turned{ending}")) == before
+
+
+def test_a_patient_stored_with_other_axes_is_left_out_as_the_same_scan(pairs, tmp_path):
+    for ending in ("orig", "liver"):
+        twin = shutil.copy(pairs / f"patient1_{ending}.nii.gz", pairs / f"twin_{ending}.nii.gz")
+        with_other_axes(twin, "RAS")
+    told = [str(finding) for finding in prepare(find_cases([pairs]), tmp_path / "cache", SPEC, canvas_px=48)]
+    assert told[-1] == "twin: left out: twin is the same scan as patient1; remove one of them."
+
+
+@pytest.mark.parametrize("orientation", ALL_48, ids=str)
+def test_a_mask_in_any_order_of_axes_is_laid_on_its_scan(orientation, a_small_scan):
+    mask = replace(a_small_scan, hu_kji=(a_small_scan.hu_kji > 0).astype(np.uint8), name="mask.nii")
+    found = align_mask(stored_as(mask, orientation), a_small_scan, "its scan")
+    np.testing.assert_array_equal(found.hu_kji, mask.hu_kji)
+    assert found.affine == pytest.approx(a_small_scan.affine)
+    assert found.hu_kji.flags.c_contiguous
+    far = replace(mask, affine=mask.affine + np.eye(4, k=3))
+    with pytest.raises(ScanError, match="lies elsewhere than its scan"):
+        align_mask(stored_as(far, orientation), a_small_scan, "its scan")
+
+
+def test_a_case_whose_mask_has_other_axes_is_read_on_the_grid_of_its_scan(pairs):
+    case = find_cases([pairs])[0]
+    before = case.read()[1]
+    with_other_axes(case.mask, "RAS")
+    assert not np.array_equal(case.read_mask().hu_kji, before.hu_kji)
+    np.testing.assert_array_equal(case.read()[1].hu_kji, before.hu_kji)
 
 
 def test_scan_and_mask_of_a_case_have_hashes_of_their_own(pairs):

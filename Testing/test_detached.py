@@ -92,6 +92,21 @@ def test_killed_it_is_found_dead_with_its_whole_curve_and_resumes(start, run):
 
 
 @unix_only
+def test_ended_by_a_scheduler_it_says_how_to_resume_and_leaves_no_half_written_file(start, run):
+    process = start(epochs=400)
+    wait_for(run, "running", process, epochs=2)
+    process.terminate()
+    assert process.wait() == 128 + signal.SIGTERM
+    state = state_of(run)
+    assert len(state.history) >= 2
+    assert state.words == "Stopped; what was finished is kept, the next run (train: --resume) resumes."
+    assert not is_occupied(run)
+    assert not list(run.glob(".*"))
+    process = start("--resume", epochs=400)
+    wait_for(run, "running", process, epochs=len(state.history) + 1)
+
+
+@unix_only
 def test_it_outlives_whoever_started_it(a_cache, run):
     code = (
         "import sys; from pathlib import Path; from LiverUNetTrainLib.detached import launch;"

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from helpers import with_other_axes
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.formats import read_mask, write_volume
+from LiverUNetLib.formats import read_mask, read_volume, write_volume
 from LiverUNetLib.model import Lineage
 from LiverUNetTrainLib.cli import main
+from LiverUNetTrainLib.dataset import content_hash
 from LiverUNetTrainLib.evaluation import (
     CaseScores,
     compare_masks,
@@ -210,6 +212,23 @@ def test_predictions_from_elsewhere_are_compared_with_their_references(predictio
     assert [float(row["dice"]) for row in rows[:3]] == [1, 1, 1]
     assert 0.8 < float(rows[3]["dice"]) < 1
     assert "patient3" in capsys.readouterr().out
+
+
+def test_predictions_and_references_with_other_axes_are_compared_voxel_by_voxel(predictions, pairs):
+    expected = [case.scores for case in evaluate_predictions(predictions, pairs)]
+    with_other_axes(predictions / "patient1.nii.gz", "ASR")
+    with_other_axes(pairs / "patient2_liver.nii.gz", "PIL")
+    assert [case.scores for case in evaluate_predictions(predictions, pairs)] == expected
+
+
+def test_a_held_out_patient_is_found_with_other_axes(pairs, threshold_model, cpu):
+    held_out = Lineage(held_out={"p": content_hash(read_volume(pairs / "patient1_orig.nii.gz"))})
+    model = replace(threshold_model, card=replace(threshold_model.card, lineage=held_out))
+    (before,) = evaluate_model(model, find_cases([pairs]), cpu, held_out_only=True)
+    with_other_axes(pairs / "patient1_orig.nii.gz", "RAS")
+    (after,) = evaluate_model(model, find_cases([pairs]), cpu, held_out_only=True)
+    assert (after.case, after.role) == ("patient1", "held out")
+    assert after.scores.dice == before.scores.dice > 0
 
 
 def test_a_reference_without_prediction_is_named(predictions, pairs, capsys):

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers import NETWORK, SETTINGS, write_pair
+from helpers import NETWORK, SETTINGS, with_other_axes, write_pair
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.geometry import PreprocessingSpec
 from LiverUNetLib.model import Lineage, open_model
 from LiverUNetTrainLib.cache import open_cache, prepare
 from LiverUNetTrainLib.cli import main
-from LiverUNetTrainLib.dataset import split_by_patient
+from LiverUNetTrainLib.dataset import Split, split_by_patient
 from LiverUNetTrainLib.evaluation import CaseScores, compare_masks
 from LiverUNetTrainLib.export import Statement, export_run
 from LiverUNetTrainLib.finetuning import compare_before_after, judge, split_for_finetuning
@@ -99,6 +99,30 @@ def test_an_epoch_replays_known_slices_for_new_ones(a_grown_cache):
         assert shown == round(replay * (len(slices) - shown))
     assert slices == sampler.epoch(0, 0, empty_slices=0.0, replayed=old)
     assert slices != sampler.epoch(0, 1, empty_slices=0.0, replayed=old)
+
+
+def test_who_is_held_out_is_known_with_other_axes_and_under_another_name(a_model, a_grown_cache, pairs, cpu, tmp_path):
+    for ending in ("orig", "liver"):
+        file = (pairs / f"patient3_{ending}.nii.gz").rename(pairs / f"copy_{ending}.nii.gz")
+        with_other_axes(file, "RAS")
+    spec = a_grown_cache.preprocessing
+    list(prepare(find_cases([pairs]), tmp_path / "turned", spec, canvas_px=64))
+    cache = open_cache(tmp_path / "turned")
+    assert split_for_finetuning(cache, a_model)[0].held_out == ("copy",)
+    split = Split(training=("copy", "new0"), validation=("new1",), held_out=())
+    with pytest.raises(TrainingError, match="copy must never train: parent holds them out"):
+        Trainer(cache, split, tmp_path / "run", network=NETWORK, settings=SETTINGS, device=cpu, parent=a_model)
+
+
+def test_a_run_of_an_older_liver_unet_is_neither_exported_nor_resumed(a_trainer, tmp_path):
+    list(a_trainer("run").epochs())
+    settings = json.loads((tmp_path / "run/settings.json").read_text())
+    (tmp_path / "run/settings.json").write_text(json.dumps(settings | {"schema_version": 1}))
+    with pytest.raises(TrainingError, match="run was begun by an older LiverUNet"):
+        export_run(tmp_path / "run", tmp_path / "model", Statement("model"))
+    with pytest.raises(TrainingError, match="run was begun by an older LiverUNet"):
+        a_trainer("run", resume=True)
+    assert not (tmp_path / "model").exists()
 
 
 def test_fine_tuning_on_the_command_line_keeps_the_lineage(a_model, a_grown_cache, tmp_path):

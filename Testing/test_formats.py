@@ -81,7 +81,9 @@ def test_of_several_series_one_is_chosen_and_localizers_are_ignored(a_phantom, t
     scout = CTVolume(volume.hu_kji[:1], volume.affine)
     write_series(folder / "c", scout, SeriesNumber=1, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     write_series(folder / "d", scout, SeriesNumber=9, Modality="SR")
-    with pytest.raises(ScanError, match=r"2 CT series: 2 \(Portal, 44 slices\), 7 \(Native, 9 slices\); choose one"):
+    with pytest.raises(
+        ScanError, match=r"2 CT series: 2 \(Portal, 44 slices\) of 4.00 x 4.00 x 5.00 mm; 7 \(Native, 9 s.* Choose one"
+    ):
         read_volume(folder)
     for series in ("7", "native"):
         assert len(read_volume(folder, series=series).hu_kji) == 9
@@ -126,8 +128,10 @@ def test_several_missing_slices_are_refused(a_phantom, tmp_path):
 
 
 def test_two_phases_in_one_series_are_refused(a_phantom, tmp_path):
-    for phase in ("one", "two"):
-        write_series(tmp_path / "series" / phase, a_phantom[0], SeriesInstanceUID="1.2.3")
+    volume, _ = a_phantom
+    for hu in (0, 40):
+        phase = CTVolume(volume.hu_kji + np.int16(hu), volume.affine)
+        write_series(tmp_path / "series" / str(hu), phase, SeriesInstanceUID="1.2.3")
     with pytest.raises(ScanError, match="several slices at one place"):
         read_volume(tmp_path / "series")
 
@@ -167,7 +171,7 @@ def test_a_sheared_grid_goes_into_nifti_but_not_into_nrrd(a_phantom, tmp_path):
 @pytest.mark.parametrize("name", ["p.nii.gz", "p.nrrd"])
 def test_a_probability_is_read_as_fractions_of_one(name, a_phantom, tmp_path):
     probability = (a_phantom[1] * 204).astype(np.uint8)
-    write_probability(tmp_path / name, probability, a_phantom[0].affine)
+    write_probability(tmp_path / name, probability, a_phantom[0])
     assert read_volume(tmp_path / name).hu_kji.max() == pytest.approx(0.8)
 
 
@@ -238,18 +242,27 @@ def test_a_slice_in_another_orientation_can_be_told_from_its_series(a_phantom, t
     volume = a_phantom[0]
     folder = write_series(tmp_path / "series", volume, SeriesInstanceUID="1.2.3")
     write_series(folder / "odd", CTVolume(volume.hu_kji[:1], oblique(volume.affine)), SeriesInstanceUID="1.2.3")
-    with pytest.raises(ScanError, match=r"2 CT series: 2 \(Portal, .*choose one by number or as written"):
-        read_volume(folder)
+    found = read_volume(folder)
+    assert np.array_equal(found.hu_kji, volume.hu_kji)
+    assert found.notes == (
+        "series holds 2 CT series; 2 (Portal, 44 slices) was read, skipped: 2 (Portal, 1 slice). "
+        "Slices under one series UID that differ in orientation, pixel size or matrix are separate series.",
+    )
     same(read_volume(folder, series="2 (Portal, 44 slices)"), volume)
 
 
-def test_files_without_what_a_slice_needs_are_passed_over(a_phantom, tmp_path):
+def test_files_without_what_a_slice_needs_are_skipped_and_named(a_phantom, tmp_path):
     folder = write_series(tmp_path / "series", a_phantom[0])
     for number, (name, value) in enumerate({"PixelSpacing": 4.0, "ImageOrientationPatient": [1, 0]}.items()):
         dataset = pydicom.dcmread(next(folder.iterdir()))
         setattr(dataset, name, value)
         dataset.save_as(folder / f"broken{number}", enforce_file_format=True)
-    same(read_volume(folder), a_phantom[0])
+    found = read_volume(folder)
+    assert np.array_equal(found.hu_kji, a_phantom[0].hu_kji)
+    assert found.notes == (
+        "2 files were skipped that may belong to series: broken0 (attribute PixelSpacing holds 4.0), "
+        r"broken1 (attribute ImageOrientationPatient holds 1.0\0.0).",
+    )
 
 
 def test_nifti_without_orientation_lies_where_itk_reads_it_and_says_so(a_phantom, tmp_path):

@@ -1,12 +1,10 @@
 """The same liver comes out of a scan however its axes lie."""
 
-from itertools import permutations, product
-
 import nibabel
 import numpy as np
 import pytest
 
-from helpers import SHAPE_IJK, SPACING_MM, centroid_ras, dice
+from helpers import ALL_48, SHAPE_IJK, SPACING_MM, centroid_ras, dice
 from LiverUNetLib.geometry import (
     Canvas,
     ModelGrid,
@@ -20,10 +18,6 @@ from LiverUNetLib.phantom import abdomen, axial_affine
 from LiverUNetLib.pipeline import segment
 from LiverUNetLib.steps import finish
 from LiverUNetLib.volume import CTVolume
-
-ALL_48 = [
-    np.column_stack(axes_and_flips) for axes_and_flips in product(permutations(range(3)), product([1, -1], repeat=3))
-]
 
 
 @pytest.mark.parametrize("orientation", ALL_48, ids=str)
@@ -131,12 +125,95 @@ def test_the_body_is_found_with_and_without_air_at_minus_1000(air):
     hu[:, 20:40, 10:50] = 40
     grid = ModelGrid.of(CTVolume(hu, np.diag([-2.0, -2.0, 2.0, 1.0])), spec)
     image = to_model_grid(hu, grid, spec.window_hu)
-    canvas = body_canvas(image, spec.normalise(-130), multiple=32)
+    canvas = body_canvas(image, spec.normalise(-130), 2.0, multiple=32)
     assert (canvas.rows, canvas.columns) == (32, 64)
     assert canvas.row <= 20
     assert canvas.row + canvas.rows >= 40
     assert canvas.column <= 10
     assert canvas.column + canvas.columns >= 50
+
+
+# Slices of 5 mm: a torso, two legs within its outline, a head, two raised arms, a table, air. Rows and columns of each.
+PARTS = {
+    "torso": [(slice(20, 60), slice(30, 110))],
+    "legs": [(slice(30, 50), slice(30, 60)), (slice(30, 50), slice(80, 110))],
+    "head": [(slice(25, 50), slice(55, 85))],
+    "arms": [(slice(30, 40), slice(32, 44)), (slice(30, 40), slice(96, 108))],
+    "table": [(slice(64, 66), slice(10, 130))],
+    "air": [],
+}
+
+
+def slices_of(count: int, *parts: str) -> np.ndarray:
+    image = np.full((count, 80, 140), -1, np.float32)
+    for rows, columns in (box for part in parts for box in PARTS[part]):
+        image[:, rows, columns] = 0
+    return image
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [slices_of(400, "air")],
+        [slices_of(3000, "air")],
+        [slices_of(200, "legs")],
+        [slices_of(400, "legs", "table")],
+        [slices_of(300, "table")],
+        [slices_of(50, "head"), slices_of(200, "arms")],
+        [slices_of(60, "head", "arms"), slices_of(180, "legs"), slices_of(500, "air")],
+    ],
+    ids=["air", "much air", "legs", "legs on a table", "table", "arms up", "whole body"],
+)
+@pytest.mark.parametrize("torso_slices", [40, 60, 120])
+def test_the_torso_is_found_however_small_a_part_of_the_scan_it_is(torso_slices, others):
+    torso = slices_of(torso_slices, "torso")
+    for image in (np.concatenate([torso, *others]), np.concatenate([*others, torso])):
+        canvas = body_canvas(image, -0.85, 5.0)
+        assert canvas == body_canvas(torso, -0.85, 5.0) == Canvas(row=20, column=30, rows=41, columns=81)
+
+
+@pytest.mark.parametrize("little", ["air", "table", "arms"])
+def test_slices_that_show_little_do_not_count(little):
+    """A torso of 50 mm alone has an outline."""
+    image = np.concatenate([slices_of(45, little), slices_of(10, "torso"), slices_of(45, little)])
+    assert body_canvas(image, -0.85, 5.0) == Canvas(row=20, column=30, rows=41, columns=81)
+
+
+def test_what_is_body_in_few_slices_of_every_part_does_not_widen_the_canvas():
+    """A hand, or a tube, beside the torso in a fifth of the slices."""
+    image = slices_of(200, "torso")
+    image[::5, 30:40, 110:130] = 0
+    assert body_canvas(image, -0.85, 5.0) == Canvas(row=20, column=30, rows=41, columns=81)
+
+
+@pytest.mark.parametrize("body_percent", [27, 25.5, 20])
+def test_air_around_the_body_changes_no_voxel(body_percent, a_phantom, threshold_model, cpu):
+    volume, _ = a_phantom
+    expected = finish(segment(volume, threshold_model, cpu)).mask_kji
+    slices = len(volume.hu_kji)
+    missing = round(100 * slices / body_percent) - slices
+    above_and_below = ((missing // 3, missing - missing // 3), (0, 0), (0, 0))
+    hu = np.pad(volume.hu_kji, above_and_below, constant_values=-1000)
+    found = finish(segment(CTVolume(hu, volume.affine), threshold_model, cpu)).mask_kji
+    assert np.array_equal(found, np.pad(expected, above_and_below))
+
+
+def test_a_canvas_cuts_what_reaches_a_side_of_it_inside_the_image():
+    canvas, mask = Canvas(row=-2, column=3, rows=6, columns=4), np.zeros((2, 8, 9), bool)
+    assert not canvas.cuts(mask)
+    mask[1, 0, 4] = True  # the image ends here before the canvas does
+    assert not canvas.cuts(mask)
+    for row, column in ((3, 4), (1, 3), (1, 6)):
+        one_more = mask.copy()
+        one_more[0, row, column] = True
+        assert canvas.cuts(one_more)
+    assert not Canvas(0, 0, 8, 9).cuts(np.ones_like(mask))
+
+
+def test_a_canvas_is_moved_no_farther_than_needed():
+    canvas = Canvas(row=10, column=20, rows=8, columns=8)
+    assert canvas.showing(slice(11, 18), slice(20, 28)) == canvas
+    assert canvas.showing(slice(5, 12), slice(25, 31)) == Canvas(row=5, column=23, rows=8, columns=8)
 
 
 def test_a_pixel_of_the_model_grid_shows_what_lies_at_its_place():

@@ -96,13 +96,51 @@ def test_a_liver_cut_off_by_the_scan_has_a_lower_bound_and_says_where(threshold_
     )
 
 
+def test_a_liver_beyond_the_outline_of_the_body_is_found_whole(threshold_model, cpu):
+    """A fifth of the slices is twice as wide, and so is the liver in them."""
+    shape = (50, 60, 160)
+    hu = np.random.default_rng(0).normal(-900, 20, shape)
+    hu[:, 20:40, 10:70] = -90
+    hu[20:30, 20:40, 10:150] = -90
+    liver = np.zeros(shape, bool)
+    liver[21:29, 24:36, 14:146] = True
+    hu[liver] = LIVER
+    result = finish(
+        segment(CTVolume(hu.astype(np.int16), axial_affine((4.0, 4.0, 5.0), shape[::-1])), threshold_model, cpu)
+    )
+    assert np.array_equal(result.mask_kji, liver)
+    assert result.warnings == ()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_empty_slices_at_the_ends_change_neither_voxels_nor_measures_nor_warnings(axis, threshold_model, cpu):
+    """A part of the liver on the grid of a longer scan, stored along any axis."""
+    shape = (96, 72, 6)
+    volume, _ = abdomen(axial_affine((4.0, 4.0, 5.0), shape), shape[::-1], noise_hu=0)
+    turned = np.moveaxis(volume.hu_kji, 0, axis)
+    columns_of_kji = [1, 0]
+    columns_of_kji.insert(axis, 2)
+    affine = volume.affine[:, [*columns_of_kji[::-1], 3]]
+    ends = [(0, 0)] * 3
+    ends[axis] = (30, 20)
+    longer = CTVolume(np.pad(turned, ends, constant_values=-1000), affine)
+    expected = finish(segment(CTVolume(turned, affine), threshold_model, cpu, with_probability=True))
+    found = finish(segment(longer, threshold_model, cpu, with_probability=True))
+    assert np.array_equal(found.mask_kji, np.pad(expected.mask_kji, ends))
+    assert np.array_equal(found.probability_kji, np.pad(expected.probability_kji, ends))
+    assert found.measurement == expected.measurement
+    assert found.measurement.cut_off == ("inferior", "superior")
+    assert found.warnings == expected.warnings
+    assert "The scan shows the body in 6 slices (30 mm)" in found.warnings[0]
+
+
 @pytest.mark.parametrize("slices", [1, 2, 3])
 def test_one_to_three_slices_are_segmented_with_a_word_of_caution(slices, threshold_model, cpu):
     shape = (96, 72, slices)
     volume, liver = abdomen(axial_affine((4.0, 4.0, 5.0), shape), shape[::-1], noise_hu=0)
     result = finish(segment(volume, threshold_model, cpu))
     assert dice(result.mask_kji, liver) > 0.9
-    assert result.warnings[0].startswith(f"The scan has {slices} slice")
+    assert result.warnings[0].startswith(f"The scan shows the body in {slices} slice")
 
 
 def test_slices_far_apart_and_tilted_scans_ask_for_care(threshold_model, cpu):

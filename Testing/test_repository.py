@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from helpers import REPOSITORY
+from helpers import REPOSITORY, cmake_files
 from LiverUNetLib.model import find_model
 
 LIBRARIES = [REPOSITORY / "LiverUNet/LiverUNetLib", REPOSITORY / "LiverUNetTrain/LiverUNetTrainLib"]
@@ -41,14 +41,12 @@ def test_no_library_imports_slicer_and_dependencies_point_one_way(path):
 @pytest.mark.parametrize("module", ["LiverUNet", "LiverUNetTrain"])
 def test_cmake_lists_every_file_and_no_other(module):
     folder = REPOSITORY / module
-    text = (folder / "CMakeLists.txt").read_text()
-    listed = set(re.findall(r"^  (\S+\.\w+)$", text.replace("${MODULE_NAME}", module), re.MULTILINE))
     tree = {
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
         if path.is_file() and path.name != "CMakeLists.txt" and "__pycache__" not in path.parts
     }
-    assert listed == tree
+    assert set(cmake_files(folder)) == tree
 
 
 @pytest.mark.parametrize("module", ["LiverUNet", "LiverUNetTrain"])

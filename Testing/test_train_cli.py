@@ -66,6 +66,17 @@ def test_an_impossible_name_gets_one_sentence(words, pairs, tmp_path, request, m
     assert long in sentence
 
 
+def test_folders_of_outputs_are_made(a_run, pairs, threshold_model, tmp_path):
+    new = tmp_path / "new"
+    model = ["--model", str(threshold_model.folder), "--device", "cpu"]
+    scores, table = new / "scores/s.json", new / "tables/t.csv"
+    assert main(["evaluate", str(pairs), *model, "--json", str(scores), "--csv", str(table)]) == 0
+    assert main(["export", str(a_run), "-o", str(new / "models/mine")]) == 0
+    assert main(["report", str(a_run), "-o", str(new / "reports/r.html"), "--scores", str(scores)]) == 0
+    made = (scores, table, new / "models/mine/models/model.pt", new / "reports/r.html")
+    assert all(path.is_file() for path in made)
+
+
 @unix_only
 def test_without_stderr_all_is_done_and_stdout_holds_results_alone(pairs, threshold_model, tmp_path):
     def run(*words):

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from .batch_table import TABLE_COLUMNS, printable, read_table, volume_ml, write_table
 from .environment import Device
 from .errors import LiverUNetError, OutputError, ScanError
-from .files import check_writable, make_folder, stamp
-from .formats import READERS, check_output_name, read_volume, scan_stem, write_volume
+from .files import check_writable, stamp
+from .formats import READERS, check_output, check_output_name, read_volume, scan_stem, write_mask
 from .model import LiverModel
 from .pipeline import segment
 from .steps import Progress, prefixed
@@ -89,7 +89,6 @@ def segment_folder(
     scans = find_scans(source, besides=target)
     _check_names(scans)
     check_output_name(Path(f"x{ending}"))
-    make_folder(target)
     table = target / TABLE_NAME
     check_writable(table, overwrite=True)
     before = read_table(table)
@@ -125,13 +124,16 @@ def _segment_file(
     """A row for whatever happens; where there is no liver, no mask is written, and an older one is removed."""
     try:
         volume = read_volume(scan, series=series)
+        check_output(mask, volume.affine)
         result = yield from segment(volume, model, device, network=network)
         if result.measurement.volume_ml:
-            write_volume(mask, result.mask_kji, volume.affine)
+            write_mask(mask, result.mask_kji, volume)
         else:
             mask.unlink(missing_ok=True)
     except LiverUNetError as error:
         reason = str(error)
+    except OSError as error:  # of the disk or the system
+        reason = f"{scan.name} could not be read or its mask not be written ({error})."
     except MemoryError:
         reason = f"{scan.name} needs more memory than this machine has free; crop it or use a larger machine."
     except Exception as error:  # one scan must not cost the rest

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import cli_models
 from .console import run_command
+from .dicom import SERIES_HELP
 from .errors import LiverUNetError
 from .model import DEFAULT_MODEL
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 T = TypeVar("T")
-
-SERIES_HELP = "number, description or UID of a DICOM series, where there are several"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,23 +91,23 @@ def _add_model_options(command: argparse.ArgumentParser) -> None:
 
 def _segment(options: argparse.Namespace) -> None:
     from .files import check_writable, write_json
-    from .formats import check_output_name, read_volume, scan_stem, write_probability, write_volume
+    from .formats import check_output, read_volume, scan_stem, write_mask, write_probability
     from .summary import sentence
 
     volume = read_volume(options.scan, series=options.series)
     scan = options.scan.resolve() if options.scan.name in ("", "..") else options.scan
     mask_path = options.output or scan.with_name(scan_stem(scan) + "_liver.nii.gz")
     for path in filter(None, (mask_path, options.probability)):
-        check_output_name(path)
+        check_output(path, volume.affine)
     outputs = [path for path in (mask_path, options.probability, options.json) if path]
     if len({path.resolve() for path in [*outputs, options.scan]}) <= len(outputs):
         raise LiverUNetError("The CT and the outputs must all be different files.")
     for path in outputs:
         check_writable(path, overwrite=options.overwrite)
     result = _run(volume, options, with_probability=bool(options.probability))
-    write_volume(mask_path, result.mask_kji, volume.affine)
+    write_mask(mask_path, result.mask_kji, volume)
     if options.probability:
-        write_probability(options.probability, result.probability_kji, volume.affine)
+        write_probability(options.probability, result.probability_kji, volume)
     if options.json:
         write_json(options.json, result.report())
     print(sentence(result))
@@ -197,13 +196,12 @@ def _doctor(options: argparse.Namespace) -> None:
 def _demo(options: argparse.Namespace) -> None:
     import numpy as np
 
-    from .files import check_writable, make_folder
+    from .files import check_writable
     from .formats import write_volume
     from .phantom import abdomen, axial_affine
     from .picture import draw_montage, write_figure
     from .summary import sentence
 
-    make_folder(options.output)
     for name in ("phantom_ct.nii.gz", "phantom_liver.nii.gz", "phantom.png"):
         check_writable(options.output / name, overwrite=True)
     spacing_mm, shape = (1.5, 1.5, 2.5), (256, 200, 100)

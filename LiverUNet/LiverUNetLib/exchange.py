@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from .errors import ModelError, OutputError
-from .files import UNZIP_ERRORS, check_writable, exists, make_folder, staged
+from .files import UNZIP_ERRORS, check_writable, exists, staged
 from .model import MODEL_FILES, LiverModel, check_name, open_model
 from .resources import model_folders
 
@@ -63,7 +63,6 @@ def install_model(source: Path, *, overwrite: bool = False) -> LiverModel:
             raise OutputError(
                 f"A model {model.card.name} is installed already in {target}; remove it first, or allow replacing it."
             )
-        make_folder(own)
         with staged(target) as temporary:
             for name in MODEL_FILES:
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)

@@ -9,10 +9,11 @@ Grids are aligned at their outer edges, so that the way back needs nothing but t
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .measurement import bounding_box
 from .steps import finish
 from .volume import CTVolume
 
@@ -21,17 +22,26 @@ __all__ = [
     "Canvas",
     "ModelGrid",
     "PreprocessingSpec",
+    "body_box",
     "body_canvas",
     "context_indices",
     "from_model_grid",
     "model_grid_steps",
+    "orientation_to_lps",
+    "reoriented",
     "to_model_grid",
 ]
 
 # Fat is near -100 HU; everything below this is air or lung, also in data clipped at -160 HU.
 BODY_HU = -130.0
-# A pixel belongs to the body's outline if it is body in this share of the slices.
+# A pixel belongs to the body's outline if it is body in this share of the slices of any part of the scan this long:
+# of a whole scan with legs below or arms above, the torso can be a small part.
 BODY_SHARE = 0.25
+BODY_PART_MM = 500.0
+# Slices that show less than this share of the fullest one do not count: air, a table alone, arms, ankles.
+SHOWN_SHARE = 0.25
+# A slice with a smaller share of body is empty; a newborn on the grid of a PET fills more.
+EMPTY_SHARE = 0.01
 SLICES_AT_ONCE = 16
 
 
@@ -80,11 +90,7 @@ class ModelGrid:
     @classmethod
     def of(cls, volume: CTVolume, spec: PreprocessingSpec) -> ModelGrid:
         """The model grid of `volume` under `spec`."""
-        from nibabel import orientations
-
-        orientation = orientations.ornt_transform(
-            orientations.io_orientation(volume.affine), orientations.axcodes2ornt("LPS")
-        )
+        orientation = orientation_to_lps(volume.affine)
         # Row n of `orientation` tells where axis n of (i, j, k) goes; sorted by goal it tells what comes where.
         source_of_ijk = np.argsort(orientation[:, 0])
         shape_ijk = np.array(volume.hu_kji.shape[::-1])[source_of_ijk]
@@ -124,16 +130,28 @@ class ModelGrid:
 
     def canonical(self, array_kji: np.ndarray) -> np.ndarray:
         """A view of an array of the scan's shape with canonical axes (slices, rows, columns)."""
-        from nibabel.orientations import apply_orientation
-
-        return apply_orientation(array_kji.T, self.orientation).T
+        return reoriented(array_kji, self.orientation)
 
     def original(self, canonical: np.ndarray) -> np.ndarray:
         """The reverse of `canonical`: a view with the scan's own axes (k, j, i)."""
-        from nibabel import orientations
+        from nibabel.orientations import ornt_transform
 
         lps = np.array([[0, 1], [1, 1], [2, 1]])
-        return orientations.apply_orientation(canonical.T, orientations.ornt_transform(lps, self.orientation)).T
+        return reoriented(canonical, ornt_transform(lps, self.orientation))
+
+
+def orientation_to_lps(affine: np.ndarray) -> np.ndarray:
+    """Nibabel's orientation array (3, 2) from i, j, k of a grid with this affine (to RAS) to the nearest LPS axes."""
+    from nibabel import orientations
+
+    return orientations.ornt_transform(orientations.io_orientation(affine), orientations.axcodes2ornt("LPS"))
+
+
+def reoriented(array_kji: np.ndarray, orientation: np.ndarray) -> np.ndarray:
+    """A view of an array (k, j, i) whose i, j, k were permuted and flipped as `orientation` (3, 2) says."""
+    from nibabel.orientations import apply_orientation
+
+    return apply_orientation(array_kji.T, orientation).T
 
 
 def to_model_grid(array_kji: np.ndarray, grid: ModelGrid, value_range: tuple[float, float]) -> np.ndarray:
@@ -232,6 +250,23 @@ class Canvas:
         """The canvas of `size` (rows, columns) whose middle is nearest to `centre`."""
         return cls(round(centre[0] - size[0] / 2), round(centre[1] - size[1] / 2), *size)
 
+    def showing(self, rows: slice, columns: slice) -> Canvas:
+        """The canvas, moved by no more than is needed to show these rows and columns; their first ones if too small."""
+        row = min(max(self.row, rows.stop - self.rows), rows.start)
+        column = min(max(self.column, columns.stop - self.columns), columns.start)
+        return replace(self, row=row, column=column)
+
+    def cuts(self, mask: np.ndarray) -> bool:
+        """Whether a mask (slices, rows, columns) reaches a side of the canvas beyond which the image continues."""
+        box = bounding_box(mask)
+        if box is None:
+            return False
+        axes = zip(box[1:], (self.row, self.column), (self.rows, self.columns), mask.shape[1:], strict=True)
+        return any(
+            (first > 0 and part.start <= first) or (first + size < length and part.stop >= first + size)
+            for part, first, size, length in axes
+        )
+
     def crop(self, image: np.ndarray, fill: float) -> np.ndarray:
         """The part of `image` (slices, rows, columns) on the canvas, `fill` where there is no image."""
         cropped = np.full((len(image), self.rows, self.columns), fill, dtype=image.dtype)
@@ -255,20 +290,37 @@ class Canvas:
         return tuple(inside), tuple(outside)
 
 
+def body_box(volume: CTVolume) -> tuple[slice, slice, slice]:
+    """The part of a scan (k, j, i) without the empty axial slices at its ends; the whole scan if all are empty."""
+    axis = 2 - int(np.argsort(orientation_to_lps(volume.affine)[:, 0])[2])
+    slices = np.moveaxis(volume.hu_kji, axis, 0)[:, ::4, ::4]  # every fourth pixel tells as much
+    shown = np.flatnonzero([np.mean(slice_ > BODY_HU) > EMPTY_SHARE for slice_ in slices])
+    box = [slice(0, length) for length in volume.hu_kji.shape]
+    if shown.size:
+        box[axis] = slice(int(shown[0]), int(shown[-1]) + 1)
+    return tuple(box)
+
+
 def body_canvas(
-    image: np.ndarray, threshold: float, *, multiple: int = 1, size: tuple[int, int] | None = None
+    image: np.ndarray,
+    threshold: float,
+    slice_mm: float,
+    *,
+    multiple: int = 1,
+    size: tuple[int, int] | None = None,
 ) -> Canvas:
     """The canvas around the patient's body.
 
     Args:
         image: normalised slices (slices, rows, columns) on the model grid.
         threshold: the normalised value above which a pixel is body (`spec.normalise(BODY_HU)`).
+        slice_mm: distance of the slices.
         multiple: its sides are rounded up to multiples of this, as the network's strides need.
         size: a fixed (rows, columns) around the body's centre instead.
     """
     from scipy import ndimage
 
-    outline = (image > threshold).mean(axis=0) > BODY_SHARE
+    outline = _body_outline(image > threshold, slice_mm)
     labels, parts = ndimage.label(outline)
     if parts:
         largest = 1 + np.argmax(np.bincount(labels.ravel())[1:])
@@ -279,3 +331,13 @@ def body_canvas(
     if size is None:
         size = tuple(-(-(part.stop - part.start + 1) // multiple) * multiple for part in (rows, columns))
     return Canvas.around(centre, size)
+
+
+def _body_outline(body: np.ndarray, slice_mm: float) -> np.ndarray:
+    """Which pixels (rows, columns) are body in enough slices of any part of the scan; `body` is bool."""
+    area = np.count_nonzero(body, axis=(1, 2))
+    shown = np.flatnonzero(area >= SHOWN_SHARE * area.max())
+    length = min(max(round(BODY_PART_MM / slice_mm), 1), len(shown))
+    last, step = len(shown) - length, max(length // 4, 1)
+    parts = (shown[first : first + length] for first in (*range(0, last, step), last))
+    return np.logical_or.reduce([body[part].mean(axis=0) > BODY_SHARE for part in parts])

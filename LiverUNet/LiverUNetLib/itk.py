@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,12 +12,23 @@ import numpy as np
 
 from .errors import OutputError, ScanError
 from .files import staged
+from .integrity import DAMAGED, damage
+from .text_header import check_packed, check_voxels, voxel_files
 from .volume import CTVolume, compact
 
 if TYPE_CHECKING:
     import SimpleITK
 
-__all__ = ["LIVER_COLOUR", "LIVER_TERMINOLOGY", "from_itk", "quiet_itk", "read_itk", "write_nrrd", "write_segmentation"]
+__all__ = [
+    "LIVER_COLOUR",
+    "LIVER_TERMINOLOGY",
+    "check_perpendicular",
+    "from_itk",
+    "quiet_itk",
+    "read_itk",
+    "write_nrrd",
+    "write_segmentation",
+]
 
 # How 3D Slicer calls and paints a liver: its General Anatomy list, SNOMED CT 10200004.
 LIVER_COLOUR = (221, 130, 101)
@@ -26,6 +40,8 @@ LIVER_TERMINOLOGY = (
 # ITK's world is LPS, ours RAS.
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 LARGEST_SHEAR = 1e-4
+# A write that fails with less than this left failed for it: ITK and zlib write some 100 kB at once.
+FULL_DISK_BYTES = 2**20
 
 
 def read_itk(path: Path) -> CTVolume:
@@ -40,14 +56,17 @@ def read_itk(path: Path) -> CTVolume:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
+        files = voxel_files(path)
         reader.ReadImageInformation()
         if reader.GetNumberOfComponents() != 1:
             raise ScanError(f"{path} holds {reader.GetNumberOfComponents()} values a voxel; a CT has one.")
         if reader.GetDimension() != 3:
             shape = reader.GetSize()
             raise ScanError(f"{path} has {len(shape)} dimensions {shape}; one CT scan has 3 (columns, rows, slices).")
+        voxel = sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], reader.GetPixelID()))
+        check_voxels(path, files, reader.GetSize(), voxel.itemsize)
         return from_itk(reader.Execute(), path.name)
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         raise ScanError(f"{path} is not readable ({_reason(error)}).") from error
 
 
@@ -98,6 +117,13 @@ def write_segmentation(path: Path, mask_kji: np.ndarray, affine: np.ndarray) -> 
     _write(path, image)
 
 
+def check_perpendicular(path: Path, affine: np.ndarray) -> None:
+    """Raise OutputError if the affine is sheared, which NRRD as ITK and Slicer read it cannot hold."""
+    direction = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    if np.abs(direction.T @ direction - np.eye(3)).max() > LARGEST_SHEAR:
+        raise OutputError(f"{path} cannot hold this scan's grid, whose axes are not perpendicular; write .nii.gz.")
+
+
 def quiet_itk() -> None:
     """Keep ITK's warnings off stderr; what matters comes as an exception."""
     import SimpleITK as sitk
@@ -108,11 +134,10 @@ def quiet_itk() -> None:
 def _to_itk(array_kji: np.ndarray, affine: np.ndarray, path: Path) -> SimpleITK.Image:
     import SimpleITK as sitk
 
+    check_perpendicular(path, affine)
     lps = LPS_TO_RAS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     direction = lps[:3, :3] / spacing
-    if np.abs(direction.T @ direction - np.eye(3)).max() > LARGEST_SHEAR:
-        raise OutputError(f"{path} cannot hold this scan's grid, whose axes are not perpendicular; write .nii.gz.")
     image = sitk.GetImageFromArray(array_kji)
     image.SetSpacing(spacing.tolist())
     image.SetDirection(direction.ravel().tolist())
@@ -126,10 +151,14 @@ def _write(path: Path, image: SimpleITK.Image) -> None:
     with staged(path) as temporary:
         try:
             sitk.WriteImage(image, str(temporary), useCompression=True)
-        except RuntimeError as error:
-            raise OutputError(f"{path} could not be written ({_reason(error)}).") from error
+            check_packed(temporary)  # ITK does not say that the last bytes found no room
+        except (RuntimeError, *DAMAGED) as error:
+            reason = damage(error) if isinstance(error, DAMAGED) else _reason(error)
+            if shutil.disk_usage(path.parent).free < FULL_DISK_BYTES:
+                reason = os.strerror(errno.ENOSPC)
+            raise OutputError(f"{path} could not be written ({reason}).") from error
 
 
-def _reason(error: RuntimeError) -> str:
+def _reason(error: Exception) -> str:
     """The last line of ITK's message, which says what; the lines before say where in ITK."""
     return str(error).strip().splitlines()[-1].split("): ")[-1]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .environment import package_versions
 from .errors import ModelError
-from .files import exists, from_json, read_json, staged, write_json
+from .files import exists, from_json, read_json, save_tensors, staged, write_json
 from .geometry import PreprocessingSpec
 from .network import NetworkSpec, build_network, fold_batch_norm
 from .resources import model_folders
@@ -47,7 +47,8 @@ DEFAULT_MODEL = "liver-ct"
 # cross-validation, see Testing/benchmarks/inference_choices.md.
 THRESHOLD = 0.4
 PERMISSIVE_LICENSES = ("Apache-2.0", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-SA-4.0", "CC0-1.0", "MIT")
-SCHEMA_VERSION = 1
+# 2: content hashes know a scan in any order of axes.
+SCHEMA_VERSION = 2
 METADATA, INFERENCE, WEIGHTS, README = MODEL_FILES = (
     "configs/metadata.json",
     "configs/inference.json",
@@ -169,7 +170,12 @@ def open_model(folder: Path) -> LiverModel:
     try:
         ours = metadata["liver_unet"]
         version = ours["schema_version"]
-        if version != SCHEMA_VERSION:
+        if version < SCHEMA_VERSION:
+            raise ModelError(
+                f"The model {folder} was made by an older LiverUNet, whose scan hashes do not recognise what it has "
+                "learned from and what it holds out; install a newer version of it or train it again."
+            )
+        if version > SCHEMA_VERSION:
             raise ModelError(
                 f"The model {folder} has schema version {version}, this LiverUNet reads {SCHEMA_VERSION}; update it."
             )
@@ -259,8 +265,6 @@ def save_model(folder: Path, card: ModelCard, state_dict: dict[str, torch.Tensor
         ModelError: the name is not one.
         OutputError: the folder cannot be written.
     """
-    import torch
-
     check_name(card.name)
     weights = {key: tensor.detach().cpu() for key, tensor in state_dict.items()}
     weights |= {key: tensor.half() for key, tensor in weights.items() if tensor.ndim > 1}
@@ -270,7 +274,7 @@ def save_model(folder: Path, card: ModelCard, state_dict: dict[str, torch.Tensor
     with staged(folder) as temporary:
         for name in MODEL_FILES:
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-        torch.save(weights, temporary / WEIGHTS)
+        save_tensors(temporary / WEIGHTS, weights)
         checksum = hashlib.sha256((temporary / WEIGHTS).read_bytes()).hexdigest()
         write_json(temporary / METADATA, _metadata(card, checksum))
         write_json(temporary / INFERENCE, _inference(card))

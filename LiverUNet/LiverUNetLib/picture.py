@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,5 +55,7 @@ def draw_montage(volume: CTVolume, masks: dict[str, np.ndarray], *, title: str =
 
 def write_figure(path: Path, figure: Figure) -> None:
     """Write a figure as PNG, whole or not at all."""
+    buffer = io.BytesIO()  # PIL does not say that the last bytes found no room; Python does
+    figure.savefig(buffer, dpi=100, format="png")
     with staged(path) as temporary:
-        figure.savefig(temporary, dpi=100, format="png")
+        temporary.write_bytes(buffer.getbuffer())

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .ct_checks import check_ct
 from .environment import Device, package_versions
 from .geometry import (
     BODY_HU,
     SLICES_AT_ONCE,
+    Canvas,
     ModelGrid,
+    body_box,
     body_canvas,
     from_model_grid,
     model_grid_steps,
@@ -23,7 +26,7 @@ from .measurement import Measurement, bounding_box, measure
 from .model import LiverModel
 from .postprocessing import fill_holes, largest_component, without_other_components
 from .steps import Progress, stage
-from .volume import CTVolume, check_ct
+from .volume import CTVolume
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,35 +95,36 @@ def segment(
     started = time.monotonic()
     check_ct(volume)
     spec = model.card.preprocessing
-    grid = ModelGrid.of(volume, spec)
+    # To the model, and to the measures, a scan ends where the body does. Nobody asks for the origin of this part.
+    box = body_box(volume)
+    part = replace(volume, hu_kji=volume.hu_kji[box])
+    grid = ModelGrid.of(part, spec)
     total = grid.shape[0]
     yield Progress("Preparing", 0, total)
-    image = yield from stage("Preparing", model_grid_steps(volume.hu_kji, grid, spec.window_hu))
+    image = yield from stage("Preparing", model_grid_steps(part.hu_kji, grid, spec.window_hu))
     network = network or model.network()
-    canvas = body_canvas(image, spec.normalise(BODY_HU), multiple=model.card.network.multiple)
     yield Progress("Segmenting", 0, total)
+    probability, liver = yield from _predict(image, grid, model, network, device)
 
-    multiple = model.card.network.multiple
-    batches = predict_volume(network, canvas.crop(image, fill=-1.0), grid.slice_mm, spec, device, multiple=multiple)
-    cropped = yield from stage("Segmenting", batches)
-    probability = canvas.paste(cropped, grid.shape[1:], fill=0.0)
-
-    liver = without_other_components(probability, model.card.threshold)
     yield Progress("Restoring", 0, total)
     mask = yield from _restore_mask(liver, grid, model.card.threshold)
     doubtful = _doubtful(liver[liver > model.card.threshold])
     found_ml = yield from _tidy(mask, volume.voxel_ml, MINIMUM_DOUBTFUL_ML if doubtful else MINIMUM_LIVER_ML)
-    probability_kji = (yield from _restore_probability(probability, grid)) if with_probability else None
+    probability_kji = None
+    if with_probability:
+        probability_kji = np.zeros(volume.hu_kji.shape, np.uint8)
+        probability_kji[box] = yield from _restore_probability(probability, grid)
 
-    measurement = measure(mask, grid.canonical(volume.hu_kji), grid.canonical_spacing_mm, volume.voxel_ml)
+    measurement = measure(mask, grid.canonical(part.hu_kji), grid.canonical_spacing_mm, volume.voxel_ml)
     yield Progress("Measuring", 1, 2)
-    mask_kji = np.ascontiguousarray(grid.original(mask), dtype=np.uint8)
+    mask_kji = np.zeros(volume.hu_kji.shape, np.uint8)
+    mask_kji[box] = grid.original(mask)
     yield Progress("Measuring", 2, 2)
     return Segmentation(
         mask_kji=mask_kji,
         probability_kji=probability_kji,
         measurement=measurement,
-        warnings=(*filter(None, [device.note]), *_cautions(volume, grid), *_findings(measurement, found_ml)),
+        warnings=(*filter(None, [device.note]), *_cautions(part, grid), *_findings(measurement, found_ml)),
         provenance={
             "scan": volume.name,
             "model": model.card.name,
@@ -134,6 +138,22 @@ def segment(
             "packages": package_versions(),
         },
     )
+
+
+def _predict(
+    image: np.ndarray, grid: ModelGrid, model: LiverModel, network: nn.Module, device: Device
+) -> Generator[Progress, None, tuple[np.ndarray, np.ndarray]]:
+    """The probability on the model grid and that of one liver, in the body's canvas, or in all if that would cut it."""
+    spec, multiple = model.card.preprocessing, model.card.network.multiple
+    body = body_canvas(image, spec.normalise(BODY_HU), grid.slice_mm, multiple=multiple)
+    for canvas in (body, Canvas(0, 0, *grid.shape[1:])):
+        batches = predict_volume(network, canvas.crop(image, fill=-1.0), grid.slice_mm, spec, device, multiple=multiple)
+        cropped = yield from stage("Segmenting", batches)
+        probability = canvas.paste(cropped, grid.shape[1:], fill=0.0)
+        liver = without_other_components(probability, model.card.threshold)
+        if not canvas.cuts(liver > model.card.threshold):
+            break
+    return probability, liver
 
 
 def _restore(
@@ -163,10 +183,10 @@ def _restore_mask(liver: np.ndarray, grid: ModelGrid, threshold: float) -> Gener
 
 
 def _restore_probability(probability: np.ndarray, grid: ModelGrid) -> Generator[Progress, None, np.ndarray]:
-    """The probability of every voxel of the scan, uint8 in steps of 1/255, with the scan's own axes."""
+    """The probability of every voxel of the grid's scan, uint8 in steps of 1/255, with the scan's own axes."""
     slices = range(grid.canonical_shape[0])
     restored = yield from _restore(probability, grid, slices, lambda part: np.rint(part * 255).astype(np.uint8))
-    return np.ascontiguousarray(grid.original(restored))
+    return grid.original(restored)
 
 
 def _doubtful(probability: np.ndarray) -> bool:
@@ -199,7 +219,7 @@ def _cautions(volume: CTVolume, grid: ModelGrid) -> list[str]:
     slices, spacing = grid.canonical_shape[0], grid.canonical_spacing_mm[0]
     if slices < FEWEST_SLICES or slices * spacing < THINNEST_STACK_MM:
         cautions.append(
-            f"The scan has {slices} slice{'s' if slices > 1 else ''} ({slices * spacing:.0f} mm): "
+            f"The scan shows the body in {slices} slice{'s' if slices > 1 else ''} ({slices * spacing:.0f} mm): "
             "with so little context the model is less reliable; check the result."
         )
     elif spacing > WIDEST_SLICE_MM:

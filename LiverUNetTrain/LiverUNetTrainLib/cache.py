@@ -19,15 +19,24 @@ from typing import Any
 import numpy as np
 
 from LiverUNetLib.errors import ScanError, TrainingError
-from LiverUNetLib.files import check_writable, from_json, make_folder, read_json, staged, stamp, write_json
+from LiverUNetLib.files import (
+    check_writable,
+    from_json,
+    read_json,
+    save_array,
+    staged,
+    stamp,
+    write_json,
+)
 from LiverUNetLib.geometry import BODY_HU, ModelGrid, PreprocessingSpec, body_canvas, to_model_grid
+from LiverUNetLib.measurement import bounding_box
 from LiverUNetLib.views import isotropic
 
 from .dataset import Case, Facts, Finding, check_case
 
 __all__ = ["Cache", "CachedCase", "open_cache", "prepare", "standard_canvas_px"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 CANVAS_MM, CANVAS_MULTIPLE = 384.0, 32
 ARRAYS = ("image", "mask", "cube", "cube_mask")
 ENTRIES = ("content_hash", "mask_hash", "slice_mm", "voxel_ml")
@@ -87,7 +96,6 @@ def prepare(
         OutputError: the folder cannot be written to.
     """
     canvas_px = canvas_px or standard_canvas_px(spec)
-    make_folder(folder)
     index = folder / "cache.json"
     check_writable(index, overwrite=True)
     settings = {"schema_version": SCHEMA_VERSION, "preprocessing": asdict(spec), "canvas_px": canvas_px}
@@ -146,7 +154,8 @@ def _prepare_case(case: Case, folder: Path, spec: PreprocessingSpec, canvas_px: 
     grid = ModelGrid.of(checked.scan, spec)
     image = to_model_grid(checked.scan.hu_kji, grid, spec.window_hu)
     share = (to_model_grid(checked.mask.hu_kji, grid, (0, 1)) + 1) / 2
-    canvas = body_canvas(image, spec.normalise(BODY_HU), size=(canvas_px, canvas_px))
+    canvas = body_canvas(image, spec.normalise(BODY_HU), grid.slice_mm, size=(canvas_px, canvas_px))
+    canvas = canvas.showing(*bounding_box(share > 0)[1:])  # whatever the outline, no liver is cut off
     low, high = spec.window_hu
     hu, share = (canvas.crop(image, -1.0) + 1) / 2 * (high - low) + low, canvas.crop(share, 0.0)
     entry = {
@@ -161,8 +170,8 @@ def _prepare_case(case: Case, folder: Path, spec: PreprocessingSpec, canvas_px: 
         temporary.mkdir()
         for image_name, mask_name, resample in (("image", "mask", False), ("cube", "cube_mask", True)):
             parts = [isotropic(part, grid.slice_mm, spec.pixel_mm) if resample else part for part in (hu, share)]
-            np.save(temporary / f"{image_name}.npy", np.rint(parts[0]).astype(np.int16))
-            np.save(temporary / f"{mask_name}.npy", np.rint(parts[1] * 255).astype(np.uint8))
+            save_array(temporary / f"{image_name}.npy", np.rint(parts[0]).astype(np.int16))
+            save_array(temporary / f"{mask_name}.npy", np.rint(parts[1] * 255).astype(np.uint8))
         write_json(temporary / "case.json", entry)
     return entry, f"{len(hu)} slices of {grid.slice_mm:.2f} mm"
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from LiverUNetLib.ct_checks import check_ct
 from LiverUNetLib.errors import ScanError, TrainingError
 from LiverUNetLib.formats import read_mask, read_volume
-from LiverUNetLib.volume import CTVolume, check_ct
+from LiverUNetLib.geometry import orientation_to_lps, reoriented
+from LiverUNetLib.volume import CTVolume
 
 __all__ = [
     "Case",
@@ -20,9 +22,9 @@ __all__ = [
     "Facts",
     "Finding",
     "Split",
+    "align_mask",
     "check_case",
     "check_liver",
-    "check_one_grid",
     "content_hash",
     "split_by_patient",
 ]
@@ -31,6 +33,8 @@ __all__ = [
 PLAUSIBLE_LIVER_ML = (5.0, 6000.0)
 # Millimetres by which the affines of scan and mask may differ: rounding in file headers.
 AFFINE_TOLERANCE_MM = 1e-2
+# Air is -1000 HU, and no scanner stores less than -1024 but as padding.
+LOWEST_HU = np.float32(-1024)
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,9 @@ class Case:
     mask_folder: str | None = None
 
     def read(self) -> tuple[CTVolume, CTVolume]:
-        """Read scan and mask, 1 where liver is; raise ScanError unless they share one grid."""
-        scan, mask = read_volume(self.scan), self.read_mask()
-        check_one_grid(mask, scan, "its scan")
-        return scan, mask
+        """Read the scan, and the mask on its grid, 1 where liver is; raise ScanError if their grids differ."""
+        scan = read_volume(self.scan)
+        return scan, align_mask(self.read_mask(), scan, "its scan")
 
     def read_mask(self) -> CTVolume:
         """Read the mask alone, 1 where liver is."""
@@ -97,7 +100,7 @@ class CheckedCase:
     """A case that can be used.
 
     Attributes:
-        content_hash, mask_hash: SHA-256 of voxels and affine, whatever the file's name or compression.
+        content_hash, mask_hash: see `content_hash`.
     """
 
     case: Case
@@ -132,15 +135,26 @@ class Finding:
         return f"{self.name}: {', '.join(map(str, filter(None, (self.facts, self.words))))}"
 
 
-def check_one_grid(mask: CTVolume, other: CTVolume, words: str) -> None:
-    """Raise ScanError unless a mask lies on the grid of another volume, which the message calls `words`."""
-    if other.hu_kji.shape != mask.hu_kji.shape:
+def align_mask(mask: CTVolume, other: CTVolume, words: str) -> CTVolume:
+    """The mask with its axes in the order and direction of those of another volume, which the message calls `words`.
+
+    Raises:
+        ScanError: the grids differ in more than the order and the direction of their axes.
+    """
+    from nibabel.orientations import inv_ornt_aff, io_orientation
+
+    # From the mask's i, j, k to the other's; where the grids fit this only permutes and flips.
+    orientation = io_orientation(np.linalg.inv(other.affine) @ mask.affine)
+    turned = reoriented(mask.hu_kji, orientation)
+    affine = mask.affine @ inv_ornt_aff(orientation, mask.hu_kji.shape[::-1])
+    if other.hu_kji.shape != turned.shape:
         raise ScanError(
             f"{mask.name} has shape {mask.hu_kji.shape} (k, j, i) but {words} has {other.hu_kji.shape}; "
             f"draw or resample the mask on the grid of {words}."
         )
-    if not np.allclose(other.affine, mask.affine, atol=AFFINE_TOLERANCE_MM):
+    if not np.allclose(other.affine, affine, atol=AFFINE_TOLERANCE_MM):
         raise ScanError(f"{mask.name} lies elsewhere than {words}: their affines differ; resample the mask.")
+    return replace(mask, hu_kji=np.ascontiguousarray(turned), affine=affine)
 
 
 def check_case(case: Case) -> CheckedCase:
@@ -170,12 +184,17 @@ def check_liver(liver_ml: float, name: str) -> None:
 
 
 def content_hash(scan: CTVolume) -> str:
-    """SHA-256 of shape, affine (to 1e-4 mm) and voxels as float32: the same scan under any name and compression."""
-    # NIfTI keeps an affine in float32, others in float64. Adding zero makes 0 of -0, which some writers keep.
-    affine = np.round(scan.affine.astype(np.float32).astype(np.float64), 4) + 0.0
-    digest = hashlib.sha256(repr((scan.hu_kji.shape, affine.tolist())).encode())
-    for slice_ in scan.hu_kji:
-        digest.update(np.ascontiguousarray(slice_, dtype="<f4"))
+    """SHA-256 of the voxels in the patient's axes (LPS): the same scan in any file, type and order of axes.
+
+    The voxels alone identify a scan, for the noise of no two is the same. Position and spacing play no part: they are
+    rounded differently by every format, and a repaired header makes no new patient. HU count whole and from -1024
+    up, so that neither a rescale in floating point nor another padding outside the field of view makes one.
+    """
+    voxels = reoriented(scan.hu_kji, orientation_to_lps(scan.affine))
+    digest = hashlib.sha256(repr(voxels.shape).encode())
+    for slice_ in voxels:
+        hu = np.maximum(np.rint(slice_.astype("<f4", order="C")), LOWEST_HU)
+        digest.update(hu + np.float32(0))  # 0 instead of -0
     return digest.hexdigest()
 
 

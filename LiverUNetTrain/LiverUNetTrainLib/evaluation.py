@@ -20,7 +20,7 @@ from LiverUNetLib.pipeline import segment
 from LiverUNetLib.steps import finish
 from LiverUNetLib.volume import CTVolume
 
-from .dataset import Case, Finding, check_one_grid, content_hash
+from .dataset import Case, Finding, align_mask, content_hash
 from .layouts import find_cases
 
 __all__ = [
@@ -169,8 +169,8 @@ def evaluate_predictions(predictions: Path, references: Path) -> Iterator[CaseSc
     for name, reference in _masks(references).items():
         if name not in found:
             raise TrainingError(f"{reference.mask} has no prediction in {predictions}; there are {', '.join(found)}.")
-        prediction, mask = _read_prediction(found[name], reference.labels), reference.read_mask()
-        check_one_grid(prediction, mask, "its reference")
+        mask = reference.read_mask()
+        prediction = align_mask(_read_prediction(found[name], reference.labels), mask, "its reference")
         scores = compare_masks(prediction.hu_kji, mask.hu_kji, mask.spacing_kji_mm)
         yield CaseScores(name, "new", scores, 0.0)
 

@@ -50,10 +50,10 @@ def export_run(run: Path, folder: Path, statement: Statement, *, weights: str = 
         weights: "best" for those with the best validation Dice, "last" for those of the last epoch.
 
     Raises:
-        TrainingError: the run has no such weights.
+        TrainingError: the run has no such weights, or was begun by an older LiverUNet.
         OutputError: the folder cannot be written.
     """
-    settings = RunFolder(run).settings()
+    settings = RunFolder(run).hashed_settings()
     parent = settings.get("parent")
     if parent and parent["license"] not in PERMISSIVE_LICENSES:
         statement = replace(statement, license=f"{statement.license}; from {parent['name']}: {parent['license']}")

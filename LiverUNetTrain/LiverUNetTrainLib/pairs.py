@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from LiverUNetLib.ct_checks import check_ct
 from LiverUNetLib.errors import ScanError, TrainingError
 from LiverUNetLib.files import check_writable, make_folder, write_json
 from LiverUNetLib.formats import write_volume
-from LiverUNetLib.volume import CTVolume, check_ct
+from LiverUNetLib.volume import CTVolume
 
 from .dataset import Case, Finding, check_case, check_liver, content_hash
 from .ircad import unpacked_ircad
@@ -85,7 +86,6 @@ def add_case(folder: Path, scan: CTVolume, mask_kji: np.ndarray, provenance: Map
     check_liver(float(mask.sum(dtype=np.int64)) * scan.voxel_ml, f"The mask of {scan.name}")
     hash_ = content_hash(scan)
     name = f"case_{hash_[:12]}"
-    make_folder(folder)
     write_json(folder / f"{name}{PROVENANCE_ENDING}", {"schema_version": 1, "content_hash": hash_, **provenance})
     _write(folder, name, scan, mask)
     return name

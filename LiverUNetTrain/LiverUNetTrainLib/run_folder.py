@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.files import exists, make_folder, read_json, staged, write_json
+from LiverUNetLib.files import exists, read_json, save_tensors, staged, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EpochLog", "RunFolder"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,11 @@ class RunFolder:
         """
         if self.exists():
             raise TrainingError(f"{self.path} holds a run already; go on with it by --resume or name another folder.")
-        make_folder(self.path)
         write_json(self.path / "settings.json", {"schema_version": SCHEMA_VERSION, **settings})
 
     def check_resumable(self, settings: dict[str, Any]) -> None:
         """Raise TrainingError unless the run that is here was asked for in the same way."""
-        found = self.settings()
+        found = self.hashed_settings()
         asked = json.loads(json.dumps(settings))
         changed = [key for key in asked if asked[key] != found.get(key)]
         if {"split", "masks"} & set(changed):
@@ -103,6 +102,20 @@ class RunFolder:
     def settings(self) -> dict[str, Any]:
         """What was asked for, and the content hashes of the split."""
         return read_json(self.path / "settings.json", TrainingError)
+
+    def hashed_settings(self) -> dict[str, Any]:
+        """The settings of a run whose content hashes can be compared with those of today's scans.
+
+        Raises:
+            TrainingError: an older LiverUNet began it.
+        """
+        settings = self.settings()
+        if settings["schema_version"] != SCHEMA_VERSION:
+            raise TrainingError(
+                f"{self.path} was begun by an older LiverUNet, whose scan hashes do not recognise today's scans; "
+                "start a new run."
+            )
+        return settings
 
     def write_order(self, arguments: Sequence[str]) -> None:
         """Keep the arguments that the training is launched with."""
@@ -208,11 +221,9 @@ class RunFolder:
             raise TrainingError(f"The run folder {self.path} is gone; what was trained in it is lost, start a new run.")
 
     def _save(self, name: str, content: dict[str, Any]) -> None:
-        import torch
-
         self._check_there()
         with staged(self.path / name) as temporary:
-            torch.save(content, temporary)
+            save_tensors(temporary, content)
 
     def _load(self, name: str, device: str) -> dict[str, Any]:
         import torch

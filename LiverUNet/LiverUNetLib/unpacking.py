@@ -1,0 +1,89 @@
+"""Unpack a zip for as long as it is read, and leave nothing of it behind."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import ScanError
+from .files import UNZIP_ERRORS
+
+__all__ = ["temporary_folder", "unpacked"]
+
+LARGEST_UNPACKED_BYTES = 20 * 2**30
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """The path itself, or a temporary folder holding the unpacked zip.
+
+    Raises:
+        ScanError: the zip is damaged or too large.
+    """
+    if path.is_dir() or not zipfile.is_zipfile(path):
+        yield path
+        return
+    with temporary_folder() as folder:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > LARGEST_UNPACKED_BYTES:
+                    raise ScanError(
+                        f"{path} unpacks to more than {LARGEST_UNPACKED_BYTES / 2**30:.0f} GiB; unpack it by hand."
+                    )
+                archive.extractall(folder)  # leaves no path outside the folder and makes no links
+        except UNZIP_ERRORS as error:
+            raise ScanError(f"{path} cannot be unpacked ({error}).") from error
+        yield folder
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder that is removed when the block ends; one of a process that was killed goes at the next call.
+
+    Raises:
+        ScanError: nothing can be written where temporary files go.
+    """
+    prefix = f"liver-unet-{_machine()}-"
+    try:
+        _remove_leftovers(prefix)
+        temporary = tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-")
+    except OSError as error:
+        raise ScanError(
+            f"No temporary folder can be made ({error.strerror}); set TMPDIR to a folder that can be written to."
+        ) from error
+    with temporary as folder:
+        yield Path(folder)
+
+
+def _machine() -> str:
+    """Where a process number means one process: a host, or a container on it that has numbers of its own."""
+    numbers = Path("/proc/self/ns/pid")
+    container = numbers.stat().st_ino if numbers.exists() else 0
+    return re.sub(r"[^A-Za-z0-9.]", "_", f"{platform.node()}_{container}")
+
+
+def _remove_leftovers(prefix: str) -> None:
+    """Remove the folders of processes of this machine that were killed at once: they show patients."""
+    if os.name == "nt":  # there, asking whether a process is alive ends it
+        return
+    for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        match = re.match(r"(\d+)-", folder.name[len(prefix) :])
+        if match and not _is_alive(int(match[1])):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True

@@ -1,0 +1,25 @@
+"""A real CT in the main window, with the bundled model, as a user would do it."""
+
+import numpy as np
+import slicer
+
+from helpers import dice
+from LiverUNetLib.formats import read_mask
+from panel_helpers import run_to_the_end
+
+
+def test_the_liver_of_a_real_ct_is_found_by_the_button(panel, dialogs, real_data):
+    from LiverUNetTrainPanel.segments import maskOnVolume
+
+    volume = slicer.util.loadVolume(str(real_data / "ircad/ircad_e17_orig.nii.gz"))
+    panel._parameterNode.volume = volume
+    panel._onModelChosen("liver-ct")
+    panel.models.show("liver-ct")
+    panel.ui.segmentButton.click()
+    run_to_the_end(panel, seconds=170)
+    assert "non-commercial" in dialogs.asked[0].lower()
+    node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+    reference = read_mask(real_data / "ircad/ircad_e17_liver.nii.gz").hu_kji
+    mask = maskOnVolume(node, "liver", volume)
+    assert mask.shape == reference.shape
+    assert dice(mask, np.asarray(reference)) > 0.95

@@ -33,6 +33,7 @@ def test_the_curves_of_a_recorded_log_become_charts_that_grow(scene):
 
     charts = curvesOf(scene, "run", HISTORY[:1])
     assert set(charts) == {"loss", "accuracy", "Dice"}
+    assert charts["Dice"].GetNumberOfPlotSeriesNodes() == 1, "no validation yet: nothing of it in the legend"
     assert curvesOf(scene, "run", HISTORY) == charts, "the same nodes are updated"
     table = scene.GetFirstNodeByName("run training").GetTable()
     assert [table.GetValueByName(row, "loss").ToDouble() for row in range(3)] == [0.9, 0.7, 0.5]

@@ -41,7 +41,7 @@ class TrainSection:
         self._ui.stopButton.clicked.connect(self._onStop)
         self._ui.curvesButton.clicked.connect(self._onCurves)
         self._ui.runPath.currentPathChanged.connect(self._onRunChosen)
-        self._ui.overlayLabel.visible = False
+        self._ui.overlayLabel.visible = self._ui.costLabel.visible = False
         self._timer = qt.QTimer()
         self._timer.interval = WATCH_MILLISECONDS
         self._timer.connect("timeout()", self.watch)
@@ -198,6 +198,7 @@ class TrainSection:
 
     def _onEstimated(self, words: str) -> None:
         self._ui.costLabel.text = words
+        self._ui.costLabel.visible = True
 
     def _onStart(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The training was not started.")):

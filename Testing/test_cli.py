@@ -105,16 +105,16 @@ def with_value(value: float) -> np.ndarray:
 
 
 BAD_SCANS = {
-    "a text file": (lambda path: path.write_text("not a scan") and path, "is not NIfTI"),
-    "truncated": (truncated, "is cut short"),
-    "empty": (lambda path: path.touch() or path, "is not NIfTI"),
+    "a text file": (lambda path: path.write_text("not a scan") and path, "not a readable NIfTI file"),
+    "truncated": (truncated, "damaged: it is cut short; copy it again"),
+    "empty": (lambda path: path.touch() or path, "not a readable NIfTI file"),
     "2D": (lambda path: write(path, soft_tissue(20, 20)), "2 dimensions"),
     "4D": (lambda path: write(path, soft_tissue(3, 4, 20, 20)), "4 dimensions"),
     "RGB": (rgb, "colours"),
     "a mask": (lambda path: write(path, (soft_tissue(9, 20, 20) > 0).astype(np.uint8)), "is it a mask"),
     "two values": (
         lambda path: write(path, np.where(soft_tissue(9, 20, 20) > 0, 50, -1000).astype(np.int16)),
-        "no value below 0 besides padding",
+        "one of two values",
     ),
     "labels": (lambda path: write(path, soft_tissue(9, 20, 20).clip(0, 90).astype(np.uint8)), "no value below 0"),
     "constant": (lambda path: write(path, np.full((4, 20, 20), 7, np.int16)), "every voxel is 7"),

@@ -117,14 +117,22 @@ def test_normalised_intensities_are_refused(scale, value, a_scan):
         checked(values if value is None else padded(values, value), scan)
 
 
-@pytest.mark.parametrize("scale", [1, 255])
-@pytest.mark.parametrize("value", [None, -1024, -2000])
-def test_a_window_scaled_from_zero_is_refused(scale, value, a_scan):
+@pytest.mark.parametrize("value", [None, -1, -1024, -2000])
+def test_a_window_scaled_to_bytes_is_refused(value, a_scan):
     scan, _ = a_scan
-    values = (np.clip(scan.hu_kji.astype(np.float32), -160, 240) + 160) / 400 * np.float32(scale)
+    values = (np.clip(scan.hu_kji.astype(np.float32), -160, 240) + 160) / 400 * 255
     besides = "" if value is None else f" besides padding of {value}"
     with pytest.raises(ScanError, match=f"is not in HU: it holds no value below 0{besides}, but fat and air are below"):
         checked(values if value is None else padded(values, value), scan)
+
+
+def test_a_window_scaled_to_one_is_refused(a_scan):
+    scan, _ = a_scan
+    values = (np.clip(scan.hu_kji.astype(np.float32), -160, 240) + 160) / 400
+    with pytest.raises(ScanError, match="is not in HU: it holds no value below 0, but fat and air are below"):
+        checked(values, scan)
+    with pytest.raises(ScanError, match="it looks normalised"):
+        checked(padded(values, -1024), scan)
 
 
 @pytest.mark.parametrize("offset", [1000, 1023, 1024])

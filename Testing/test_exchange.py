@@ -132,6 +132,35 @@ def test_what_is_no_zip_is_named(tmp_path):
         install_model(tmp_path / "none.zip")
 
 
+@pytest.mark.parametrize("name", ["configs/metadata.json", "models/model.pt", "docs/README.md"])
+def test_a_damaged_file_in_a_zip_is_found_by_its_checksum(name, a_zip, installed):
+    stored = a_zip.with_name("stored.zip")
+    with zipfile.ZipFile(a_zip) as old, zipfile.ZipFile(stored, "w", zipfile.ZIP_STORED) as new:
+        for entry in old.namelist():
+            new.writestr(entry, old.read(entry))
+        content = old.read(f"threshold/{name}")
+    damaged = bytearray(stored.read_bytes())
+    damaged[damaged.index(content) + len(content) // 2] ^= 1
+    stored.write_bytes(damaged)
+    with pytest.raises(ModelError, match=rf"not a usable zip \(Bad CRC-32 for file 'threshold/{name}'\)"):
+        install_model(stored)
+    assert not installed.exists()
+
+
+def test_an_impossible_name_is_told_in_one_sentence(threshold_model, tmp_path):
+    long = tmp_path / ("x" * 300)
+    for attempt in (install_model, lambda path: find_model(str(path))):
+        with pytest.raises(ModelError, match=r"cannot be used \(File name too long\); name another"):
+            attempt(long)
+    with pytest.raises(OutputError, match=r"cannot be used \(File name too long\); name another"):
+        pack_model(threshold_model, long)
+
+
+def test_a_model_is_packed_into_a_folder_that_is_not_there_yet(threshold_model, tmp_path):
+    pack_model(threshold_model, tmp_path / "new/below/model.zip")
+    assert install_model(tmp_path / "new/below/model.zip").card == threshold_model.card
+
+
 def test_the_command_line_lists_shows_verifies_packs_and_installs(threshold_model, tmp_path, capsys):
     archive = tmp_path / "t.zip"
     assert main(["models", "pack", str(threshold_model.folder), str(archive)]) == 0

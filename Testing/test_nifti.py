@@ -69,12 +69,14 @@ def test_the_content_of_a_file_counts_not_its_ending(packed, name, a_ct_file, a_
     assert np.array_equal(read_volume(path).hu_kji, a_phantom[0].hu_kji)
 
 
-@pytest.mark.parametrize("given", ["ct.hdr", "ct.img", "CT.HDR"])
+@pytest.mark.parametrize("given", ["ct.hdr", "ct.img", "CT.HDR", "ct.img.gz"])
 def test_a_pair_is_read_by_either_name(given, a_ct_file, a_phantom, tmp_path):
     image = nibabel.load(a_ct_file)
     nibabel.save(nibabel.Nifti1Pair(np.asarray(image.dataobj), image.affine), tmp_path / "pair.hdr")
-    stem, ending = given.split(".")
-    other = {"hdr": "img", "img": "hdr", "HDR": "IMG"}[ending]
+    stem, _, ending = given.partition(".")
+    other = {"hdr": "img", "img": "hdr", "HDR": "IMG", "img.gz": "hdr"}[ending]
+    if ending.endswith("gz"):
+        (tmp_path / "pair.img.gz").write_bytes(gzip.compress((tmp_path / "pair.img").read_bytes()))
     for part in (ending, other):
         shutil.move(tmp_path / f"pair.{part.lower()}", tmp_path / f"{stem}.{part}")
     found = read_volume(tmp_path / given)
@@ -89,7 +91,7 @@ def test_a_pair_is_read_by_either_name(given, a_ct_file, a_phantom, tmp_path):
 def test_analyze_does_not_say_which_side_is_left_and_is_refused(a_ct_file, tmp_path):
     image = nibabel.load(a_ct_file)
     nibabel.save(nibabel.AnalyzeImage(np.asarray(image.dataobj), image.affine), tmp_path / "old.hdr")
-    with pytest.raises(ScanError, match=r"old\.img is not NIfTI; convert it to NIfTI or NRRD"):
+    with pytest.raises(ScanError, match=r"old\.img is not a readable NIfTI file: it has no NIfTI header; convert it"):
         read_volume(tmp_path / "old.img")
 
 

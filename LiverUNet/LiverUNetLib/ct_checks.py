@@ -39,6 +39,10 @@ MAXIMUM_NORMALISED = 0.99
 # A mask or a thresholded image holds two values; a CT clipped to a narrow window still holds many.
 MAXIMUM_SHARE_OF_TWO_VALUES = 0.995
 CHECKED_VOXELS = 4_000_000
+NEVER_BELOW_ZERO = (
+    "is not in HU: it holds no value below 0{besides}, but fat and air are below; "
+    "is it a mask, an MR, or a CT whose rescale was not applied?"
+)
 
 
 def check_ct(volume: CTVolume) -> None:
@@ -59,7 +63,7 @@ def check_ct(volume: CTVolume) -> None:
         raise ScanError(f"{volume.name} is constant: every voxel is {lowest:g}; this is not a CT.")
     # The step is odd, so that it does not follow rows or columns of even length.
     hu = volume.hu_kji.ravel()[:: (volume.hu_kji.size // CHECKED_VOXELS) | 1].astype(np.float32)
-    for find_fault in (_below_zero, _shifted, _normalised, _soft_tissue, _two_values):
+    for find_fault in (_never_below_zero, _normalised, _padded_above_zero, _shifted, _soft_tissue, _two_values):
         if fault := find_fault(hu, lowest):
             raise ScanError(f"{volume.name} {fault} (range {lowest:g} to {highest:g}).")
 
@@ -80,16 +84,16 @@ def _check_size(volume: CTVolume) -> None:
     raise ScanError(f"{volume.name} has {fault}; its spacing is wrong or not in mm: convert the scan again.")
 
 
-def _below_zero(hu: np.ndarray, lowest: float) -> str:
+def _never_below_zero(_hu: np.ndarray, lowest: float) -> str:
+    return NEVER_BELOW_ZERO.format(besides="") if lowest >= 0 else ""
+
+
+def _padded_above_zero(hu: np.ndarray, lowest: float) -> str:
     rest = hu[hu > lowest]
     padding = hu.size - rest.size >= MINIMUM_PADDING * hu.size
-    if lowest < 0 and not (padding and rest.size and rest.min() >= 0):
+    if not (padding and rest.size) or rest.min() < 0 or rest.min() == rest.max():  # one value more is a mask
         return ""
-    padded = f" besides padding of {lowest:g}" if lowest < 0 else ""
-    return (
-        f"is not in HU: it holds no value below 0{padded}, but fat and air are below; "
-        "is it a mask, an MR, or a CT whose rescale was not applied?"
-    )
+    return NEVER_BELOW_ZERO.format(besides=f" besides padding of {lowest:g}")
 
 
 def _shifted(hu: np.ndarray, lowest: float) -> str:

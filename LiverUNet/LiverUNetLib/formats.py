@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -125,9 +126,9 @@ def write_probability(path: Path, probability_kji: np.ndarray, scan: CTVolume) -
 
 def scan_stem(path: Path) -> str:
     """The name of a scan without the ending of its format; a folder's name as it is."""
-    ending = _ending(path, READERS) or (path.suffix if path.is_file() else "")
+    ending = _ending(path, (*READERS, *HALVES)) or (path.suffix if path.is_file() else "")
     return path.name[: -len(ending)] if ending else path.name
 
 
-def _ending(path: Path, table: dict[str, object]) -> str:
-    return next((ending for ending in table if path.name.lower().endswith(ending)), "")
+def _ending(path: Path, endings: Iterable[str]) -> str:
+    return next((ending for ending in endings if path.name.lower().endswith(ending)), "")

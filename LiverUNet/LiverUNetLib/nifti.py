@@ -44,7 +44,9 @@ def read_nifti(path: Path) -> CTVolume:
         header_path, voxel_path = _pair(path)
         header = _read_header(header_path)
         if header is None:
-            raise ScanError(f"{path} is not NIfTI; convert it to NIfTI or NRRD, for example with 3D Slicer.")
+            raise ScanError(
+                f"{path} is not a readable NIfTI file: it has no NIfTI header; convert it, for example with 3D Slicer."
+            )
         stored = _read_voxels(voxel_path, header, _shape(header, path))
     except DAMAGED as error:
         raise ScanError(f"{path} is damaged: {damage(error)}; copy it again.") from error

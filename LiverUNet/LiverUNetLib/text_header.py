@@ -97,6 +97,8 @@ def _fields(file: BinaryIO, separator: str) -> dict[str, str]:
     """The header's fields, keys in lower case; reads up to where the voxels, or the names of their files, begin."""
     fields: dict[str, str] = {}
     for line in iter(lambda: os.fsdecode(file.readline(LONGEST_LINE)), ""):
+        if "\0" in line:  # no text
+            break
         key, _, value = line.partition(separator)
         key, value = key.strip().lower(), value.strip()
         fields[key] = value

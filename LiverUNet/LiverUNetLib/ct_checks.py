@@ -51,7 +51,6 @@ def check_ct(volume: CTVolume) -> None:
     Padding (-2000, -3024, 30000), metal and data already clipped to a window pass. Statistics are
     taken from at most about four million evenly spread voxels.
     """
-    _check_size(volume)
     if not np.issubdtype(volume.hu_kji.dtype, np.integer) and not all(
         np.isfinite(slice_).all() for slice_ in volume.hu_kji
     ):
@@ -66,6 +65,7 @@ def check_ct(volume: CTVolume) -> None:
     for find_fault in (_never_below_zero, _normalised, _padded_above_zero, _shifted, _soft_tissue, _two_values):
         if fault := find_fault(hu, lowest):
             raise ScanError(f"{volume.name} {fault} (range {lowest:g} to {highest:g}).")
+    _check_size(volume)
 
 
 def _check_size(volume: CTVolume) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dicom_files import assert_same, write_series
+from dicom_files import assert_same, change, write_series
 from LiverUNetLib.cli import main
 from LiverUNetLib.dicom import SERIES_HELP, SERIES_RULES
 from LiverUNetLib.errors import ScanError
@@ -19,10 +19,10 @@ def scan(a_phantom, *, slices: int = 20, slice_mm: float = 5.0, hu: int = 0) -> 
     return CTVolume(volume.hu_kji[:slices] + np.int16(hu), volume.affine @ np.diag([1, 1, slice_mm / 5, 1]))
 
 
-@pytest.fixture
-def study(a_phantom, tmp_path):
-    """What a scanner sends besides the one scan: scout, bolus watch, reformats, projection, dose report."""
-    study = tmp_path / "study"
+@pytest.fixture(scope="module")
+def study(a_phantom, tmp_path_factory):
+    """What scanners send besides the scan: scout, bolus watch, biopsy, perfusion, reformat, projection, report."""
+    study = tmp_path_factory.mktemp("study") / "study"
     portal = scan(a_phantom)
     write_series(study / "portal", portal, SeriesNumber=3, SeriesDescription="PORTAL VENOUS 3.0 B30f")
     scout = CTVolume(portal.hu_kji[:1], CORONAL @ portal.affine)
@@ -31,27 +31,29 @@ def study(a_phantom, tmp_path):
         watch = CTVolume(portal.hu_kji[5:6] + np.int16(n), portal.affine)
         attributes = {"SeriesNumber": 2, "SeriesDescription": "Monitoring", "SeriesInstanceUID": "1.2.3"}
         write_series(study / "watch" / str(n), watch, ContentTime=f"1015{n:02d}", **attributes)
+    biopsy = scan(a_phantom, slices=6, slice_mm=2)
+    write_series(study / "biopsy", biopsy, SeriesNumber=6, SeriesDescription="i-Fluoro")
+    for n in range(3):
+        perfusion = CTVolume(portal.hu_kji[:20:9] + np.int16(n), portal.affine @ np.diag([1, 1, 9, 1]))
+        attributes = {"SeriesNumber": 7, "SeriesDescription": "Perfusion", "SeriesInstanceUID": "1.2.4"}
+        write_series(study / "perfusion" / str(n), perfusion, **attributes)
     coronal = CTVolume(portal.hu_kji, CORONAL @ portal.affine)
     write_series(study / "cor", coronal, SeriesNumber=4, SeriesDescription="PORTAL VENOUS COR", **DERIVED)
     mip = {"SeriesNumber": 5, "SeriesDescription": "MIP", "ImageType": ["DERIVED", "SECONDARY", "MIP"]}
     write_series(study / "mip", scan(a_phantom, hu=100), **mip)
     dose = write_series(study / "dose", scout, SeriesNumber=501, SeriesDescription="Dose Report")
-    for file in dose.iterdir():
-        strip_geometry(file)
+    change(dose, without_place)
     return study
 
 
-def strip_geometry(file):
-    import pydicom
-
-    dataset = pydicom.dcmread(file)
+def without_place(dataset):
     del dataset.ImagePositionPatient, dataset.ImageOrientationPatient, dataset.PixelSpacing
-    dataset.save_as(file)
 
 
 NOTE = (
-    "study holds 5 CT series; 3 (PORTAL VENOUS 3.0 B30f, 20 slices) was read, skipped: 1 (Topogram, 1 slice), "
-    "2 (Monitoring, 9 slices), 4 (PORTAL VENOUS COR, 20 slices), 5 (MIP, 20 slices)."
+    "study holds 7 CT series; 3 (PORTAL VENOUS 3.0 B30f, 20 slices) was read, skipped: 1 (Topogram, 1 slice), "
+    "2 (Monitoring, 9 slices), 4 (PORTAL VENOUS COR, 20 slices), 5 (MIP, 20 slices), "
+    "6 (i-Fluoro, 6 slices), 7 (Perfusion, 9 slices)."
 )
 
 

@@ -13,6 +13,7 @@ from pydicom.fileset import FileSet
 
 from dicom_files import assert_same, change, write_enhanced_by_frame, write_series
 from helpers import unix_only
+from LiverUNetLib.dicom_series import files_below
 from LiverUNetLib.errors import ScanError
 from LiverUNetLib.formats import read_mask, read_volume
 from LiverUNetLib.volume import CTVolume
@@ -63,6 +64,7 @@ def test_links_to_series_are_followed_but_not_in_circles_and_dead_ones_are_skipp
     (study / "dead").symlink_to(tmp_path / "gone")
     (study / "series" / "dead.dcm").symlink_to(tmp_path / "gone.dcm")
     assert_same(read_volume(study), scan)
+    assert sum(file.is_file() for file in files_below(study)) == 20
 
 
 @unix_only

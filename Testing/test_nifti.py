@@ -113,6 +113,16 @@ def test_a_header_that_claims_more_than_the_file_holds_is_told(name, size, a_ct_
         read_volume(path)
 
 
+def test_voxels_begin_behind_the_header_even_if_it_gives_no_offset(a_ct_file, a_phantom):
+    """At byte 352, the least that the standard allows; nibabel takes the header for voxels."""
+
+    def forget(content):
+        content[108:112] = bytes(4)
+
+    path = altered(a_ct_file, "bare.nii.gz", forget)
+    assert np.array_equal(read_volume(path).hu_kji, a_phantom[0].hu_kji)
+
+
 @pytest.mark.parametrize(("code", "mm"), [(0, 1.0), (1, 1000.0), (2, 1.0), (3, 0.001)])
 def test_lengths_are_read_in_the_unit_of_the_header(code, mm, a_phantom, tmp_path):
     affine = np.diag([1 / mm, 1 / mm, 1 / mm, 1]) @ a_phantom[0].affine

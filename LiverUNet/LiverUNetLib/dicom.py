@@ -8,6 +8,7 @@ volume (`dicom_volume`).
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 from .dicom_choice import SERIES_RULES, choose_series, skipped_files
@@ -56,7 +57,7 @@ def read_dicom(path: Path, *, series: str | None = None, folder: str | None = No
         chosen, notes = choose_series(found, series, path)
         volume = read_series(chosen, path.name)
     notes += skipped_files(found.skipped, chosen.headline.uid, path.name)
-    return CTVolume(volume.hu_kji, volume.affine, volume.name, notes + volume.notes)
+    return replace(volume, notes=notes + volume.notes)
 
 
 def find_series(path: Path) -> list[Series]:

@@ -5,11 +5,13 @@ import slicer
 
 from helpers import dice
 from LiverUNetLib.formats import read_mask
+from LiverUNetLib.steps import finish
 from panel_helpers import run_to_the_end
 
 
 def test_the_liver_of_a_real_ct_is_found_by_the_button(panel, dialogs, real_data):
-    from LiverUNetTrainPanel.segments import maskOnVolume
+    from LiverUNetPanel.volume_node import scanSteps
+    from LiverUNetTrainPanel.segments import maskSteps
 
     volume = slicer.util.loadVolume(str(real_data / "ircad/ircad_e17_orig.nii.gz"))
     panel._parameterNode.volume = volume
@@ -20,6 +22,6 @@ def test_the_liver_of_a_real_ct_is_found_by_the_button(panel, dialogs, real_data
     assert "non-commercial" in dialogs.asked[0].lower()
     node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
     reference = read_mask(real_data / "ircad/ircad_e17_liver.nii.gz").hu_kji
-    mask = maskOnVolume(node, "liver", volume)
+    mask = finish(maskSteps(node, "liver", finish(scanSteps(volume)).volume))
     assert mask.shape == reference.shape
     assert dice(mask, np.asarray(reference)) > 0.95

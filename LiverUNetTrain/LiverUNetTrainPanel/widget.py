@@ -113,7 +113,7 @@ class LiverUNetTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             section.updateButtons(busy)
         idle = "" if self.runner.running else _("This panel is doing nothing.")
         enableOrSayWhy(self.ui.cancelButton, idle, _("End it; a training continues."))
-        self.ui.progressBar.visible = self.runner.running
+        self.ui.progressBar.visible = self.ui.cancelButton.visible = self.runner.running
 
     def onProgress(self, progress: Progress) -> None:
         """Show the stage."""

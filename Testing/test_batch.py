@@ -14,7 +14,6 @@ from dicom_files import write_series
 from helpers import dice, unix_only
 from LiverUNetLib import batch
 from LiverUNetLib.batch import TABLE_NAME, find_scans, segment_folder
-from LiverUNetLib.batch_table import TABLE_COLUMNS
 from LiverUNetLib.cli import main
 from LiverUNetLib.errors import OutputError, ScanError
 from LiverUNetLib.formats import read_mask, write_volume
@@ -262,97 +261,6 @@ def test_the_table_gives_width_depth_and_height(a_phantom, threshold_model, cpu)
         [width, depth, height], abs=0.1
     )
     assert f"{width:.0f} mm wide, {depth:.0f} mm deep, {height:.0f} mm high" in sentence(result)
-
-
-def saved_by_a_spreadsheet(path, *, encoding="utf-8", separator=",", columns=None, change=lambda row: row):
-    """Read the table and write it as a spreadsheet would."""
-    rows = [change(row) for row in read_table(path.parent)]
-    with path.open("w", newline="", encoding=encoding) as file:
-        writer = csv.DictWriter(file, columns or list(rows[0]), delimiter=separator)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def cleared(column):
-    return lambda row: row | {column: ""}
-
-
-# How a table comes back, and whether its scans count as done.
-SPREADSHEETS = {
-    "byte order mark": ({"encoding": "utf-8-sig"}, True),
-    "UTF-16": ({"encoding": "utf-16"}, True),
-    "UTF-16 with tabs": ({"encoding": "utf-16", "separator": "\t"}, True),
-    "Latin-1": ({"encoding": "cp1252"}, True),
-    "semicolons": ({"separator": ";", "encoding": "utf-8-sig"}, True),
-    "columns in another order": ({"columns": sorted(TABLE_COLUMNS)}, True),
-    "one more column": ({"change": lambda row: row | {"radiologist": "Müller"}}, True),
-    "decimal commas": ({"change": lambda row: row | {"volume_ml": row["volume_ml"].replace(".", ",")}}, True),
-    "no volume": ({"change": cleared("volume_ml")}, False),
-    "a volume that is a date": ({"change": lambda row: row | {"volume_ml": "18. Dez"}}, False),
-    "no state": ({"change": cleared("state")}, False),
-    "no stamp": ({"change": cleared("file_stamp")}, False),
-    "an older table without some columns": (
-        {"change": lambda row: {key: cell for key, cell in row.items() if key not in ("error", "series")}}, True
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", SPREADSHEETS)
-def test_a_table_that_a_spreadsheet_has_saved_is_read_or_its_scans_are_done_again(kind, run, scans, tmp_path):
-    how, done = SPREADSHEETS[kind]
-    (scans / "a.nii.gz").rename(scans / "Müller.nii.gz")
-    (scans / "flat.nii.gz").unlink()
-    run()
-    before = read_table(tmp_path / "out")
-    masks = sorted((tmp_path / "out").glob("*_liver.nii.gz"))
-    stamps = [mask.stat().st_mtime_ns for mask in masks]
-    saved_by_a_spreadsheet(tmp_path / "out" / TABLE_NAME, **how)
-    (scans / "new.nii.gz").write_bytes(b"")  # so that the table is written
-    rows = run()
-    assert [row["state"] for row in rows] == ["done", "done", "failed"]
-    assert ([mask.stat().st_mtime_ns for mask in masks] == stamps) is done
-    table = read_table(tmp_path / "out")
-    assert [row["file"] for row in table] == ["Müller.nii.gz", "b.nrrd", "new.nii.gz"]
-    if done and kind != "decimal commas":
-        assert [{key: row[key] for key in TABLE_COLUMNS} for row in table[:2]] == before
-    if kind == "one more column":
-        assert [row["radiologist"] for row in table] == ["Müller", "Müller", ""]
-
-
-def test_a_column_of_the_user_stays_with_a_scan_that_is_done_again(run, tmp_path):
-    run()
-    saved_by_a_spreadsheet(tmp_path / "out" / TABLE_NAME, change=lambda row: row | {"radiologist": "Müller"})
-    (tmp_path / "out/a_liver.nii.gz").unlink()
-    run()
-    assert [row["radiologist"] for row in read_table(tmp_path / "out")] == ["Müller"] * 3
-
-
-FOREIGN = {
-    "other columns": b"file,volume\na.nii.gz,3\n",
-    "other columns and no row": b"patient,volume\n",
-    "no table": b"\x00\x01\xff" * 40,
-    "UTF-16 cut short": "file,state".encode("utf-16")[:-1],
-    "cells without a column": ",".join(TABLE_COLUMNS).encode() + b"\n" + b"x," * len(TABLE_COLUMNS) + b"mine\n",
-    "a quote without end": ",".join(TABLE_COLUMNS).encode() + b'\n"' + b"x" * 200_000,
-}
-
-
-@pytest.mark.parametrize("kind", FOREIGN)
-def test_a_table_of_another_kind_is_never_overwritten(kind, run, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / TABLE_NAME).write_bytes(FOREIGN[kind])
-    with pytest.raises(
-        OutputError, match=r"liver\.csv is not a table of LiverUNet; move it away or name another folder"
-    ):
-        run()
-    assert (tmp_path / "out" / TABLE_NAME).read_bytes() == FOREIGN[kind]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [TABLE_NAME]
-
-
-def test_an_empty_table_is_a_new_one(run, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / TABLE_NAME).touch()
-    assert [row["state"] for row in run()] == ["done", "done", "failed"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are no UTF-8 exist on Linux alone")

@@ -44,7 +44,7 @@ def test_a_new_segmentation_is_a_liver_to_all_of_slicer(segmented, a_volume, sce
     assert geometry.endswith("0;95;0;71;0;43;"), "the geometry of the volume, not of the liver's box"
     assert node.GetAttribute("LiverUNet.Model") == "threshold"
     assert node.GetAttribute("LiverUNet.ModelChecksum") == threshold_model.card.checksum
-    assert '"pixel_mm": 4.0' in node.GetAttribute("LiverUNet.Settings")
+    assert '"pixel_mm": 4.0' in node.GetAttribute("LiverUNet.Report")
 
 
 def test_the_segmentation_lies_beside_its_volume_in_the_subject_hierarchy(segmented, a_volume, scene):

@@ -33,6 +33,7 @@ def test_the_curves_of_a_recorded_log_become_charts_that_grow(scene):
 
     charts = curvesOf(scene, "run", HISTORY[:1])
     assert set(charts) == {"loss", "accuracy", "Dice"}
+    assert charts["Dice"].GetNumberOfPlotSeriesNodes() == 1, "no validation yet: nothing of it in the legend"
     assert curvesOf(scene, "run", HISTORY) == charts, "the same nodes are updated"
     table = scene.GetFirstNodeByName("run training").GetTable()
     assert [table.GetValueByName(row, "loss").ToDouble() for row in range(3)] == [0.9, 0.7, 0.5]
@@ -57,7 +58,8 @@ def test_runs_whose_names_hold_one_another_keep_their_own_charts(scene):
 def test_a_segment_becomes_a_mask_on_the_volumes_voxels_through_all_transforms(
     segmented, train, a_volume, scene, volume_turned, segmentation_turned
 ):
-    from LiverUNetTrainPanel.segments import maskOnVolume
+    from LiverUNetPanel.volume_node import scanSteps
+    from LiverUNetTrainPanel.segments import maskSteps
 
     if volume_turned:
         a_volume.SetAndObserveTransformNodeID(add_transform(turned(volume_turned)).GetID())
@@ -65,7 +67,7 @@ def test_a_segment_becomes_a_mask_on_the_volumes_voxels_through_all_transforms(
     if segmentation_turned:
         segmentation.SetAndObserveTransformNodeID(add_transform(turned(segmentation_turned, axis=1)).GetID())
     outcome = segmented(a_volume, segmentation)
-    mask = maskOnVolume(segmentation, "liver", a_volume)
+    mask = finish(maskSteps(segmentation, "liver", finish(scanSteps(a_volume)).volume))
     assert mask.shape == SHAPE_IJK[::-1]
     assert dice(mask, outcome.result.mask_kji) > 0.999
 

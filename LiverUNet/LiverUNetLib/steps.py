@@ -1,16 +1,19 @@
-"""Work in steps: a generator that yields Progress and returns a result, whoever drives it.
+"""Work in steps: a generator that yields Progress and returns a result.
 
 The command line runs one to its end under a progress bar; Slicer's event loop takes a step at a time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-__all__ = ["Progress", "finish", "in_background", "prefixed", "stage"]
+__all__ = ["Progress", "finish", "in_background", "in_one_thread", "prefixed", "stage"]
 
 T = TypeVar("T")
 
@@ -20,7 +23,7 @@ PATIENCE_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is: `done` of `total`; a total of 0 means that nobody can say.
+    """How far a stage is: `done` of `total`; a total of 0 means that it is unknown.
 
     Attributes:
         final: it can no longer be ended; what it does will be done in a moment.
@@ -86,3 +89,40 @@ def in_background(name: str, work: Callable[[], T], *, final: bool = False) -> G
     if errors:
         raise errors[0]
     return outcome[0]
+
+
+def in_one_thread(
+    steps: Generator[Progress, None, T],
+    around: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+) -> Generator[Progress, None, T]:
+    """Take all steps of a generator in one background thread; while one works, the last progress is repeated.
+
+    For steps that hold an event loop too long each, as a batch of slices does on a busy computer. One
+    thread for all of them, since torch keeps a pool of threads for each that it is called from.
+    Closing the generator lets the step in hand end in the background and closes `steps` after it.
+
+    Args:
+        around: makes a context in which every step is taken, in that thread.
+    """
+
+    def take() -> tuple[Progress | None, StopIteration | None]:
+        with around():
+            try:
+                return next(steps), None
+            except StopIteration as end:  # which a Future cannot carry
+                return None, end
+
+    progress = Progress("Starting", 0, 0)
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="LiverUNet steps")
+    try:
+        while True:
+            step = thread.submit(take)
+            while not wait_for([step], PATIENCE_SECONDS).done:
+                yield progress
+            progress, end = step.result()
+            if end is not None:
+                return end.value
+            yield progress
+    finally:
+        thread.submit(steps.close)
+        thread.shutdown(wait=False)

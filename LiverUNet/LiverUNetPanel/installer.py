@@ -87,7 +87,7 @@ class Installer:
             Installer._working = False
 
     def ensureAndSay(self, wheelFolder: str, say: Callable[[str], None]) -> bool:
-        """As `ensure`; a person is told what takes so long, and what came of it."""
+        """As `ensure`; the user is told what takes so long, and what came of it."""
         installed = False
         say(_("Installing packages; this takes some minutes.") if self.missing() else "")
         try:

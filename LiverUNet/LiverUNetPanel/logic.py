@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,21 +13,26 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from LiverUNetLib.batch import segment_folder
 from LiverUNetLib.doctor import examine
-from LiverUNetLib.environment import Device, choose_device, import_libraries
+from LiverUNetLib.environment import Device, choose_device, spare_one_core
 from LiverUNetLib.errors import LiverUNetError, ScanError
 from LiverUNetLib.exchange import install_model
 from LiverUNetLib.model import DEFAULT_MODEL, LiverModel, find_model
 from LiverUNetLib.pipeline import Segmentation, segment
-from LiverUNetLib.steps import Progress, finish, in_background, prefixed
+from LiverUNetLib.steps import Progress, finish, in_background, in_one_thread, prefixed
 
+from .imports import importLibraries
 from .parameters import LiverUNetParameterNode
-from .segmentation_node import checkTarget, findLiver, volumeOf, writeLiver
-from .volume_node import scanSteps
+from .segmentation_node import checkTarget, findLiver, isLiverEdited, volumeOf, writeSteps
+from .stored_result import MODEL_CHECKSUM, REGION, StoredResult, stored
+from .volume_node import Scan, edgesReached, scanSteps
 
 if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["LiverUNetLogic", "Outcome"]
+
+EDITED = "{old} was edited by hand and stays as it is; the new liver is in {new}."
+CUT_OFF = "The liver reaches the {edges} edge of the scan and may be cut off; its volume is a lower bound."
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +50,17 @@ class Outcome:
 
     Attributes:
         name: of the volume node.
-        result: the measures, warnings and provenance; None if it failed.
+        result: the measures, warnings and provenance; None if it failed, or if they were not saved with the liver.
         segmentationNode: holds the liver; None if none was found or it failed.
         error: why it failed, or nothing.
+        note: what became of an older liver, or nothing.
     """
 
     name: str
-    result: Segmentation | None = None
+    result: Segmentation | StoredResult | None = None
     segmentationNode: vtkMRMLSegmentationNode | None = None
     error: str = ""
+    note: str = ""
 
 
 class LiverUNetLogic(ScriptedLoadableModuleLogic):
@@ -89,7 +96,8 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
 
         Args:
             segmentationNode: gets the liver, instead of an older one of LiverUNet's if it holds
-                one; None for a new node. Where no liver is found nothing is made or changed.
+                one; None for a new node. An older one that a user has edited stays, and the new
+                liver gets a new node. Where no liver is found nothing is made or changed.
             roiNode: only the box of voxels around it is segmented.
 
         Raises:
@@ -108,7 +116,8 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
     ) -> Generator[Progress, None, list[Outcome]]:
         """Segment volumes one after the other with one loaded model; a failure does not stop the rest.
 
-        A volume that has a liver of LiverUNet's already, made by this very model, is passed over.
+        A volume that has a liver of LiverUNet's already, made by this very model, is skipped, also
+        where a user has edited this liver since.
         """
         loaded = yield from self._load(modelName, deviceName)
         outcomes = []
@@ -125,11 +134,18 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         return outcomes
 
     def segmentFolderSteps(
-        self, source: Path, target: Path, *, modelName: str = DEFAULT_MODEL, deviceName: str = "auto"
+        self,
+        source: Path,
+        target: Path,
+        *,
+        series: str | None = None,
+        modelName: str = DEFAULT_MODEL,
+        deviceName: str = "auto",
     ) -> Generator[Progress, None, list[dict[str, Any]]]:
         """Segment files into files, see `LiverUNetLib.batch.segment_folder`; the scene is not touched."""
         loaded = yield from self._load(modelName, deviceName)
-        return (yield from segment_folder(source, target, loaded.model, loaded.device))
+        steps = segment_folder(source, target, loaded.model, loaded.device, series=series)
+        return (yield from in_one_thread(steps, around=spare_one_core))
 
     def installModelSteps(self, path: Path, *, overwrite: bool = False) -> Generator[Progress, None, LiverModel]:
         """Verify a model and copy it to the user's own."""
@@ -142,7 +158,12 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
     def examineSteps(self) -> Generator[Progress, None, str]:
         """What `liver-unet doctor` prints, as text."""
         about = f"Slicer       {getattr(slicer.app, 'applicationVersion', 'unknown')}"
-        lines = yield from in_background("Examining", lambda: list(examine()))
+
+        def look() -> list[str]:
+            importLibraries()
+            return list(examine())
+
+        lines = yield from in_background("Examining", look)
         return "\n".join([about, *lines])
 
     def ctVolumes(self) -> list[vtkMRMLScalarVolumeNode]:
@@ -151,17 +172,25 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         return [node for node in slicer.util.getNodesByClass(kind) if node.GetClassName() == kind]
 
     def ownSegmentation(self, volumeNode: vtkMRMLScalarVolumeNode | None) -> vtkMRMLSegmentationNode | None:
-        """The segmentation of this volume in which LiverUNet has put a liver before."""
-        if volumeNode is None:
-            return None
-        nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-        return next((node for node in nodes if volumeOf(node) is volumeNode and findLiver(node)), None)
+        """The segmentation of this volume in which LiverUNet has put a liver before, rather one that was not edited."""
+        nodes = self._ownSegmentations(volumeNode)
+        return next(filter(lambda node: not isLiverEdited(node), nodes), next(iter(nodes), None))
+
+    def outcomeOf(self, segmentationNode: vtkMRMLSegmentationNode) -> Outcome:
+        """What is known of the run that has put a liver into this segmentation."""
+        volume = volumeOf(segmentationNode)
+        name = volume.GetName() if volume else segmentationNode.GetName()
+        return Outcome(name, stored(segmentationNode), segmentationNode)
+
+    def _ownSegmentations(self, volumeNode: vtkMRMLScalarVolumeNode | None) -> list[vtkMRMLSegmentationNode]:
+        nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if volumeNode else []
+        return [node for node in nodes if volumeOf(node) is volumeNode and findLiver(node)]
 
     def _load(self, modelName: str, deviceName: str) -> Generator[Progress, None, Loaded]:
         """Import the libraries, prove the device and load the model, in a thread that touches no MRML."""
 
         def load() -> Loaded:
-            import_libraries()
+            importLibraries()
             model, device = find_model(modelName), choose_device(deviceName)
             return Loaded(model, device, model.network())
 
@@ -180,19 +209,35 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         names = {node: node.GetName() for node in watched}
         scan = yield from _whileInScene(scanSteps(volumeNode, roiNode), names)
         steps = segment(scan.volume, loaded.model, loaded.device, network=loaded.network)
-        result = yield from _whileInScene(steps, names)
+        result = yield from _whileInScene(in_one_thread(steps, around=spare_one_core), names)
         if not result.measurement.volume_ml:
             return Outcome(names[volumeNode], result)
-        node = writeLiver(result, scan, volumeNode, segmentationNode, beforeReplacing=saveStateForUndo)
-        node.SetAttribute("LiverUNet.Region", roiNode.GetName() if roiNode else None)
-        return Outcome(names[volumeNode], result, node)
+        if scan.warp:
+            result = _withEdges(result, scan, volumeNode)
+        steps = writeSteps(result, scan, volumeNode, segmentationNode, beforeReplacing=saveStateForUndo)
+        node = yield from _whileInScene(steps, names)
+        node.SetAttribute(REGION, roiNode.GetName() if roiNode else None)
+        note = ""
+        if segmentationNode not in (None, node):
+            note = EDITED.format(old=segmentationNode.GetName(), new=node.GetName())
+        return Outcome(names[volumeNode], result, node, note=note)
 
     def _isDone(self, volumeNode: vtkMRMLScalarVolumeNode, model: LiverModel) -> bool:
         """Whether this very model has segmented the whole of the volume before."""
-        node = self.ownSegmentation(volumeNode)
-        if node is None or node.GetAttribute("LiverUNet.Region"):
-            return False
-        return node.GetAttribute("LiverUNet.ModelChecksum") == model.card.checksum
+        whole = [node for node in self._ownSegmentations(volumeNode) if not node.GetAttribute(REGION)]
+        return any(node.GetAttribute(MODEL_CHECKSUM) == model.card.checksum for node in whole)
+
+
+def _withEdges(result: Segmentation, scan: Scan, volumeNode: vtkMRMLScalarVolumeNode) -> Segmentation:
+    """The result with the ends of the volume that the liver reaches, which a resampled scan does not show."""
+    known = result.measurement.cut_off
+    found = [edge for edge in edgesReached(scan, result.mask_kji, volumeNode) if edge not in known]
+    if not found:
+        return result
+    measurement = replace(result.measurement, cut_off=(*known, *found))
+    return replace(
+        result, measurement=measurement, warnings=(*result.warnings, CUT_OFF.format(edges=" and ".join(found)))
+    )
 
 
 def saveStateForUndo(segmentationNode: vtkMRMLSegmentationNode) -> None:

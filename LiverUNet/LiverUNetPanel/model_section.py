@@ -23,7 +23,7 @@ class ModelSection:
 
     Args:
         ui: the panel's widgets by name.
-        onChosen: called with the name when a person chooses another model.
+        onChosen: called with the name when the user chooses another model.
     """
 
     def __init__(self, ui: Any, onChosen: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""What a person has chosen for this scene; it is saved with the scene."""
+"""What the user has chosen for this scene; it is saved with the scene."""
 
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import parameterNodeWrapper

@@ -13,41 +13,68 @@ from LiverUNetLib.errors import ScanError
 from LiverUNetLib.summary import sentence, table_row
 
 from .buttons import enableOrSayWhy
+from .edits import millilitres
 from .logic import Outcome
-from .segmentation_node import findLiver, volumeOf
+from .segmentation_node import findLiver, isLiverEdited, volumeOf
 from .table_node import addMeasurements
 
 __all__ = ["ResultSection"]
+
+DEVICE_HINT = _("Auto takes a GPU that computes, or else the CPU; a run says which.")
 
 
 class ResultSection:
     """Shows what became of a volume.
 
     Args:
-        panel: has the widgets `ui`, the `settings`, and `start` for what takes time.
+        panel: has the widgets `ui`, the `settings`, `say`, and `start` for what takes time.
     """
 
     def __init__(self, panel: Any) -> None:
         self._panel, self._ui = panel, panel.ui
         ui = panel.ui
         self._outcome: Outcome | None = None
+        self._edited = ""
         ui.editButton.clicked.connect(self._onEdit)
         ui.tableButton.clicked.connect(self._onAddToTable)
         ui.copyButton.clicked.connect(self._onCopy)
         ui.teachButton.clicked.connect(self._onTeach)
 
     def show(self, outcome: Outcome | None) -> None:
-        """Show a result, or that there is none."""
+        """Show a result, or that there is none; it may be of a run long ago, kept with the segmentation."""
         self._outcome = outcome
         result = outcome.result if outcome else None
-        self._ui.resultLabel.text = f"{outcome.name}\n{sentence(result)}" if result else _("Nothing segmented yet.")
+        self._edited = self._whatWasEdited()
+        self._ui.resultLabel.text = self._text()
         self._ui.warningLabel.text = "\n".join(result.warnings) if result else ""
         self._ui.warningLabel.visible = bool(result and result.warnings)
-        if result:
-            words = _("The last run was on {device} in {dtype}.")
-            self._ui.deviceStateLabel.text = words.format(**result.provenance)
+        words = _("The last run was on {device} in {dtype}.").format(**result.provenance) if result else DEVICE_HINT
+        self._ui.deviceStateLabel.text = words
         self._ui.show3DButton.setSegmentationNode(outcome.segmentationNode if outcome else None)
         self.updateButtons("")
+
+    def _text(self) -> str:
+        """The liver in some lines."""
+        if self._outcome is None:
+            return _("Nothing segmented yet.")
+        lines = [self._outcome.name]
+        if self._outcome.result:
+            lines.append(sentence(self._outcome.result))
+        else:
+            lines.append(_("A liver was found here; what the run measured was not saved with it."))
+        return "\n".join([*lines, self._edited] if self._edited else lines)
+
+    def _whatWasEdited(self) -> str:
+        """A radiologist reports the corrected volume; all other figures are those of the run, and should say so."""
+        node = self._outcome.segmentationNode if self._outcome else None
+        if node is None or not isLiverEdited(node):
+            return ""
+        volume_ml = millilitres(node, findLiver(node))
+        if volume_ml is None:
+            return _("The liver was edited since; these are the figures of the run.")
+        return _(
+            "The liver was edited since, it has {volume:.0f} ml now; the figures above are those of the run."
+        ).format(volume=volume_ml)
 
     def updateButtons(self, busy: str) -> None:
         """What can be pressed now."""
@@ -70,12 +97,14 @@ class ResultSection:
         editor.setSourceVolumeNode(volumeOf(node))
 
     def _onAddToTable(self) -> None:
-        node = addMeasurements(slicer.mrmlScene, [table_row(self._outcome.result)])
-        self._ui.statusLabel.text = _("Added to the table {name}.").format(name=node.GetName())
+        row = table_row(self._outcome.result)
+        row["warnings"] = " ".join(filter(None, [row["warnings"], self._edited]))
+        node = addMeasurements(slicer.mrmlScene, [row])
+        self._panel.say(_("Added to the table {name}.").format(name=node.GetName()))
 
     def _onCopy(self) -> None:
         slicer.app.clipboard().setText("\n".join([self._ui.resultLabel.text, *self._outcome.result.warnings]))
-        self._ui.statusLabel.text = _("Copied.")
+        self._panel.say(_("Copied."))
 
     def _onTeach(self) -> None:
         """Copy scan and liver to the training set, in a folder that is chosen once."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import numpy as np
 import vtk
@@ -11,8 +10,10 @@ from slicer import (
     vtkMRMLScalarVolumeNode,
     vtkMRMLSegmentationNode,
     vtkMRMLSubjectHierarchyNode,
+    vtkMRMLTransformableNode,
     vtkOrientedImageData,
     vtkSegment,
+    vtkSegmentationConverter,
 )
 from vtk.util.numpy_support import numpy_to_vtk
 
@@ -20,33 +21,45 @@ from LiverUNetLib.errors import ScanError
 from LiverUNetLib.itk import LIVER_COLOUR, LIVER_TERMINOLOGY
 from LiverUNetLib.measurement import bounding_box
 from LiverUNetLib.pipeline import Segmentation
+from LiverUNetLib.steps import Progress
 
-from .volume_node import Scan, ijkToRas, matrixFromArray, transformToWorld
+from .edits import LABELMAP, isEdited, rememberVoxels
+from .stored_result import store
+from .volume_node import Scan, Warp, ijkToRas, matrixFromArray, transformToWorld
+from .warp import chained, regularGrid, resampleSteps, toWorld, warpOver
 
-__all__ = ["LABELMAP", "checkTarget", "findLiver", "labelmapOf", "volumeOf", "writeLiver"]
+__all__ = ["LABELMAP", "checkTarget", "findLiver", "isLiverEdited", "labelmapOf", "volumeOf", "writeSteps"]
 
 SEGMENT_ID = "liver"
-# Marks the segment that is ours, whatever a person calls it, and says what made it.
+# Marks the segment that is ours, whatever it is called, and says what made it.
 SEGMENT_TAG = "LiverUNet"
-ATTRIBUTE_PREFIX = "LiverUNet."
 # Refers to the volume that the liver was found in; another may have given the segmentation its geometry.
 VOLUME_ROLE = "LiverUNet.Volume"
-LABELMAP, SURFACE = "Binary labelmap", "Closed surface"
+SURFACE = "Closed surface"
 
 
-def writeLiver(
+def writeSteps(
     result: Segmentation,
     scan: Scan,
     volumeNode: vtkMRMLScalarVolumeNode,
     segmentationNode: vtkMRMLSegmentationNode | None = None,
     *,
     beforeReplacing: Callable[[vtkMRMLSegmentationNode], None] = lambda _: None,
-) -> vtkMRMLSegmentationNode:
-    """Put a liver that was found into a segmentation node.
+) -> Generator[Progress, None, vtkMRMLSegmentationNode]:
+    """Put a liver that was found into a segmentation node; nothing has changed before the last step.
 
     A new node gets the volume's geometry, parent transform and place in the subject hierarchy. In
     an existing one our segment is replaced, or added; everything else there stays as it is, its
     parent transform as well: the labelmap then gets the geometry that puts it over the volume.
+
+    Over a volume whose transform is not linear a new node lies in the world, under no transform.
+    Slicer shows it over the volume in slice and 3D views either way; but under such a transform
+    Segment Statistics would count distorted voxels, an export would leave the patient's place, and
+    the brushes of the Segment Editor, which know matrices only, would paint elsewhere.
+
+    A liver that a user has edited since it was written is not replaced: the new one gets a new node.
+    Two segments in one node would be two livers to everything that looks for one there (Segment
+    Statistics, DICOM export, other extensions), and its attributes can tell of one run only.
 
     Args:
         scan: what was segmented, with its place in the volume node.
@@ -55,33 +68,31 @@ def writeLiver(
     Raises:
         ScanError: as `checkTarget`.
     """
-    scene = volumeNode.GetScene()
-    new = segmentationNode is None
-    if new:
-        segmentationNode = _newNode(volumeNode)
-    else:
-        checkTarget(segmentationNode)
-    toWorld = transformToWorld(volumeNode) @ ijkToRas(volumeNode)
+    target = None if segmentationNode is None or isLiverEdited(segmentationNode) else segmentationNode
+    if target:
+        checkTarget(target)
+    affine = scan.warp.affine if scan.warp else transformToWorld(volumeNode) @ ijkToRas(volumeNode)
+    moving = target or (None if scan.warp else volumeNode)
+    labelmap = yield from _labelmapSteps(result.mask_kji, scan.first_kji, affine, moving)
+    node = target or _newNode(volumeNode, scan.warp)
     try:
-        geometry = np.linalg.inv(transformToWorld(segmentationNode)) @ toWorld
-        labelmap = labelmapOf(result.mask_kji, scan.first_kji, geometry)
-        segmentId = findLiver(segmentationNode)
+        segmentId = findLiver(node)
         if segmentId:
-            beforeReplacing(segmentationNode)
-            _replace(segmentationNode, segmentId, labelmap)
+            beforeReplacing(node)
+            _replace(node, segmentId, labelmap)
         else:
-            segmentId = _add(segmentationNode, labelmap)
+            segmentId = _add(node, labelmap)
     except BaseException:
-        if new:
-            scene.RemoveNode(segmentationNode)
+        if not target:
+            volumeNode.GetScene().RemoveNode(node)
         raise
-    segmentationNode.SetNodeReferenceID(VOLUME_ROLE, volumeNode.GetID())
+    node.SetNodeReferenceID(VOLUME_ROLE, volumeNode.GetID())
     madeBy = result.provenance
-    segment = segmentationNode.GetSegmentation().GetSegment(segmentId)
+    segment = node.GetSegmentation().GetSegment(segmentId)
     segment.SetTag(SEGMENT_TAG, f"{madeBy['model']} {madeBy['model_version']} {madeBy['model_checksum'][:12]}")
-    for name, value in _attributes(result).items():
-        segmentationNode.SetAttribute(ATTRIBUTE_PREFIX + name, value)
-    return segmentationNode
+    rememberVoxels(segment)
+    store(node, result)
+    return node
 
 
 def findLiver(segmentationNode: vtkMRMLSegmentationNode) -> str | None:
@@ -93,6 +104,12 @@ def findLiver(segmentationNode: vtkMRMLSegmentationNode) -> str | None:
     return None
 
 
+def isLiverEdited(segmentationNode: vtkMRMLSegmentationNode) -> bool:
+    """Whether the liver that LiverUNet has put here, if there is one, holds other voxels now."""
+    segmentId = findLiver(segmentationNode)
+    return segmentId is not None and isEdited(segmentationNode.GetSegmentation().GetSegment(segmentId))
+
+
 def volumeOf(segmentationNode: vtkMRMLSegmentationNode) -> vtkMRMLScalarVolumeNode | None:
     """The volume in which our liver was found, or else the one that the segmentation was drawn on."""
     roles = (VOLUME_ROLE, segmentationNode.GetReferenceImageGeometryReferenceRole())
@@ -101,7 +118,6 @@ def volumeOf(segmentationNode: vtkMRMLSegmentationNode) -> vtkMRMLScalarVolumeNo
 
 def checkTarget(segmentationNode: vtkMRMLSegmentationNode) -> None:
     """Raise ScanError unless a liver can be put into an existing segmentation as voxels."""
-    transformToWorld(segmentationNode)
     segmentation = segmentationNode.GetSegmentation()
     source = segmentation.GetSourceRepresentationName()
     if segmentation.GetNumberOfSegments() and source != LABELMAP:
@@ -111,19 +127,49 @@ def checkTarget(segmentationNode: vtkMRMLSegmentationNode) -> None:
         )
 
 
-def _newNode(volumeNode: vtkMRMLScalarVolumeNode) -> vtkMRMLSegmentationNode:
-    """An empty segmentation over the volume, under its parent transform, beside it in the subject hierarchy."""
+def _newNode(volumeNode: vtkMRMLScalarVolumeNode, warp: Warp | None) -> vtkMRMLSegmentationNode:
+    """An empty segmentation over the volume, beside it in the subject hierarchy."""
     scene = volumeNode.GetScene()
     name = scene.GenerateUniqueName(f"{volumeNode.GetName()} liver")
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     node.CreateDefaultDisplayNodes()
     node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
-    node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+    if warp:
+        geometry = vtkOrientedImageData()
+        geometry.SetExtent(*(n for size in reversed(warp.shape_kji) for n in (0, size - 1)))
+        geometry.SetGeometryFromImageToWorldMatrix(matrixFromArray(warp.affine))
+        node.GetSegmentation().SetConversionParameter(
+            vtkSegmentationConverter.GetReferenceImageGeometryParameterName(),
+            vtkSegmentationConverter.SerializeImageGeometry(geometry),
+        )
+    else:
+        node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     hierarchy = vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     item, beside = (hierarchy.GetItemByDataNode(each) for each in (node, volumeNode))
     if item and beside:
         hierarchy.SetItemParent(item, hierarchy.GetItemParent(beside))
     return node
+
+
+def _labelmapSteps(
+    mask_kji: np.ndarray, first_kji: tuple[int, int, int], affine: np.ndarray, moving: vtkMRMLTransformableNode | None
+) -> Generator[Progress, None, vtkOrientedImageData]:
+    """The labelmap that lies over the mask once the transforms above `moving` have moved it.
+
+    Args:
+        first_kji: the mask's first voxel on the grid that `affine` brings to the world.
+        moving: None for no transform. Where one is not linear, the mask is resampled.
+    """
+    if moving is None or not warpOver(moving):
+        fromWorld = np.eye(4) if moving is None else np.linalg.inv(transformToWorld(moving))
+        return labelmapOf(mask_kji, first_kji, fromWorld @ affine)
+    parent, mask = moving.GetParentTransformNode(), labelmapOf(mask_kji, first_kji, np.eye(4))
+    low, high = np.reshape(mask.GetExtent(), (3, 2)).T[:, ::-1]
+    toNode = chained(affine, toWorld(parent, inverse=True))
+    own, shape = regularGrid(tuple(low), tuple(high - low + 1), toNode, moving.GetName())
+    toMask = chained(own, toWorld(parent), np.linalg.inv(affine))
+    voxels = yield from resampleSteps(mask, toMask, tuple(slice(0, size) for size in shape), outside=0)
+    return labelmapOf(voxels, (0, 0, 0), own)
 
 
 def labelmapOf(mask_kji: np.ndarray, first_kji: tuple[int, int, int], geometry: np.ndarray) -> vtkOrientedImageData:
@@ -154,7 +200,7 @@ def _add(node: vtkMRMLSegmentationNode, labelmap: vtkOrientedImageData) -> str:
 
 
 def _replace(node: vtkMRMLSegmentationNode, segmentId: str, labelmap: vtkOrientedImageData) -> None:
-    """Only the voxels change; name, colour, terminology and display are what a person has made of them."""
+    """Only the voxels change; name, colour, terminology and display are what the user has made of them."""
     segmentation = node.GetSegmentation()
     segment = segmentation.GetSegment(segmentId)
     hasSurface = segment.GetRepresentation(SURFACE) is not None
@@ -167,20 +213,3 @@ def _replace(node: vtkMRMLSegmentationNode, segmentId: str, labelmap: vtkOriente
         segmentation.CreateRepresentation(SURFACE)
     node.EndModify(wasModifying)
     segmentation.InvokeEvent(segmentation.SourceRepresentationModified, segmentId)
-
-
-def _attributes(result: Segmentation) -> dict[str, str]:
-    """Where the liver comes from, as node attributes, which the scene keeps."""
-    names = {
-        "Model": "model",
-        "ModelVersion": "model_version",
-        "ModelChecksum": "model_checksum",
-        "ModelLicense": "model_license",
-        "Device": "device",
-        "Precision": "dtype",
-        "Scan": "scan",
-    }
-    madeBy = {name: str(result.provenance[key]) for name, key in names.items()}
-    packages = ", ".join(f"{name} {version}" for name, version in result.provenance["packages"].items())
-    settings = json.dumps(result.provenance["settings"])
-    return madeBy | {"Settings": settings, "Packages": packages, "Warnings": " ".join(result.warnings)}

@@ -8,11 +8,11 @@ __all__ = ["Settings"]
 
 
 class Settings:
-    """Device, folder of wheels, and the licences that a person has agreed to."""
+    """Device, folder of wheels, and the licences that the user has agreed to."""
 
     @property
     def device(self) -> str:
-        """As `choose_device` takes it; "auto" unless a person chose otherwise."""
+        """As `choose_device` takes it; "auto" unless the user chose otherwise."""
         return self._value("Device") or "auto"
 
     @device.setter
@@ -29,7 +29,7 @@ class Settings:
         self._set("WheelFolder", folder)
 
     def folder(self, name: str) -> str:
-        """A folder that a person has chosen for this purpose; empty if they have not."""
+        """A folder that the user has chosen for this purpose; empty if not chosen."""
         return self._value(f"Folders/{name}")
 
     def setFolder(self, name: str, folder: str) -> None:
@@ -37,11 +37,11 @@ class Settings:
         self._set(f"Folders/{name}", folder)
 
     def hasConsent(self, license: str) -> bool:  # noqa: A002 - it is one
-        """Whether a person has agreed to a licence; its very words count, so that a changed one is asked again."""
+        """Whether the user has agreed to a licence; its very words count, so that a changed one is asked again."""
         return _line(license) in self._consents()
 
     def addConsent(self, license: str) -> None:  # noqa: A002
-        """Remember that a person has agreed."""
+        """Remember that the user has agreed."""
         self._set("Consents", "\n".join([*self._consents(), _line(license)]))
 
     def withdrawConsents(self) -> None:

@@ -15,11 +15,34 @@ from LiverUNetLib.errors import ScanError
 from LiverUNetLib.steps import Progress
 from LiverUNetLib.volume import CTVolume
 
-__all__ = ["Scan", "arrayFromMatrix", "ijkToRas", "matrixFromArray", "scanSteps", "span", "transformToWorld"]
+from .warp import chained, moved, regularGrid, resampleSteps, toWorld, warpOver
+
+__all__ = [
+    "Scan",
+    "Warp",
+    "arrayFromMatrix",
+    "edgesReached",
+    "ijkToRas",
+    "matrixFromArray",
+    "scanSteps",
+    "shifted",
+    "span",
+    "transformToWorld",
+]
 
 # A full-size volume copied in one go would hold the event loop for most of a second.
 SLICES_AT_ONCE = 32
-CORNERS = tuple(itertools.product((-1, 1), repeat=3))
+# Points of a ROI in units of half its size; the corners alone do not hold it when it is bent.
+ROI_POINTS = np.array(list(itertools.product(np.linspace(-1, 1, 5), repeat=3)))
+AIR_HU = -1000
+WARPED = (
+    "{transform} moves {name} and is not linear: the scan was resampled to a regular grid, and the liver lies over "
+    "what the views show; segment again if the transform changes."
+)
+# A liver is blurred where the scan ends inside it; one that ends so near to the end may be cut off.
+CUT_MM = 2.0
+# The names of the ends of the axes R, A and S.
+ENDS = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior"))
 NOT_A_CT = {
     "vtkMRMLLabelMapVolumeNode": "a label map",
     "vtkMRMLVectorVolumeNode": "a vector or colour volume",
@@ -28,43 +51,104 @@ NOT_A_CT = {
 
 
 @dataclass(frozen=True, eq=False)
+class Warp:
+    """The regular grid that stands for the voxels of a volume node under a transform that is not linear.
+
+    Attributes:
+        affine: 4x4, from (i, j, k, 1) of the grid to RAS of the world.
+        shape_kji: of the whole grid.
+        toOwn: from (i, j, k) of the grid to those of the volume node.
+    """
+
+    affine: np.ndarray
+    shape_kji: tuple[int, int, int]
+    toOwn: vtk.vtkGeneralTransform
+
+
+@dataclass(frozen=True, eq=False)
 class Scan:
     """A copy of a volume node's voxels, or of the box of them that is to be segmented.
 
     Attributes:
-        first_kji: the node's voxel that is the first one here.
+        first_kji: the voxel of the node, or of its regular grid, that is the first one here.
+        warp: the regular grid, if there had to be one.
     """
 
     volume: CTVolume
     first_kji: tuple[int, int, int]
+    warp: Warp | None = None
 
 
 def scanSteps(
     node: vtkMRMLScalarVolumeNode, roi: vtkMRMLMarkupsROINode | None = None
 ) -> Generator[Progress, None, Scan]:
-    """Copy the voxels slab by slab.
+    """Copy the voxels slab by slab, as they lie in the world.
+
+    Under a transform that is not linear, as Slicer's DICOM import puts one above every series whose
+    slices are tilted or not evenly spaced, they are resampled: what is segmented is what the views show.
 
     Args:
         roi: copy only the box of voxels around it.
 
     Raises:
-        ScanError: the node holds no single scalar volume, or is moved by what is not a linear
-            transform, or the ROI lies outside.
+        ScanError: the node holds no single scalar volume, or the ROI lies outside.
     """
     name = node.GetName()
     array = _voxels(node)
+    if warpOver(node):
+        return (yield from _warpedScanSteps(node, array, roi))
     affine = transformToWorld(node) @ ijkToRas(node)
-    box = tuple(slice(0, size) for size in array.shape) if roi is None else _boxAround(roi, affine, array.shape, name)
-    first = tuple(part.start for part in box)
+    box = _box(roi, affine, array.shape, name)
     part = array[box]
     copy = np.empty(part.shape, part.dtype)
     for start in range(0, len(part), SLICES_AT_ONCE):
         stop = min(start + SLICES_AT_ONCE, len(part))
         copy[start:stop] = part[start:stop]
         yield Progress("Copying", stop, len(part))
+    first = tuple(part.start for part in box)
+    return Scan(CTVolume(copy, shifted(affine, first), name), first)
+
+
+def _warpedScanSteps(
+    node: vtkMRMLScalarVolumeNode, array: np.ndarray, roi: vtkMRMLMarkupsROINode | None
+) -> Generator[Progress, None, Scan]:
+    """Resample the voxels to a regular grid in the world; around them there is air."""
+    name, parent, own = node.GetName(), node.GetParentTransformNode(), ijkToRas(node)
+    affine, shape = regularGrid((0, 0, 0), array.shape, chained(own, toWorld(parent)), name)
+    toOwn = chained(affine, toWorld(parent, inverse=True), np.linalg.inv(own))
+    box = _box(roi, affine, shape, name)
+    lowest = float(array.min())  # and no air where there is none: it would look like a CT
+    hu_kji = yield from resampleSteps(node.GetImageData(), toOwn, box, outside=max(lowest, AIR_HU))
+    first = tuple(part.start for part in box)
+    note = WARPED.format(transform=warpOver(node).GetName(), name=name)
+    return Scan(CTVolume(hu_kji, shifted(affine, first), name, (note,)), first, Warp(affine, shape, toOwn))
+
+
+def edgesReached(scan: Scan, mask_kji: np.ndarray, node: vtkMRMLScalarVolumeNode) -> tuple[str, ...]:
+    """The ends of the node's own voxels that a mask of its resampled scan reaches.
+
+    The resampled scan has air around these voxels, so that its own ends say nothing.
+    """
+    toGrid, size = scan.warp.toOwn.GetInverse(), np.array(node.GetImageData().GetDimensions())
+    found = []
+    for axis, direction in enumerate(scan.warp.affine[:3, :3].T):
+        depth = min(round(CUT_MM / node.GetSpacing()[axis]), (size[axis] - 1) // 2)
+        main = int(np.argmax(np.abs(direction)))
+        for layer, sign in ((depth, -1), (size[axis] - 1 - depth, 1)):
+            lines = [[layer] if each == axis else range(0, n, 2) for each, n in enumerate(size)]
+            ijk = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, 3)
+            kji = np.rint(moved(ijk, toGrid)[:, ::-1] - scan.first_kji).astype(int)
+            kji = kji[((kji >= 0) & (kji < mask_kji.shape)).all(axis=1)]
+            if mask_kji[tuple(kji.T)].any():
+                found.append(ENDS[main][int(sign * direction[main] > 0)])
+    return tuple(found)
+
+
+def shifted(affine: np.ndarray, first_kji: tuple[int, int, int]) -> np.ndarray:
+    """The affine of a grid that begins at this voxel of another."""
     shift = np.eye(4)
-    shift[:3, 3] = first[::-1]
-    return Scan(CTVolume(copy, affine @ shift, name), first)
+    shift[:3, 3] = first_kji[::-1]
+    return affine @ shift
 
 
 def ijkToRas(node: vtkMRMLScalarVolumeNode) -> np.ndarray:
@@ -75,19 +159,12 @@ def ijkToRas(node: vtkMRMLScalarVolumeNode) -> np.ndarray:
 
 
 def transformToWorld(node: vtkMRMLTransformableNode) -> np.ndarray:
-    """4x4, from a node's own RAS to the world's, through all its parent transforms.
-
-    Raises:
-        ScanError: one of them is not linear.
-    """
+    """4x4, from a node's own RAS to the world's, through all its parent transforms, which must be linear."""
     transform = node.GetParentTransformNode()
     if transform is None:
         return np.eye(4)
-    if not transform.IsTransformToWorldLinear():
-        raise ScanError(
-            f"{node.GetName()} is moved by {transform.GetName()}, which is not a linear transform; "
-            "harden it (Data module) or take the node out of it."
-        )
+    if warpOver(node):
+        raise ValueError(f"No matrix moves {node.GetName()} as {transform.GetName()} does.")
     matrix = vtk.vtkMatrix4x4()
     transform.GetMatrixTransformToWorld(matrix)
     return arrayFromMatrix(matrix)
@@ -129,18 +206,20 @@ def _voxels(node: vtkMRMLScalarVolumeNode) -> np.ndarray:
     return slicer.util.arrayFromVolume(node)
 
 
-def _boxAround(
-    roi: vtkMRMLMarkupsROINode, affine: np.ndarray, shape_kji: tuple[int, ...], name: str
+def _box(
+    roi: vtkMRMLMarkupsROINode | None, affine: np.ndarray, shape_kji: tuple[int, ...], name: str
 ) -> tuple[slice, slice, slice]:
-    """The voxels of the volume in the box around a ROI, which may be turned and moved itself."""
+    """The voxels in the box around a ROI, which may be turned, moved and bent itself; all without one."""
+    if roi is None:
+        return tuple(slice(0, size) for size in shape_kji)
     half = np.array(roi.GetSize()) / 2
     if not half.all():
         raise ScanError(f"The region {roi.GetName()} has no size; draw it over the liver, or take none.")
-    toWorld = transformToWorld(roi) @ arrayFromMatrix(roi.GetObjectToNodeMatrix())
-    corners = np.array([[*(half * signs), 1] for signs in CORNERS]).T
-    ijk = (np.linalg.inv(affine) @ toWorld @ corners)[:3]
-    first = np.clip(np.ceil(ijk.min(axis=1) - 0.5), 0, None).astype(int)
-    last = np.minimum(np.floor(ijk.max(axis=1) + 0.5), np.array(shape_kji[::-1]) - 1).astype(int)
+    toNode = arrayFromMatrix(roi.GetObjectToNodeMatrix())
+    toGrid = chained(toNode, toWorld(roi.GetParentTransformNode()), np.linalg.inv(affine))
+    ijk = moved(ROI_POINTS * half, toGrid)
+    first = np.clip(np.ceil(ijk.min(axis=0) - 0.5), 0, None).astype(int)
+    last = np.minimum(np.floor(ijk.max(axis=0) + 0.5), np.array(shape_kji[::-1]) - 1).astype(int)
     if (last < first).any():
         raise ScanError(f"The region {roi.GetName()} lies outside {name}; move it over the liver, or take none.")
     return tuple(slice(int(start), int(stop) + 1) for start, stop in zip(first[::-1], last[::-1], strict=True))

@@ -13,19 +13,20 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
-from LiverUNetLib.batch import FAILED, TABLE_NAME
 from LiverUNetLib.errors import LiverUNetError
 from LiverUNetLib.model import LiverModel
 from LiverUNetLib.steps import Progress
 from LiverUNetLib.summary import table_row
 
 from .buttons import enableOrSayWhy
+from .folder_section import FolderSection
 from .installer import Installer
 from .logic import LiverUNetLogic, Outcome
 from .model_section import ModelSection
 from .parameters import LiverUNetParameterNode
 from .result_section import ResultSection
 from .runner import StepRunner
+from .segmentation_node import findLiver
 from .settings import Settings
 from .table_node import addMeasurements
 from .volume_node import span
@@ -43,7 +44,8 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self._parameterNode: LiverUNetParameterNode | None = None
         self._parameterNodeGuiTag = None
-        self._volumeBefore = None
+        self._shownBefore: tuple[Any, Any] = (None, None)
+        self._emptyVolume = None
 
     # Life cycle
 
@@ -60,6 +62,7 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.installer = Installer(Path(self.resourcePath("LiverUNet-requirements.txt")))
         self.models = ModelSection(self.ui, self._onModelChosen)
         self.result = ResultSection(self)
+        self.folder = FolderSection(self)
         self._showSettings()
         self._connect()
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
@@ -78,11 +81,13 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
 
     def exit(self) -> None:
-        """Called each time another module is opened; a run goes on and writes its result."""
+        """Called each time another module is opened; a run continues and writes its result."""
         self._disconnectParameterNode()
 
     def onSceneStartClose(self, caller: Any = None, event: Any = None) -> None:
         """The nodes go: nothing may be written to them any more."""
+        if not self.runner.running:
+            self.say("")  # what it says is about this scene
         self.runner.stop()
         self.setParameterNode(None)
         self.result.show(None)
@@ -111,11 +116,11 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._disconnectParameterNode()
         self._parameterNode = parameterNode
         if parameterNode:
-            self._volumeBefore = parameterNode.volume
             self._parameterNodeGuiTag = parameterNode.connectGui(self.ui)
             self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersChanged)
             self.models.show(parameterNode.model)
-        self._updateButtons()
+            self._showStored()
+        self.updateButtons()
 
     def _disconnectParameterNode(self) -> None:
         if self._parameterNode and self._parameterNodeGuiTag is not None:
@@ -129,11 +134,23 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         if self._parameterNode.model != self.models.name:
             self.models.show(self._parameterNode.model)
-        volume = self._parameterNode.volume
-        if volume is not self._volumeBefore:
-            self._volumeBefore = volume
-            self._parameterNode.segmentation = self.logic.ownSegmentation(volume)
-        self._updateButtons()
+        chosen, (volume, segmentation) = self._parameterNode, self._shownBefore
+        if chosen.volume is not volume:
+            self._shownBefore = chosen.volume, self.logic.ownSegmentation(chosen.volume)
+            chosen.segmentation = self._shownBefore[1]
+            self._showStored()
+        elif chosen.segmentation is not segmentation:
+            self._showStored()
+        self.updateButtons()
+
+    def _showStored(self) -> None:
+        """Show what the scene knows of the chosen liver, or else of that of the chosen volume."""
+        volume, segmentation = self._shownBefore = self._parameterNode.volume, self._parameterNode.segmentation
+        if volume is self._emptyVolume:
+            return  # the last run has found nothing in it, or there is none any more: what is shown stays true
+        self._emptyVolume = None
+        node = segmentation if segmentation and findLiver(segmentation) else self.logic.ownSegmentation(volume)
+        self.result.show(self.logic.outcomeOf(node) if node else None)
 
     # Buttons
 
@@ -141,15 +158,12 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui = self.ui
         ui.segmentButton.clicked.connect(self.onSegmentOrCancel)
         ui.segmentAllButton.clicked.connect(self.onSegmentAll)
-        ui.segmentFolderButton.clicked.connect(self.onSegmentFolder)
         ui.regionSelector.nodeAddedByUser.connect(self._onRegionAdded)
         ui.addModelButton.clicked.connect(self.onAddModel)
         ui.doctorButton.clicked.connect(self.onDoctor)
         ui.withdrawButton.clicked.connect(self.onWithdraw)
         ui.deviceSelector.currentIndexChanged.connect(self._onDeviceChosen)
         ui.wheelPath.currentPathChanged.connect(self._onWheelFolderChosen)
-        ui.sourcePath.currentPathChanged.connect(self._updateButtons)
-        ui.targetPath.currentPathChanged.connect(self._updateButtons)
 
     def onSegmentOrCancel(self) -> None:
         """Segment the chosen volume, or end the run."""
@@ -157,22 +171,15 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.runner.cancel()
             return
         chosen, volume = self._parameterNode, self._parameterNode.volume
-        steps = self.logic.segmentSteps(volume, chosen.segmentation, roiNode=chosen.region, **self._modelAndDevice())
-        if self._mayRun():
+        steps = self.logic.segmentSteps(volume, chosen.segmentation, roiNode=chosen.region, **self.modelAndDevice())
+        if self.mayRun():
             self.start(steps, lambda outcome: self._onSegmented(outcome, volume))
 
     def onSegmentAll(self) -> None:
         """Segment every scalar volume of the scene."""
-        if self._mayRun():
-            steps = self.logic.segmentAllSteps(self.logic.ctVolumes(), **self._modelAndDevice())
+        if self.mayRun():
+            steps = self.logic.segmentAllSteps(self.logic.ctVolumes(), **self.modelAndDevice())
             self.start(steps, self._onAllSegmented)
-
-    def onSegmentFolder(self) -> None:
-        """Segment files into files."""
-        if self._mayRun():
-            source, target = Path(self.ui.sourcePath.currentPath), Path(self.ui.targetPath.currentPath)
-            steps = self.logic.segmentFolderSteps(source, target, **self._modelAndDevice())
-            self.start(steps, lambda rows: self._onFolderSegmented(rows, target))
 
     def onAddModel(self) -> None:
         """Install a model from a zip."""
@@ -188,12 +195,12 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onWithdraw(self) -> None:
         """Forget the agreements to licences."""
         self.settings.withdrawConsents()
-        self.ui.statusLabel.text = _("The next run asks for your consent again.")
-        self._updateButtons()
+        self.say(_("The next run asks for your consent again."))
+        self.updateButtons()
 
     # Before a run
 
-    def _mayRun(self) -> bool:
+    def mayRun(self) -> bool:
         """Whether packages are there and the model's licence is agreed to; asks where it must."""
         with slicer.util.tryWithErrorDisplay(_("LiverUNet cannot start.")):
             return self._ensureAgreed(self.models.model()) and self._ensureInstalled()
@@ -206,37 +213,41 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             "The weights of the model {name} may be used under these terms only:\n\n{license}\n\nDo you agree?"
         )
         if not slicer.util.confirmYesNoDisplay(question.format(name=card.name, license=card.license), _("Licence")):
-            self.ui.statusLabel.text = _("Nothing was done: the licence of the model was not agreed to.")
+            self.say(_("Nothing was done: the licence of the model was not agreed to."))
             return False
         self.settings.addConsent(card.license)
         return True
 
     def _ensureInstalled(self) -> bool:
         """Whether a run can begin now; Slicer stays alive meanwhile, and another one may have begun."""
-        installed = self.installer.ensureAndSay(self.settings.wheelFolder, self._say)
+        installed = self.installer.ensureAndSay(self.settings.wheelFolder, self.say)
         return installed and not self.runner.running
 
-    def _say(self, words: str) -> None:
+    def say(self, words: str) -> None:
+        """Tell the user in the status line, which takes no room while it is empty."""
         self.ui.statusLabel.text = words
+        self.ui.statusLabel.visible = bool(words)
 
-    def _modelAndDevice(self) -> dict[str, str]:
+    def modelAndDevice(self) -> dict[str, str]:
+        """What is chosen, as the logic takes it."""
         return {"modelName": self.models.name, "deviceName": self.settings.device}
 
     def start(self, steps: Any, onDone: Any) -> None:
         """Take steps from the event loop; `onDone` gets their result."""
         self.runner.start(steps, onDone)
-        self.ui.statusLabel.text = _("Starting")
-        self._updateButtons()
+        self.ui.progressBar.visible = True
+        self.say(_("Starting"))
+        self.updateButtons()
 
     # During and after a run
 
     def onProgress(self, progress: Progress) -> None:
-        """Show stage and slices; a bar without an end where nobody can say."""
+        """Show stage and slices; a bar without an end where the total is unknown."""
         bar = self.ui.progressBar
         bar.maximum = progress.total
         bar.value = progress.done
         count = _(", {done} of {total}").format(done=progress.done, total=progress.total) if progress.total else ""
-        self.ui.statusLabel.text = progress.stage + (_("; this cannot be cancelled") if progress.final else count)
+        self.say(progress.stage + (_("; this cannot be cancelled") if progress.final else count))
 
     def onCancelled(self) -> None:
         """Say what came of it."""
@@ -249,7 +260,8 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             raise error
 
     def _onSegmented(self, outcome: Outcome, volume: slicer.vtkMRMLScalarVolumeNode) -> None:
-        self.ended(_("Done."))
+        self.ended(" ".join(filter(None, [_("Done."), outcome.note])))
+        self._emptyVolume = None if outcome.segmentationNode else volume
         if outcome.segmentationNode and self._parameterNode and self._parameterNode.volume is volume:
             self._parameterNode.segmentation = outcome.segmentationNode
         self.result.show(outcome)
@@ -259,17 +271,12 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if good:
             addMeasurements(slicer.mrmlScene, [table_row(outcome.result) for outcome in good])
         failures = [f"{outcome.name}: {outcome.error}" for outcome in outcomes if outcome.error]
-        words = _("{good} volumes segmented, {failed} failed, what was done before passed over.")
-        self.ended("\n".join([words.format(good=len(good), failed=len(failures)), *failures]))
+        kept = [outcome.note for outcome in outcomes if outcome.note]
+        words = _("{good} volumes segmented, {failed} failed, what was done before was skipped.")
+        self.ended("\n".join([words.format(good=len(good), failed=len(failures)), *failures, *kept]))
         self.result.show(good[-1] if good else None)
         if self._parameterNode:
             self._parameterNode.segmentation = self.logic.ownSegmentation(self._parameterNode.volume)
-
-    def _onFolderSegmented(self, rows: list[dict[str, Any]], target: Path) -> None:
-        failures = [f"{row['file']}: {row['error']}" for row in rows if row["state"] == FAILED]
-        words = _("{good} of {all} scans segmented; the table is {table}.")
-        words = words.format(good=len(rows) - len(failures), all=len(rows), table=target / TABLE_NAME)
-        self.ended("\n".join([words, *failures]))
 
     def _onModelAdded(self, model: LiverModel) -> None:
         self.ended(_("Installed {name} {version}.").format(name=model.card.name, version=model.card.version))
@@ -282,10 +289,9 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def ended(self, words: str) -> None:
         """Show that nothing is under way any more, and what came of it."""
-        self.ui.progressBar.maximum = 1
-        self.ui.progressBar.value = 0
-        self.ui.statusLabel.text = words
-        self._updateButtons()
+        self.ui.progressBar.visible = False
+        self.say(words)
+        self.updateButtons()
 
     # What the widgets show
 
@@ -293,8 +299,9 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for name, words in DEVICES.items():
             self.ui.deviceSelector.addItem(words, name)
         self.ui.deviceSelector.currentIndex = max(self.ui.deviceSelector.findData(self.settings.device), 0)
-        self.ui.deviceStateLabel.text = _("Auto takes a GPU that computes, or else the CPU; a run says which.")
         self.ui.wheelPath.currentPath = self.settings.wheelFolder
+        self.ui.progressBar.visible = False
+        self.say("")
         self.result.show(None)
 
     def _onDeviceChosen(self) -> None:
@@ -310,15 +317,14 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onModelChosen(self, name: str) -> None:
         if self._parameterNode:
             self._parameterNode.model = name
-        self._updateButtons()
+        self.updateButtons()
 
-    def _updateButtons(self, *_ignored: Any) -> None:
+    def updateButtons(self, *_ignored: Any) -> None:
         """What can be pressed now; a tooltip says what is missing."""
         ui, running = self.ui, self.runner.running
         busy = _("Wait for the run to end, or cancel it.") if running else ""
         noModel = self._modelFault()
         noVolume = "" if self._parameterNode and self._parameterNode.volume else _("Choose a CT volume.")
-        noFolder = "" if ui.sourcePath.currentPath and ui.targetPath.currentPath else _("Choose both folders.")
         ui.segmentButton.text = _("Cancel") if running else _("Segment")
         missing = "" if running else noVolume or noModel
         enableOrSayWhy(
@@ -327,9 +333,9 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             _("End the run; nothing unfinished is written.") if running else _("Find the liver."),
         )
         enableOrSayWhy(
-            ui.segmentAllButton, busy or noVolume or noModel, _("What this model has done already is passed over.")
+            ui.segmentAllButton, busy or noVolume or noModel, _("What this model has done already is skipped.")
         )
-        enableOrSayWhy(ui.segmentFolderButton, busy or noFolder or noModel, _("Goes on where it stopped."))
+        self.folder.updateButtons(busy, noModel)
         enableOrSayWhy(ui.addModelButton, busy, _("Install a model from a zip; nothing in it is executed."))
         enableOrSayWhy(ui.doctorButton, busy, _("Try devices and models and copy what is found, for a bug report."))
         self.result.updateButtons(busy)

@@ -22,6 +22,8 @@ CURVES = (
     ("accuracy", "training_accuracy", "validation_accuracy"),
     ("Dice", "training_dice", "mean_validation_dice"),
 )
+LONGEST_CAPTION = 45
+CAPTION = {"color": "white", "fontsize": 8, "va": "top"}
 BARS = (("Dice", "dice"), ("HD95 in mm", "hd95_mm"), ("volume error in %", "volume_error_percent"))
 
 
@@ -33,6 +35,8 @@ def draw_curves(histories: dict[str, Sequence[EpochLog]]) -> Figure:
         for axes, (title, training, validation) in zip(axes_of_run, CURVES, strict=True):
             for label, attribute, colour in (("training", training, TRAINING), ("validation", validation, VALIDATION)):
                 points = [(log.epoch, value) for log in history if (value := getattr(log, attribute)) is not None]
+                if not points:  # in the legend it would look lost
+                    continue
                 axes.plot(
                     [epoch for epoch, _ in points],
                     [value for _, value in points],
@@ -89,13 +93,18 @@ def draw_bland_altman(cases: Sequence[CaseScores]) -> Figure:
 def draw_validation(case: CachedCase, probability: np.ndarray) -> Figure:
     """The fullest slice of a case on the model grid, with its mask and what was found outlined."""
     fullest = _fullest(case)
-    figure = Figure(figsize=(4, 4), facecolor="black", layout="constrained")
-    axes = figure.subplots()
+    rows, columns = case.image.shape[1:]
+    figure = Figure(figsize=(4, min(4 * rows / columns, 5) + 0.5), facecolor="black")
+    axes = figure.add_axes((0, 0, 1, 1 - 0.5 / figure.get_figheight()))
     axes.imshow(case.image[fullest], cmap="gray")
     for outline, colour in ((case.mask[fullest] / 255, VALIDATION), (probability[fullest], LIVER)):
         if outline.min() < 0.5 < outline.max():
             axes.contour(outline, [0.5], colors=colour, linewidths=1)
-    axes.set_title(f"{case.name}, slice {fullest + 1}: mask blue, found orange", color="white", fontsize=8)
+    # Two lines, above the image and not beyond the picture's edge, whatever the case is called.
+    name = case.name if len(case.name) <= LONGEST_CAPTION else f"{case.name[: LONGEST_CAPTION - 1]}…"
+    figure.text(
+        0.02, 1 - 0.08 / figure.get_figheight(), f"{name}, slice {fullest + 1}\nmask blue, found orange", **CAPTION
+    )
     axes.axis("off")
     return figure
 

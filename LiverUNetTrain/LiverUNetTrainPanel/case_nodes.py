@@ -7,10 +7,10 @@ import hashlib
 import numpy as np
 import slicer
 from slicer import vtkMRMLSegmentationNode, vtkSegment
-from vtk.util.numpy_support import vtk_to_numpy
 
 from LiverUNetLib.volume import CTVolume
-from LiverUNetPanel.segmentation_node import LABELMAP, labelmapOf, volumeOf
+from LiverUNetPanel.edits import LABELMAP, checksumOf
+from LiverUNetPanel.segmentation_node import labelmapOf, volumeOf
 
 __all__ = ["showCase", "shownHeight"]
 
@@ -24,7 +24,7 @@ COLOURS = {"reference": (0.31, 0.76, 0.97), "prediction": (0.87, 0.51, 0.40)}
 def showCase(name: str, scan: CTVolume, masks: dict[str, np.ndarray | None]) -> vtkMRMLSegmentationNode:
     """Show a volume with a segmentation that has a segment for each mask; views go to the slice to look at.
 
-    Shown again it takes the place of what was shown before, but what a person has drawn since stays.
+    Shown again it takes the place of what was shown before, but what the user has drawn since stays.
 
     Args:
         masks: (k, j, i) by name, None for one that there is not.
@@ -79,14 +79,10 @@ def _forget(name: str) -> None:
 
 
 def _drawn(node: vtkMRMLSegmentationNode) -> str:
-    """A hash of the segments' voxels."""
-    digest = hashlib.sha256()
-    for segmentId in node.GetSegmentation().GetSegmentIDs():
-        labelmap = node.GetSegmentation().GetSegment(segmentId).GetRepresentation(LABELMAP)
-        digest.update(repr((segmentId, labelmap and labelmap.GetExtent())).encode())
-        if labelmap and labelmap.GetNumberOfPoints():
-            digest.update(np.ascontiguousarray(vtk_to_numpy(labelmap.GetPointData().GetScalars())))
-    return digest.hexdigest()
+    """What the segments hold, as one checksum."""
+    segmentation = node.GetSegmentation()
+    known = [(segmentId, checksumOf(segmentation.GetSegment(segmentId))) for segmentId in segmentation.GetSegmentIDs()]
+    return hashlib.sha256(repr(sorted(known)).encode()).hexdigest()
 
 
 def _jumpTo(scan: CTVolume, masks: dict[str, np.ndarray]) -> None:

@@ -104,7 +104,7 @@ class DataSection:
         usable = sum(found.usable for found in findings)
         words = _("{usable} of {all} cases can be used.").format(usable=usable, all=len(findings))
         if usable == 1:
-            words += _(" With a single patient nothing can validate: nobody will see when the network only remembers.")
+            words += _(" With a single patient there is no validation: nothing will show whether it is only memorised.")
         self._panel.say(words)
 
     def _onWritePairs(self) -> None:

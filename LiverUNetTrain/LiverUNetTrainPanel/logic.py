@@ -19,6 +19,7 @@ from LiverUNetLib.errors import LiverUNetError, TrainingError
 from LiverUNetLib.exchange import install_model, pack_model
 from LiverUNetLib.model import LiverModel, check_name, find_model, list_models
 from LiverUNetLib.steps import Progress, in_background
+from LiverUNetPanel.imports import importLibraries, withoutCollector
 from LiverUNetPanel.segmentation_node import volumeOf
 from LiverUNetPanel.volume_node import scanSteps
 from LiverUNetTrainLib import detached
@@ -26,7 +27,7 @@ from LiverUNetTrainLib.dataset import Finding
 from LiverUNetTrainLib.order import TrainingOrder
 
 from .case_nodes import showCase, shownHeight
-from .segments import liverRanks, maskOnVolume
+from .segments import liverRanks, maskSteps
 
 __all__ = ["LiverUNetTrainLogic", "SceneCase"]
 
@@ -71,7 +72,7 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
         from LiverUNetTrainLib.pairs import add_case
 
         scan = yield from scanSteps(case.volumeNode)
-        mask = maskOnVolume(case.segmentationNode, case.segmentId, case.volumeNode)
+        mask = yield from maskSteps(case.segmentationNode, case.segmentId, scan.volume)
         names = ("Model", "ModelVersion", "ModelChecksum")
         provenance = {name: case.segmentationNode.GetAttribute(f"LiverUNet.{name}") for name in names}
         add = partial(add_case, folder, scan.volume, mask, provenance)
@@ -148,7 +149,7 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
         return detached.launch(order.arguments(), order.run, python=_python())
 
     def resume(self, run: Path) -> subprocess.Popen:
-        """Let a training go on as it was ordered, whoever ordered it."""
+        """Resume a training with the settings that it was ordered with."""
         return detached.resume(run, python=_python())
 
     def requestStop(self, run: Path) -> None:
@@ -230,7 +231,7 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
         return scoresTable(slicer.mrmlScene, name, scores)
 
     def showCurves(self, name: str, history: Sequence, *, inLayout: bool = False) -> dict:
-        """Charts of loss, accuracy and Dice; the one of Dice in a plot view, if a person wants to see it."""
+        """Charts of loss, accuracy and Dice; the one of Dice in a plot view, if the user wants to see it."""
         from .plots import curvesOf
 
         charts = curvesOf(slicer.mrmlScene, name, history)
@@ -313,10 +314,9 @@ def _python() -> str:
 
 def _importTraining() -> None:
     """Import in a background thread what would hold the event loop for seconds."""
-    from LiverUNetLib.environment import import_libraries
-
-    import_libraries()
     try:
-        import LiverUNetTrainLib.training  # noqa: F401
+        importLibraries()
+        with withoutCollector():
+            import LiverUNetTrainLib.training  # noqa: F401
     except ImportError as error:
         raise LiverUNetError(f"A package is missing ({error}); press Segment in the module LiverUNet once.") from error

@@ -26,7 +26,8 @@ SCORES = ("case", "role", "dice", "hd95_mm", "assd_mm", "surface_dice_3mm", "vol
 def curvesOf(scene: vtkMRMLScene, name: str, history: Sequence[EpochLog]) -> dict[str, vtkMRMLPlotChartNode]:
     """Loss, accuracy and Dice by epoch, a chart each; called again it updates the same nodes.
 
-    Training and validation have a table each, since only some epochs are validated.
+    Training and validation have a table each, since only some epochs are validated. A curve comes
+    with its first point: without one a legend would name what cannot be seen.
     """
     tables = {}
     for column, part in enumerate(("training", "validation")):
@@ -74,6 +75,8 @@ def _chart(scene: vtkMRMLScene, name: str, title: str, tables: dict[str, vtkMRML
     chart.SetXAxisTitle("epoch")
     chart.SetYAxisTitle(title)
     for part, table in tables.items():
+        if not table.GetNumberOfRows():
+            continue
         series = _node(scene, "vtkMRMLPlotSeriesNode", f"{name} {part} {title}")
         series.SetAndObserveTableNodeID(table.GetID())
         series.SetXColumnName("epoch")

@@ -26,6 +26,7 @@ class EvaluateSection:
         self._panel, self._ui = panel, panel.ui
         self._scores: list = []
         self._model = ""
+        self._ui.comparisonLabel.visible = False
         self._ui.evaluateButton.clicked.connect(self._onEvaluate)
         self._ui.csvButton.clicked.connect(self._onCsv)
         self._ui.reportButton.clicked.connect(self._onReport)
@@ -80,6 +81,7 @@ class EvaluateSection:
         words = _("{count} cases, mean Dice {dice:.4f}.").format(count=len(self._scores), dice=mean)
         self._panel.say(" ".join([words, *map(str, faults)]))
         self._ui.comparisonLabel.text = self._comparison(models, found)
+        self._ui.comparisonLabel.visible = len(found) > 1
 
     def _comparison(self, models: list[str], found: list[list]) -> str:
         """Two models in words: means, differences and Wilcoxon's test."""

@@ -1,19 +1,23 @@
-"""A segment as a mask on a volume's own voxels, through every transform above both."""
+"""A segment as a mask on the voxels of a scan, through every transform above both."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import numpy as np
 import vtk
-from scipy import ndimage
-from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
-from vtk.util.numpy_support import vtk_to_numpy
+from slicer import vtkMRMLSegmentationNode
 
 from LiverUNetLib.errors import ScanError
-from LiverUNetPanel.volume_node import arrayFromMatrix, ijkToRas, transformToWorld
+from LiverUNetLib.steps import Progress
+from LiverUNetLib.volume import CTVolume
+from LiverUNetPanel.edits import LABELMAP, voxelsOf
+from LiverUNetPanel.segmentation_node import labelmapOf
+from LiverUNetPanel.volume_node import arrayFromMatrix, transformToWorld
+from LiverUNetPanel.warp import chained, resampleSteps, toWorld, warpOver
 
-__all__ = ["liverRanks", "maskOnVolume"]
+__all__ = ["liverRanks", "maskSteps"]
 
-LABELMAP = "Binary labelmap"
 LIVER_CODE = "SCT^10200004^"
 
 
@@ -27,36 +31,30 @@ def liverRanks(segmentationNode: vtkMRMLSegmentationNode) -> dict[str, int]:
     return ranks
 
 
-def maskOnVolume(
-    segmentationNode: vtkMRMLSegmentationNode, segmentId: str, volumeNode: vtkMRMLScalarVolumeNode
-) -> np.ndarray:
-    """The segment on the voxels of the volume, uint8 (k, j, i); interpolated where the grids differ.
+def maskSteps(
+    segmentationNode: vtkMRMLSegmentationNode, segmentId: str, volume: CTVolume
+) -> Generator[Progress, None, np.ndarray]:
+    """The segment on the voxels of a scan of the world, uint8 (k, j, i); interpolated where the grids differ.
 
     Raises:
-        ScanError: the segment has no voxels, or a transform is not linear.
+        ScanError: the segment has no voxels.
     """
     segment = segmentationNode.GetSegmentation().GetSegment(segmentId)
-    labelmap = segment.GetRepresentation(LABELMAP) if segment else None
-    if labelmap is None or not labelmap.GetNumberOfPoints():
+    inside = voxelsOf(segment) if segment else None
+    if inside is None:
         raise ScanError(f"The segment {segmentId} of {segmentationNode.GetName()} holds no voxels.")
-    matrix = vtk.vtkMatrix4x4()
+    labelmap, matrix, shape = segment.GetRepresentation(LABELMAP), vtk.vtkMatrix4x4(), volume.hu_kji.shape
     labelmap.GetImageToWorldMatrix(matrix)
-    to_world = transformToWorld(volumeNode) @ ijkToRas(volumeNode)
-    from_labelmap = transformToWorld(segmentationNode) @ arrayFromMatrix(matrix)
-    # From (i, j, k) of the volume to (i, j, k) of the labelmap; scipy counts the other way, from its first voxel.
-    ijk = np.linalg.inv(from_labelmap) @ to_world
-    first = np.array(labelmap.GetExtent()[::2])
-    values = vtk_to_numpy(labelmap.GetPointData().GetScalars()).reshape(labelmap.GetDimensions()[::-1])
-    shape = tuple(reversed(volumeNode.GetImageData().GetDimensions()))
-    shift = np.rint(ijk[:3, 3]).astype(int)
-    if np.allclose(ijk[:3, :3], np.eye(3), atol=1e-4) and np.allclose(ijk[:3, 3], shift, atol=1e-2):
-        return _placed((values == segment.GetLabelValue()), (first - shift)[::-1], shape)
-    # A border of background: scipy takes what lies outside by a rounding error for nothing at all.
-    inside = np.pad((values == segment.GetLabelValue()).astype(np.float32), 1)
-    moved = ndimage.affine_transform(
-        inside, ijk[:3, :3][::-1, ::-1], offset=(ijk[:3, 3] - first + 1)[::-1], output_shape=shape, order=1
-    )
-    return (moved > 0.5).astype(np.uint8)
+    first, toRas = np.array(labelmap.GetExtent()[::2]), arrayFromMatrix(matrix)
+    if not warpOver(segmentationNode):
+        toVoxels = np.linalg.inv(volume.affine) @ transformToWorld(segmentationNode) @ toRas
+        shift = np.rint(toVoxels[:3, 3]).astype(int)
+        if np.allclose(toVoxels[:3, :3], np.eye(3), atol=1e-4) and np.allclose(toVoxels[:3, 3], shift, atol=1e-2):
+            return _placed(inside, (first + shift)[::-1], shape)
+    parent = segmentationNode.GetParentTransformNode()
+    toLabelmap = chained(volume.affine, toWorld(parent, inverse=True), np.linalg.inv(toRas))
+    image = labelmapOf(inside, tuple(first[::-1]), np.eye(4))
+    return (yield from resampleSteps(image, toLabelmap, tuple(slice(0, size) for size in shape), outside=0))
 
 
 def _placed(part: np.ndarray, begin: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The part of the panel that orders a training, watches it through its run folder, stops it and lets it go on."""
+"""The part of the panel that orders a training, watches it through its run folder, stops and resumes it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from LiverUNetTrainLib.run_folder import RunFolder
 __all__ = ["DEVICES", "TrainSection"]
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-# What a person reads of the parts of a split.
+# What the user reads of the parts of a split.
 PARTS = {"training": "trains", "validation": "validates", "held_out": "held out"}
 WATCH_MILLISECONDS = 1000
 OVERLAY_WIDTH = 320
 
 
 class TrainSection:
-    """Looks at the run folder once a second; that is all it knows of a training, whoever started it."""
+    """Looks at the run folder once a second; that is all it knows of a training."""
 
     def __init__(self, panel: Any) -> None:
         self._panel, self._ui = panel, panel.ui
@@ -41,7 +41,7 @@ class TrainSection:
         self._ui.stopButton.clicked.connect(self._onStop)
         self._ui.curvesButton.clicked.connect(self._onCurves)
         self._ui.runPath.currentPathChanged.connect(self._onRunChosen)
-        self._ui.overlayLabel.visible = False
+        self._ui.overlayLabel.visible = self._ui.costLabel.visible = False
         self._timer = qt.QTimer()
         self._timer.interval = WATCH_MILLISECONDS
         self._timer.connect("timeout()", self.watch)
@@ -102,7 +102,7 @@ class TrainSection:
         self.watch()
 
     def leave(self) -> None:
-        """Stop watching; the training goes on."""
+        """Stop watching; the training continues."""
         self._timer.stop()
 
     def watch(self) -> None:
@@ -125,7 +125,7 @@ class TrainSection:
         return {name: word for part, word in PARTS.items() for name in split[part]}
 
     def forgetCurves(self) -> None:
-        """Their nodes are gone, and come back when a person asks for them."""
+        """Their nodes are gone, and come back when the user asks for them."""
         self._epochsShown, self._charted = -1, False
 
     def _show(self, run: Path) -> None:
@@ -146,6 +146,8 @@ class TrainSection:
         validated = [log for log in state.history if log.validation_dice]
         if validated:
             done += _("; validation Dice {dice:.4f}").format(dice=validated[-1].mean_validation_dice)
+        elif self._begun and state.phase in ("running", "starting"):
+            done += self._firstValidation(RunFolder(run).settings())
         self._ui.runStateLabel.text = f"{done}. {state.words}".strip()
         if state.history and len(state.history) != self._epochsShown:
             self._epochsShown = len(state.history)
@@ -154,7 +156,17 @@ class TrainSection:
             overlay = run / "overlay.png"
             self._ui.overlayLabel.visible = overlay.exists()
             if overlay.exists():
-                self._ui.overlayLabel.pixmap = qt.QPixmap(str(overlay)).scaledToWidth(OVERLAY_WIDTH)
+                self._ui.overlayLabel.pixmap = qt.QPixmap(str(overlay)).scaledToWidth(
+                    OVERLAY_WIDTH, qt.Qt.SmoothTransformation
+                )
+
+    def _firstValidation(self, settings: dict[str, Any]) -> str:
+        """When the curve of validation begins, if it does."""
+        if not settings["split"]["validation"]:
+            return ""
+        training = settings["training"]
+        epoch = min(training["validate_every"], training["epochs"])
+        return _("; the first validation comes after epoch {epoch}").format(epoch=epoch)
 
     def updateButtons(self, busy: str) -> None:
         """What can be pressed now."""
@@ -163,7 +175,7 @@ class TrainSection:
         noRun = "" if self.run() else _("Choose a run folder.")
         working = _("A training works in this run folder; stop it first.") if works else ""
         taken = _("This folder holds a run; resume it or choose another.") if self._begun and not works else ""
-        resumable = "" if self._begun and self._phase in ("stopped", "died") else _("There is no run that could go on.")
+        resumable = "" if self._begun and self._phase in ("stopped", "died") else _("There is no run to resume.")
         idle = "" if works else _("No training works in this run folder.")
         fixed = _("A model that learns more has a recipe of its own, fine-tuning.") if self.parent() else ""
         recipes = _("Accurate: three views, 50 epochs. Fast: axial slices, 16 epochs. Notebook: what this began with.")
@@ -172,7 +184,7 @@ class TrainSection:
         enableOrSayWhy(
             ui.startButton, busy or noCache or noRun or working or taken, _("The training outlives this panel.")
         )
-        enableOrSayWhy(ui.resumeButton, busy or working or resumable, _("Go on after the last whole epoch."))
+        enableOrSayWhy(ui.resumeButton, busy or working or resumable, _("Resume after the last complete epoch."))
         noEpoch = "" if self._epochsShown > 0 else _("There is no epoch yet.")
         enableOrSayWhy(
             ui.curvesButton, noEpoch, _("Show Dice by epoch in a plot view, which offers loss and accuracy too.")
@@ -186,6 +198,7 @@ class TrainSection:
 
     def _onEstimated(self, words: str) -> None:
         self._ui.costLabel.text = words
+        self._ui.costLabel.visible = True
 
     def _onStart(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The training was not started.")):
@@ -195,7 +208,7 @@ class TrainSection:
                 self.watch()
 
     def _onResume(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The training does not go on.")):
+        with slicer.util.tryWithErrorDisplay(_("The training was not resumed.")):
             if self._panel.ensureInstalled():
                 self._process, self._charted = self._panel.logic.resume(self.run()), True
                 self.watch()

@@ -29,7 +29,7 @@ __all__ = ["LiverUNetTrainWidget"]
 
 PACKAGES = ("LiverUNetTrainPanel", "LiverUNetTrainLib", "LiverUNetPanel", "LiverUNetLib")
 
-# Folders that a person has chosen are remembered from one day to the next.
+# Folders that the user has chosen are remembered from one day to the next.
 REMEMBERED = ("dataPath", "ownPath", "cachePath", "runPath")
 
 
@@ -52,6 +52,7 @@ class LiverUNetTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.settings = Settings()
         self.installer = Installer(Path(self.resourcePath("LiverUNetTrain-requirements.txt")))
         self._showFolders()
+        self.say("")
         self.data, self.train = DataSection(self), TrainSection(self)
         self.evaluate, self.use = EvaluateSection(self), UseSection(self)
         for name in REMEMBERED:
@@ -66,7 +67,7 @@ class LiverUNetTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.enter()
 
     def cleanup(self) -> None:
-        """Called when the application quits or the module is reloaded; a training goes on."""
+        """Called when the application quits or the module is reloaded; a training continues."""
         self.runner.stop()
         self.train.leave()
         self.removeObservers()
@@ -96,13 +97,14 @@ class LiverUNetTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self.updateButtons()
 
     def ensureInstalled(self) -> bool:
-        """Whether a run can begin now; installs what is missing, if the person agrees."""
+        """Whether a run can begin now; installs what is missing, if the user agrees."""
         installed = self.installer.ensureAndSay(self.settings.wheelFolder, self.say)
         return installed and not self.runner.running
 
     def say(self, words: str) -> None:
-        """Tell a person in the status line."""
+        """Tell the user in the status line, which takes no room while it is empty."""
         self.ui.statusLabel.text = words
+        self.ui.statusLabel.visible = bool(words)
 
     def updateButtons(self) -> None:
         """What can be pressed now; a tooltip says what is missing."""
@@ -110,7 +112,8 @@ class LiverUNetTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for section in (self.data, self.train, self.evaluate, self.use):
             section.updateButtons(busy)
         idle = "" if self.runner.running else _("This panel is doing nothing.")
-        enableOrSayWhy(self.ui.cancelButton, idle, _("End it; a training goes on."))
+        enableOrSayWhy(self.ui.cancelButton, idle, _("End it; a training continues."))
+        self.ui.progressBar.visible = self.runner.running
 
     def onProgress(self, progress: Progress) -> None:
         """Show the stage."""
@@ -134,8 +137,6 @@ class LiverUNetTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.updateButtons()
 
     def _ended(self, words: str) -> None:
-        self.ui.progressBar.maximum = 1
-        self.ui.progressBar.value = 0
         self.say(words)
         self.data.showScene()
         self.updateButtons()

@@ -151,7 +151,7 @@ def test_a_folder_of_scans(panel, tmp_path):
     write_volume(source / "one.nii.gz", volume.hu_kji, volume.affine)
     panel.ui.sourcePath.currentPath = str(source)
     panel.ui.targetPath.currentPath = str(target)
-    assert state(panel.ui.segmentFolderButton) == (True, "Goes on where it stopped.")
+    assert state(panel.ui.segmentFolderButton) == (True, "Resumes where it stopped.")
     panel.ui.segmentFolderButton.click()
     run_to_the_end(panel)
     assert panel.ui.statusLabel.text.startswith("1 of 1 scans segmented")
@@ -188,10 +188,10 @@ def test_what_the_result_allows_follows_run_and_scene(panel, a_volume, scene):
     panel.runner.cancel()
     node = panel._parameterNode.segmentation
     scene.RemoveNode(a_volume)
-    panel._updateButtons()
+    panel.updateButtons()
     assert state(panel.ui.teachButton) == (False, "The liver's volume is no longer in the scene.")
     node.GetSegmentation().RemoveSegment("liver")
-    panel._updateButtons()
+    panel.updateButtons()
     assert state(panel.ui.teachButton) == (False, "There is no liver yet.")
 
 

@@ -128,7 +128,7 @@ def test_a_model_that_is_gone_is_named_and_nothing_can_be_segmented(panel, a_vol
     panel._parameterNode.volume = a_volume
     panel._parameterNode.model = "vanished"
     panel.models.show("vanished")
-    panel._updateButtons()
+    panel.updateButtons()
     assert panel.ui.modelCardLabel.text.startswith("There is no model 'vanished'")
     assert state(panel.ui.segmentButton) == (False, panel.ui.modelCardLabel.text)
 

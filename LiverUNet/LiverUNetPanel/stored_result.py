@@ -1,0 +1,52 @@
+"""What a run measured, kept in the attributes of the segmentation, where a saved scene keeps it too."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from slicer import vtkMRMLSegmentationNode
+
+from LiverUNetLib.files import from_json
+from LiverUNetLib.measurement import Measurement
+from LiverUNetLib.pipeline import Segmentation
+
+__all__ = ["MODEL_CHECKSUM", "REGION", "StoredResult", "store", "stored"]
+
+REPORT = "LiverUNet.Report"
+REGION = "LiverUNet.Region"
+MODEL_CHECKSUM = "LiverUNet.ModelChecksum"
+# What a reader of the scene should see without parsing JSON: attribute -> key of the provenance.
+PLAIN = {
+    "LiverUNet.Model": "model",
+    "LiverUNet.ModelVersion": "model_version",
+    MODEL_CHECKSUM: "model_checksum",
+    "LiverUNet.ModelLicense": "model_license",
+}
+
+
+@dataclass(frozen=True)
+class StoredResult:
+    """A segmentation without its voxels; attributes as those of `Segmentation`."""
+
+    measurement: Measurement
+    warnings: tuple[str, ...]
+    provenance: dict[str, Any]
+
+
+def store(node: vtkMRMLSegmentationNode, result: Segmentation) -> None:
+    """Keep everything but the voxels."""
+    for attribute, key in PLAIN.items():
+        node.SetAttribute(attribute, str(result.provenance[key]))
+    node.SetAttribute(REPORT, json.dumps(result.report()))
+
+
+def stored(node: vtkMRMLSegmentationNode) -> StoredResult | None:
+    """What was kept; None if there is nothing, or nothing that this version can read."""
+    try:
+        report = json.loads(node.GetAttribute(REPORT) or "null")
+        measurement = from_json(Measurement, report["measurement"])
+        return StoredResult(measurement, tuple(report["warnings"]), report["provenance"])
+    except (ValueError, TypeError, KeyError):
+        return None

@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from helpers import NETWORK, REPOSITORY, SETTINGS, SHAPE_IJK, SPACING_MM, write_pair
+from LiverUNetLib.batch import segment_folder
 from LiverUNetLib.environment import Device
 from LiverUNetLib.formats import write_volume
 from LiverUNetLib.geometry import PreprocessingSpec
 from LiverUNetLib.model import LiverModel, ModelCard, save_model
 from LiverUNetLib.network import NetworkSpec, build_network
 from LiverUNetLib.phantom import LIVER, abdomen, axial_affine
+from LiverUNetLib.steps import finish
 from LiverUNetLib.volume import CTVolume
 from LiverUNetTrainLib.cache import Cache, open_cache, prepare
 from LiverUNetTrainLib.dataset import split_by_patient
@@ -165,3 +167,24 @@ def a_volume(scene, a_phantom):
 def own_models(tmp_path, monkeypatch):
     monkeypatch.setenv("LIVER_UNET_MODELS", str(tmp_path / "models"))
     return tmp_path / "models"
+
+
+@pytest.fixture
+def scans(a_phantom, tmp_path):
+    """Two good scans, a bad one, and a mask that lies beside them."""
+    folder = tmp_path / "scans with späces"
+    folder.mkdir()
+    volume, liver = a_phantom
+    write_volume(folder / "a.nii.gz", volume.hu_kji, volume.affine)
+    write_volume(folder / "b.nrrd", volume.hu_kji, volume.affine)
+    write_volume(folder / "flat.nii.gz", np.zeros((40, 50, 50), np.int16), np.diag([4.0, 4.0, 4.0, 1.0]))
+    write_volume(folder / "a_liver.nii.gz", liver, volume.affine)
+    return folder
+
+
+@pytest.fixture
+def run_batch(scans, tmp_path, threshold_model, cpu):
+    def start(target="out", ending=".nii.gz", series=None):
+        return finish(segment_folder(scans, tmp_path / target, threshold_model, cpu, ending=ending, series=series))
+
+    return start

@@ -1,5 +1,6 @@
 """What several tests need and no fixture can be."""
 
+import csv
 import os
 import re
 from itertools import permutations, product
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from LiverUNetLib.batch import TABLE_NAME
 from LiverUNetLib.formats import write_volume
 from LiverUNetLib.network import NetworkSpec
 from LiverUNetLib.phantom import abdomen, axial_affine
@@ -71,3 +73,9 @@ def cmake_files(module: Path) -> list[str]:
     """The files that a module's CMakeLists.txt installs, by their paths in its folder."""
     text = (module / "CMakeLists.txt").read_text(encoding="utf-8")
     return re.findall(r"^  (\S+\.\w+)$", text.replace("${MODULE_NAME}", module.name), re.MULTILINE)
+
+
+def read_table(folder: Path) -> list[dict[str, str]]:
+    """The rows of a batch's table."""
+    with (folder / TABLE_NAME).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

@@ -1,20 +1,17 @@
 """A folder of scans becomes a folder of masks and a table."""
 
-import csv
 import errno
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dicom_files import write_series
-from helpers import dice, unix_only
+from helpers import dice, read_table, unix_only
 from LiverUNetLib import batch
 from LiverUNetLib.batch import TABLE_NAME, find_scans, segment_folder
-from LiverUNetLib.batch_table import TABLE_COLUMNS
 from LiverUNetLib.cli import main
 from LiverUNetLib.errors import OutputError, ScanError
 from LiverUNetLib.formats import read_mask, write_volume
@@ -24,34 +21,8 @@ from LiverUNetLib.steps import finish
 from LiverUNetLib.summary import sentence, table_row
 
 
-@pytest.fixture
-def scans(a_phantom, tmp_path):
-    """Two good scans, a bad one, and a mask that lies beside them."""
-    folder = tmp_path / "scans with späces"
-    folder.mkdir()
-    volume, liver = a_phantom
-    write_volume(folder / "a.nii.gz", volume.hu_kji, volume.affine)
-    write_volume(folder / "b.nrrd", volume.hu_kji, volume.affine)
-    write_volume(folder / "flat.nii.gz", np.zeros((40, 50, 50), np.int16), np.diag([4.0, 4.0, 4.0, 1.0]))
-    write_volume(folder / "a_liver.nii.gz", liver, volume.affine)
-    return folder
-
-
-@pytest.fixture
-def run(scans, tmp_path, threshold_model, cpu):
-    def start(target="out", ending=".nii.gz", series=None):
-        return finish(segment_folder(scans, tmp_path / target, threshold_model, cpu, ending=ending, series=series))
-
-    return start
-
-
-def read_table(folder):
-    with (folder / TABLE_NAME).open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def test_every_scan_gets_a_mask_and_a_row_and_a_bad_one_says_why(run, tmp_path, a_phantom):
-    rows = run()
+def test_every_scan_gets_a_mask_and_a_row_and_a_bad_one_says_why(run_batch, tmp_path, a_phantom):
+    rows = run_batch()
     out = tmp_path / "out"
     assert [row["state"] for row in rows] == ["done", "done", "failed"]
     assert sorted(path.name for path in out.iterdir()) == ["a_liver.nii.gz", "b_liver.nii.gz", TABLE_NAME]
@@ -65,7 +36,7 @@ def test_every_scan_gets_a_mask_and_a_row_and_a_bad_one_says_why(run, tmp_path, 
 
 
 @unix_only
-def test_a_dead_link_and_a_file_that_vanishes_are_failed_rows_and_the_rest_is_done(run, scans, monkeypatch):
+def test_a_dead_link_and_a_file_that_vanishes_are_failed_rows_and_the_rest_is_done(run_batch, scans, monkeypatch):
     (scans / "0.nii.gz").symlink_to(scans / "never fetched.nii.gz")
     (scans / "loop.nii.gz").symlink_to(scans / "loop.nii.gz")
     found = batch.find_scans
@@ -76,7 +47,7 @@ def test_a_dead_link_and_a_file_that_vanishes_are_failed_rows_and_the_rest_is_do
         return scans_found
 
     monkeypatch.setattr(batch, "find_scans", find_and_lose)
-    rows = {row["file"]: row for row in run()}
+    rows = {row["file"]: row for row in run_batch()}
     assert {name: row["state"] for name, row in rows.items()} == {
         "0.nii.gz": "failed", "a.nii.gz": "failed", "b.nrrd": "done", "flat.nii.gz": "failed", "loop.nii.gz": "failed",
     }  # fmt: skip
@@ -112,12 +83,12 @@ def test_a_bug_costs_one_row_that_says_so_and_its_traceback_is_logged(
         ),
     ],
 )
-def test_what_the_machine_cannot_do_is_no_bug(raised, expected, run, monkeypatch):
+def test_what_the_machine_cannot_do_is_no_bug(raised, expected, run_batch, monkeypatch):
     def fail(_path, **_options):
         raise raised
 
     monkeypatch.setattr(batch, "read_volume", fail)
-    assert run()[0]["error"].startswith(expected)
+    assert run_batch()[0]["error"].startswith(expected)
 
 
 @pytest.fixture
@@ -153,14 +124,14 @@ def test_another_rule_for_the_series_makes_a_scan_again(studies, tmp_path, thres
     assert not set(again) & set(first)
 
 
-def test_the_model_is_loaded_once_and_what_is_done_is_not_done_again(run, tmp_path, monkeypatch):
+def test_the_model_is_loaded_once_and_what_is_done_is_not_done_again(run_batch, tmp_path, monkeypatch):
     loads, network = [], LiverModel.network
     monkeypatch.setattr(LiverModel, "network", lambda self: loads.append(self) or network(self))
-    run()
+    run_batch()
     assert len(loads) == 1
     (tmp_path / "out/b_liver.nii.gz").unlink()
     stamp = (tmp_path / "out/a_liver.nii.gz").stat().st_mtime_ns
-    rows = run()
+    rows = run_batch()
     assert (tmp_path / "out/a_liver.nii.gz").stat().st_mtime_ns == stamp
     assert (tmp_path / "out/b_liver.nii.gz").exists()
     assert [row["state"] for row in rows] == ["done", "done", "failed"]
@@ -194,7 +165,7 @@ def test_a_run_that_is_cancelled_keeps_what_it_has_finished(scans, tmp_path, thr
     assert not list((tmp_path / "out").glob("b*"))
 
 
-def test_bad_folders_get_one_sentence(run, scans, tmp_path, threshold_model, cpu):
+def test_bad_folders_get_one_sentence(run_batch, scans, tmp_path, threshold_model, cpu):
     with pytest.raises(ScanError, match=r"The folder .* does not exist"):
         find_scans(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
@@ -203,11 +174,11 @@ def test_bad_folders_get_one_sentence(run, scans, tmp_path, threshold_model, cpu
     with pytest.raises(OutputError, match="holds the scans; name another folder"):
         finish(segment_folder(scans, scans, threshold_model, cpu))
     with pytest.raises(OutputError, match="its name must end in"):
-        run(ending=".png")
+        run_batch(ending=".png")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / TABLE_NAME).write_text("a,b\n1,2\n")
     with pytest.raises(OutputError, match="is not a table of LiverUNet; move it away"):
-        run("foreign")
+        run_batch("foreign")
 
 
 def test_the_command_line_prints_a_line_for_each_and_fails_if_one_did(scans, tmp_path, threshold_model, capsys):
@@ -219,38 +190,38 @@ def test_the_command_line_prints_a_line_for_each_and_fails_if_one_did(scans, tmp
     assert err.rstrip().endswith("1 of 3 scans could not be segmented; the table says why.")
 
 
-def test_the_table_keeps_the_rows_of_other_scans(run, scans, tmp_path):
-    run()
+def test_the_table_keeps_the_rows_of_other_scans(run_batch, scans, tmp_path):
+    run_batch()
     stamp = (tmp_path / "out/b_liver.nii.gz").stat().st_mtime_ns
     (scans / "b.nrrd").rename(tmp_path / "b.nrrd")
-    assert [row["file"] for row in run()] == ["a.nii.gz", "flat.nii.gz"]
+    assert [row["file"] for row in run_batch()] == ["a.nii.gz", "flat.nii.gz"]
     assert [row["file"] for row in read_table(tmp_path / "out")] == ["a.nii.gz", "b.nrrd", "flat.nii.gz"]
     (tmp_path / "b.nrrd").rename(scans / "b.nrrd")
-    run()
+    run_batch()
     assert (tmp_path / "out/b_liver.nii.gz").stat().st_mtime_ns == stamp
 
 
-def test_a_scan_that_was_replaced_is_done_again_and_loses_an_old_mask(run, scans, tmp_path, a_phantom):
-    run()
+def test_a_scan_that_was_replaced_is_done_again_and_loses_an_old_mask(run_batch, scans, tmp_path, a_phantom):
+    run_batch()
     hu = np.where(a_phantom[0].hu_kji > 0, 20, a_phantom[0].hu_kji).astype(np.int16)
     write_volume(scans / "a.nii.gz", hu, a_phantom[0].affine)
     (scans / "b.nrrd").write_bytes(b"NRRD0004")
-    rows = run()
+    rows = run_batch()
     assert float(rows[0]["volume_ml"]) == 0
     assert rows[1]["state"] == "failed"
     assert [path.name for path in (tmp_path / "out").iterdir()] == [TABLE_NAME]
 
 
-def test_two_scans_that_would_share_a_mask_are_refused(run, scans, tmp_path, a_phantom):
+def test_two_scans_that_would_share_a_mask_are_refused(run_batch, scans, tmp_path, a_phantom):
     write_volume(scans / "b.nii.gz", a_phantom[0].hu_kji, a_phantom[0].affine)
     with pytest.raises(ScanError, match=r"b\.nii\.gz and b\.nrrd would share one mask"):
-        run()
+        run_batch()
     assert not (tmp_path / "out").exists()
 
 
-def test_the_masks_may_lie_in_a_folder_among_the_scans(run, scans):
+def test_the_masks_may_lie_in_a_folder_among_the_scans(run_batch, scans):
     for _ in range(2):
-        assert len(run(f"{scans.name}/livers")) == 3
+        assert len(run_batch(f"{scans.name}/livers")) == 3
 
 
 def test_the_table_gives_width_depth_and_height(a_phantom, threshold_model, cpu):
@@ -262,133 +233,6 @@ def test_the_table_gives_width_depth_and_height(a_phantom, threshold_model, cpu)
         [width, depth, height], abs=0.1
     )
     assert f"{width:.0f} mm wide, {depth:.0f} mm deep, {height:.0f} mm high" in sentence(result)
-
-
-def saved_by_a_spreadsheet(path, *, encoding="utf-8", separator=",", columns=None, change=lambda row: row):
-    """Read the table and write it as a spreadsheet would."""
-    rows = [change(row) for row in read_table(path.parent)]
-    with path.open("w", newline="", encoding=encoding) as file:
-        writer = csv.DictWriter(file, columns or list(rows[0]), delimiter=separator)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def cleared(column):
-    return lambda row: row | {column: ""}
-
-
-# How a table comes back, and whether its scans count as done.
-SPREADSHEETS = {
-    "byte order mark": ({"encoding": "utf-8-sig"}, True),
-    "UTF-16": ({"encoding": "utf-16"}, True),
-    "UTF-16 with tabs": ({"encoding": "utf-16", "separator": "\t"}, True),
-    "Latin-1": ({"encoding": "cp1252"}, True),
-    "semicolons": ({"separator": ";", "encoding": "utf-8-sig"}, True),
-    "columns in another order": ({"columns": sorted(TABLE_COLUMNS)}, True),
-    "one more column": ({"change": lambda row: row | {"radiologist": "Müller"}}, True),
-    "decimal commas": ({"change": lambda row: row | {"volume_ml": row["volume_ml"].replace(".", ",")}}, True),
-    "no volume": ({"change": cleared("volume_ml")}, False),
-    "a volume that is a date": ({"change": lambda row: row | {"volume_ml": "18. Dez"}}, False),
-    "no state": ({"change": cleared("state")}, False),
-    "no stamp": ({"change": cleared("file_stamp")}, False),
-    "an older table without some columns": (
-        {"change": lambda row: {key: cell for key, cell in row.items() if key not in ("error", "series")}}, True
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", SPREADSHEETS)
-def test_a_table_that_a_spreadsheet_has_saved_is_read_or_its_scans_are_done_again(kind, run, scans, tmp_path):
-    how, done = SPREADSHEETS[kind]
-    (scans / "a.nii.gz").rename(scans / "Müller.nii.gz")
-    (scans / "flat.nii.gz").unlink()
-    run()
-    before = read_table(tmp_path / "out")
-    masks = sorted((tmp_path / "out").glob("*_liver.nii.gz"))
-    stamps = [mask.stat().st_mtime_ns for mask in masks]
-    saved_by_a_spreadsheet(tmp_path / "out" / TABLE_NAME, **how)
-    (scans / "new.nii.gz").write_bytes(b"")  # so that the table is written
-    rows = run()
-    assert [row["state"] for row in rows] == ["done", "done", "failed"]
-    assert ([mask.stat().st_mtime_ns for mask in masks] == stamps) is done
-    table = read_table(tmp_path / "out")
-    assert [row["file"] for row in table] == ["Müller.nii.gz", "b.nrrd", "new.nii.gz"]
-    if done and kind != "decimal commas":
-        assert [{key: row[key] for key in TABLE_COLUMNS} for row in table[:2]] == before
-    if kind == "one more column":
-        assert [row["radiologist"] for row in table] == ["Müller", "Müller", ""]
-
-
-def test_a_column_of_the_user_stays_with_a_scan_that_is_done_again(run, tmp_path):
-    run()
-    saved_by_a_spreadsheet(tmp_path / "out" / TABLE_NAME, change=lambda row: row | {"radiologist": "Müller"})
-    (tmp_path / "out/a_liver.nii.gz").unlink()
-    run()
-    assert [row["radiologist"] for row in read_table(tmp_path / "out")] == ["Müller"] * 3
-
-
-FOREIGN = {
-    "other columns": b"file,volume\na.nii.gz,3\n",
-    "other columns and no row": b"patient,volume\n",
-    "no table": b"\x00\x01\xff" * 40,
-    "UTF-16 cut short": "file,state".encode("utf-16")[:-1],
-    "cells without a column": ",".join(TABLE_COLUMNS).encode() + b"\n" + b"x," * len(TABLE_COLUMNS) + b"mine\n",
-    "a quote without end": ",".join(TABLE_COLUMNS).encode() + b'\n"' + b"x" * 200_000,
-}
-
-
-@pytest.mark.parametrize("kind", FOREIGN)
-def test_a_table_of_another_kind_is_never_overwritten(kind, run, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / TABLE_NAME).write_bytes(FOREIGN[kind])
-    with pytest.raises(
-        OutputError, match=r"liver\.csv is not a table of LiverUNet; move it away or name another folder"
-    ):
-        run()
-    assert (tmp_path / "out" / TABLE_NAME).read_bytes() == FOREIGN[kind]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [TABLE_NAME]
-
-
-def test_an_empty_table_is_a_new_one(run, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / TABLE_NAME).touch()
-    assert [row["state"] for row in run()] == ["done", "done", "failed"]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="names that are no UTF-8 exist on Linux alone")
-def test_a_name_that_is_no_utf_8_is_done_once(run, scans, tmp_path):
-    name = b"M\xfcller.nii.gz".decode("utf-8", "surrogateescape")
-    (scans / "a.nii.gz").rename(scans / name)
-    assert run()[0]["file"] == "M\\udcfcller.nii.gz"
-    mask = tmp_path / "out" / name.replace(".nii.gz", "_liver.nii.gz")
-    stamp = mask.stat().st_mtime_ns
-    assert run()[0]["state"] == "done"
-    assert mask.stat().st_mtime_ns == stamp
-
-
-def test_a_full_disk_ends_a_batch_in_one_sentence_and_keeps_the_earlier_table(
-    scans, tmp_path, threshold_model, monkeypatch, capsys
-):
-    """The disk is full from the second scan on."""
-    write, writes = batch.write_table, []
-
-    def write_until_full(path, rows):
-        writes.append(path)
-        if len(writes) > 1:
-            monkeypatch.setattr(Path, "replace", full)
-        write(path, rows)
-
-    def full(self, _target):
-        raise OSError(errno.ENOSPC, "No space left on device", str(self))
-
-    monkeypatch.setattr(batch, "write_table", write_until_full)
-    arguments = ["batch", str(scans), "-o", str(tmp_path / "out"), "--model", str(threshold_model.folder)]
-    assert main([*arguments, "--device", "cpu"]) == 1
-    assert (
-        capsys.readouterr().err.splitlines()[-1].endswith("liver.csv could not be written (No space left on device).")
-    )
-    assert [row["file"] for row in read_table(tmp_path / "out")] == ["a.nii.gz"]
-    assert not [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
 
 
 @unix_only

@@ -158,6 +158,16 @@ def test_a_rescale_that_was_applied_twice_is_refused(a_noisy_phantom):
         checked(scan.hu_kji - 1024, scan)
 
 
+def test_bone_alone_does_not_make_a_ct_whose_rescale_was_applied_twice(a_noisy_phantom):
+    """Without contrast medium: all soft tissue lies at -900 and below, as air does, and bone at 0."""
+    scan, _ = a_noisy_phantom
+    bone = scan.hu_kji > 480
+    assert 0.002 < bone.mean() < 0.004
+    values = np.where(bone, 1024, np.minimum(scan.hu_kji, 60)) - 1024
+    with pytest.raises(ScanError, match="does not look like HU: 0"):
+        checked(values, scan)
+
+
 @pytest.mark.parametrize(
     ("factor", "fault"),
     [

@@ -29,12 +29,14 @@ __all__ = [
     "check_writable",
     "exists",
     "from_json",
+    "is_running",
     "make_folder",
     "read_json",
     "save_array",
     "save_tensors",
     "staged",
     "stamp",
+    "this_computer",
     "write_json",
 ]
 
@@ -125,11 +127,11 @@ def staged(path: Path) -> Iterator[Path]:
 def _temporary_name(path: Path) -> str:
     """A name for an unfinished `path`: short, for `path` may be as long as a name can be, with its ending."""
     ending = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
-    return f".{_computer()}-{os.getpid()}-{secrets.token_hex(4)}-unfinished{ending if len(ending) < 16 else ''}"
+    return f".{this_computer()}-{os.getpid()}-{secrets.token_hex(4)}-unfinished{ending if len(ending) < 16 else ''}"
 
 
-def _computer() -> str:
-    """This start of this computer, or this container on it: process numbers mean nothing elsewhere."""
+def this_computer() -> str:
+    """A name for this start of this computer, or of a container on it: process numbers mean nothing elsewhere."""
     try:
         known_by = Path("/proc/sys/kernel/random/boot_id").read_text() + str(Path("/proc/self/ns/pid").readlink())
     except OSError:
@@ -145,13 +147,13 @@ def _remove_abandoned(folder: Path) -> None:
     with suppress(OSError):
         for path in folder.glob(".*-unfinished*"):
             if (name := UNFINISHED.fullmatch(path.name)) and (
-                (name["computer"] == _computer() and not _is_running(int(name["process"])))
+                (name["computer"] == this_computer() and not is_running(int(name["process"])))
                 or time.time() - path.lstat().st_mtime > ABANDONED_SECONDS
             ):
                 _remove(path)
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
     """Whether there is a process of that number; on Windows, where asking is harmful, always."""
     if os.name == "nt":  # os.kill(…, 0) would end it
         return True

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
-import re
 import shutil
 import tempfile
 import zipfile
@@ -13,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import ScanError
-from .files import UNZIP_ERRORS
+from .files import UNZIP_ERRORS, is_running, this_computer
 
 __all__ = ["temporary_folder", "unpacked"]
 
@@ -50,7 +48,7 @@ def temporary_folder() -> Iterator[Path]:
     Raises:
         ScanError: nothing can be written where temporary files go.
     """
-    prefix = f"liver-unet-{_machine()}-"
+    prefix = f"liver-unet-{this_computer()}-"
     try:
         _remove_leftovers(prefix)
         temporary = tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-")
@@ -62,28 +60,9 @@ def temporary_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _machine() -> str:
-    """Where a process number means one process: a host, or a container on it that has numbers of its own."""
-    numbers = Path("/proc/self/ns/pid")
-    container = numbers.stat().st_ino if numbers.exists() else 0
-    return re.sub(r"[^A-Za-z0-9.]", "_", f"{platform.node()}_{container}")
-
-
 def _remove_leftovers(prefix: str) -> None:
-    """Remove the folders of processes of this machine that were killed at once: they show patients."""
-    if os.name == "nt":  # there, asking whether a process is alive ends it
-        return
+    """Remove the folders of processes of this computer that were killed: they show patients."""
     for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-        match = re.match(r"(\d+)-", folder.name[len(prefix) :])
-        if match and not _is_alive(int(match[1])):
+        process = folder.name[len(prefix) :].split("-")[0]
+        if process.isdigit() and not is_running(int(process)):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # of another user
-        return True
-    return True

@@ -18,7 +18,7 @@ __all__ = ["Progress", "finish", "in_background", "in_one_thread", "prefixed", "
 T = TypeVar("T")
 
 # How long a waiting step hands the interpreter to the background thread before it returns.
-PATIENCE_SECONDS = 0.05
+PATIENCE_SECONDS = 0.03
 
 
 @dataclass(frozen=True)

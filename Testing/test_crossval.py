@@ -14,7 +14,7 @@ from LiverUNetLib.model import open_model
 from LiverUNetLib.network import NetworkSpec
 from LiverUNetTrainLib.cache import open_cache, prepare
 from LiverUNetTrainLib.cli import main
-from LiverUNetTrainLib.crossval import CrossValidation, folds_of
+from LiverUNetTrainLib.crossval import CrossValidation, folds_as_in, folds_of
 from LiverUNetTrainLib.evaluation import CaseScores
 from LiverUNetTrainLib.layouts import find_cases
 from LiverUNetTrainLib.recipes import RECIPES, Recipe
@@ -52,6 +52,23 @@ def test_folds_hold_every_case_once_and_follow_content_not_names(a_cross_validat
     assert any(folds_of(cases, 2, seed=seed) != folds for seed in range(1, 9))
     with pytest.raises(TrainingError, match="5 cases cannot be dealt into 6 folds"):
         folds_of(cases, 6, seed=0)
+
+
+def test_the_folds_of_another_cross_validation_are_dealt_again(a_cross_validation, cpu, tmp_path):
+    list(a_cross_validation.run(cpu))
+    dealt = [("patient0", "patient3"), ("patient1", "patient2")]
+    rows = {case.case: case.row() for case in a_cross_validation.scores()}
+    files = tuple(tmp_path / f"fold{number}.json" for number in (1, 2))
+    for path, names in zip(files, dealt, strict=True):
+        path.write_text(json.dumps({"cases": [rows[name] for name in names]}), encoding="utf-8-sig")
+    tested = [case for case in a_cross_validation.cache.cases if case.name != "other"]
+    assert folds_as_in(files, tested) == dealt
+    assert folds_as_in(files[::-1], tested) == dealt[::-1]
+    again = replace(a_cross_validation, work=tmp_path / "again", same_folds_as=files)
+    events = [(fold, event.case) for fold, event in again.run(cpu, only=2) if isinstance(event, CaseScores)]
+    assert events == [(2, "patient1"), (2, "patient2")]
+    with pytest.raises(TrainingError, match="These folds deal patient0, patient3, the cases are"):
+        folds_as_in(files[:1], tested)
 
 
 def test_no_fold_tests_what_it_has_seen_and_extra_cases_only_train(a_cross_validation, cpu):

@@ -229,7 +229,7 @@ def save_tensors(path: Path, content: Any) -> None:
 def read_json(path: Path, error: type[LiverUNetError]) -> Any:
     """Read JSON; what is missing or malformed is raised as `error` with the file's name."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as cause:
         raise error(f"{path} does not exist.") from cause
     except (OSError, ValueError) as cause:

@@ -42,27 +42,30 @@ def unpacked(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def temporary_folder() -> Iterator[Path]:
+def temporary_folder(near: Path | None = None) -> Iterator[Path]:
     """A folder that is removed when the block ends; one of a process that was killed goes at the next call.
 
+    Args:
+        near: the folder to make it in; None for where temporary files go.
+
     Raises:
-        ScanError: nothing can be written where temporary files go.
+        ScanError: nothing can be written there.
     """
+    place = near or Path(tempfile.gettempdir())
     prefix = f"liver-unet-{this_computer()}-"
     try:
-        _remove_leftovers(prefix)
-        temporary = tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-")
+        _remove_leftovers(place, prefix)
+        temporary = tempfile.TemporaryDirectory(dir=near, prefix=f"{prefix}{os.getpid()}-")
     except OSError as error:
-        raise ScanError(
-            f"No temporary folder can be made ({error.strerror}); set TMPDIR to a folder that can be written to."
-        ) from error
+        remedy = "name another folder" if near else "set TMPDIR to a folder that can be written to"
+        raise ScanError(f"No temporary folder can be made in {place} ({error.strerror}); {remedy}.") from error
     with temporary as folder:
         yield Path(folder)
 
 
-def _remove_leftovers(prefix: str) -> None:
+def _remove_leftovers(place: Path, prefix: str) -> None:
     """Remove the folders of processes of this computer that were killed: they show patients."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+    for folder in place.glob(f"{prefix}*"):
         process = folder.name[len(prefix) :].split("-")[0]
         if process.isdigit() and not is_running(int(process)):
             shutil.rmtree(folder, ignore_errors=True)

@@ -173,7 +173,7 @@ def _prepare_case(case: Case, folder: Path, spec: PreprocessingSpec, canvas_px: 
             save_array(temporary / f"{image_name}.npy", np.rint(parts[0]).astype(np.int16))
             save_array(temporary / f"{mask_name}.npy", np.rint(parts[1] * 255).astype(np.uint8))
         write_json(temporary / "case.json", entry)
-    return entry, f"{len(hu)} slices of {grid.slice_mm:.2f} mm"
+    return entry, " ".join([f"{len(hu)} slices of {grid.slice_mm:.2f} mm.", *checked.scan.notes]).removesuffix(".")
 
 
 def _made_with(index: Path, settings: dict[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,6 +110,14 @@ def _add_crossval(commands: Any) -> None:
     command.add_argument("--extra", nargs="+", type=Path, default=[], help="cases that only ever train")
     command.add_argument("--folds", type=int, default=5, help="(%(default)s)")
     command.add_argument(
+        "--same-folds-as",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="JSON",
+        help="deal the patients as another cross-validation did, whose --json of each --fold these files are",
+    )
+    command.add_argument(
         "--fold", type=int, help="train, test and print this one alone; several processes can share a work folder"
     )
     command.add_argument("--limit", type=int, help="take only so many cases of the data, to try things out")
@@ -139,7 +148,14 @@ def _crossval(options: argparse.Namespace) -> None:
     chosen = {case.name for case in [*references, *(find_cases(options.extra) if options.extra else [])]}
     prepare_cases([*options.data, *options.extra], options.work / "cache", PreprocessingSpec(), only=chosen)
     recipe = choose_recipe(options.recipe, None, vars(options))
-    validation = CrossValidation(options.work, open_cache(options.work / "cache"), references, recipe, options.folds)
+    validation = CrossValidation(
+        options.work,
+        open_cache(options.work / "cache"),
+        references,
+        recipe,
+        options.folds,
+        same_folds_as=tuple(options.same_folds_as),
+    )
     with _progress_bar() as bar:
         for fold, event in validation.run(device_for(options.device), only=options.fold):
             if isinstance(event, EpochLog):
@@ -163,7 +179,8 @@ def _crossval(options: argparse.Namespace) -> None:
 def _crossval_command(options: argparse.Namespace) -> str:
     words = ["liver-unet-train", "crossval", *options.data]
     words += ["--extra", *options.extra] if options.extra else []
-    words += ["--folds", options.folds]
+    same = options.same_folds_as
+    words += ["--same-folds-as", *same] if same else ["--folds", options.folds]
     for name in (
         "fold",
         "recipe",
@@ -179,7 +196,7 @@ def _crossval_command(options: argparse.Namespace) -> str:
         value = getattr(options, name)
         if value is not None:
             words += [f"--{name.replace('_', '-')}", value]
-    return " ".join(map(str, words))
+    return shlex.join(map(str, words))
 
 
 @contextmanager

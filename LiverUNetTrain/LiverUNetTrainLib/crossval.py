@@ -26,9 +26,10 @@ from .evaluation import CaseScores, MaskScores, evaluate_model
 from .export import Statement, export_run
 from .recipes import Recipe
 from .run_folder import EpochLog, RunFolder
+from .tables import read_scores
 from .training import Trainer
 
-__all__ = ["CrossValidation", "folds_of", "scores_of_folds"]
+__all__ = ["CrossValidation", "folds_as_in", "folds_of", "scores_of_folds"]
 
 
 def folds_of(cases: Sequence[CachedCase], count: int, seed: int) -> list[tuple[str, ...]]:
@@ -41,6 +42,24 @@ def folds_of(cases: Sequence[CachedCase], count: int, seed: int) -> list[tuple[s
         raise TrainingError(f"{len(cases)} cases cannot be dealt into {count} folds; choose 2 to {len(cases)}.")
     dealt = sorted(cases, key=lambda case: hashlib.sha256(f"{seed} {case.content_hash}".encode()).hexdigest())
     return [tuple(sorted(case.name for case in dealt[fold::count])) for fold in range(count)]
+
+
+def folds_as_in(files: Sequence[Path], cases: Sequence[CachedCase]) -> list[tuple[str, ...]]:
+    """Deal cases as an earlier cross-validation did, so that two of them can be compared patient by patient.
+
+    Args:
+        files: what `crossval --fold N --json FILE` wrote for each fold, in their order.
+
+    Raises:
+        TrainingError: a file is no such thing, or the patients are not the same.
+    """
+    folds = [tuple(sorted(case.case for case in read_scores(path))) for path in files]
+    dealt, names = sorted(name for fold in folds for name in fold), sorted(case.name for case in cases)
+    if dealt != names:
+        raise TrainingError(
+            f"These folds deal {', '.join(dealt)}, the cases are {', '.join(names)}; name all folds of the same cases."
+        )
+    return folds
 
 
 def scores_of_folds(work: Path, *, only: int | None = None) -> list[CaseScores]:
@@ -66,6 +85,7 @@ class CrossValidation:
     Attributes:
         cache: all cases; those in `references` are dealt into folds, all others only ever train.
         references: the cases with their files, which every fold is tested on.
+        same_folds_as: deal as in these files, see `folds_as_in`; `folds` then plays no part.
     """
 
     work: Path
@@ -73,6 +93,7 @@ class CrossValidation:
     references: tuple[Case, ...]
     recipe: Recipe
     folds: int = 5
+    same_folds_as: tuple[Path, ...] = ()
 
     def run(self, device: Device, *, only: int | None = None) -> Iterator[tuple[int, Progress | EpochLog | CaseScores]]:
         """Train and test fold after fold; yields the fold's number with whatever happens in it.
@@ -83,10 +104,13 @@ class CrossValidation:
         Raises:
             TrainingError: the work folder belongs to another cross-validation, or there is no such fold.
         """
-        if only is not None and not 1 <= only <= self.folds:
-            raise TrainingError(f"There is no fold {only}; there are 1 to {self.folds}.")
         tested = [case for case in self.cache.cases if case.name in {reference.name for reference in self.references}]
-        folds = folds_of(tested, self.folds, self.recipe.settings.seed)
+        if self.same_folds_as:
+            folds = folds_as_in(self.same_folds_as, tested)
+        else:
+            folds = folds_of(tested, self.folds, self.recipe.settings.seed)
+        if only is not None and not 1 <= only <= len(folds):
+            raise TrainingError(f"There is no fold {only}; there are 1 to {len(folds)}.")
         self._check_same(folds)
         for number, names in enumerate(folds, start=1):
             folder = self.work / f"fold{number}"

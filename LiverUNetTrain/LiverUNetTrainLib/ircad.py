@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.files import UNZIP_ERRORS
+from LiverUNetLib.unpacking import temporary_folder
 
 from .dataset import Case
 
@@ -49,12 +49,12 @@ def unpacked_ircad(archive: Path, near: Path) -> Iterator[Path]:
     Raises:
         TrainingError: no zip, no patient in it, or the disk is too small.
     """
-    with tempfile.TemporaryDirectory(dir=near, prefix=".unpacked-") as folder:
+    with temporary_folder(near) as folder:
         try:
-            _unpack(archive, Path(folder))
+            _unpack(archive, folder)
         except UNZIP_ERRORS as error:
             raise TrainingError(f"{archive} cannot be unpacked ({error}); download it again.") from error
-        yield Path(folder)
+        yield folder
 
 
 def _unpack(archive: Path, folder: Path) -> None:

@@ -275,7 +275,6 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
 
             self.checkName(name)
             target = model_folders()[-1] / name
-            target.parent.mkdir(parents=True, exist_ok=True)
             said = {"description": description, "license": licence}
             statement = Statement(name, **{key: value for key, value in said.items() if value})
             return export_run(run, target, statement)

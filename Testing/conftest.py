@@ -1,6 +1,7 @@
 """Fixtures that read like prose. No test needs a GPU, a network or an order."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,17 @@ from LiverUNetTrainLib.training import Trainer
 def cpu() -> Device:
     """Plain float32, so that results do not depend on what the processor can do."""
     return Device("cpu")
+
+
+@pytest.fixture
+def signals_heard() -> Iterator[None]:
+    """Let Ctrl-C and SIGHUP reach the processes of a test, though a background job of a shell ignores them."""
+    numbers = [number for number in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_IGN]
+    for number in numbers:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture(scope="session")

@@ -135,6 +135,7 @@ with unpacked(Path(sys.argv[1])):
 
 
 @unix_only
+@pytest.mark.usefixtures("signals_heard")
 def test_what_a_killed_process_unpacked_goes_at_the_next_start_and_that_of_a_living_one_stays(archive, scan, temporary):
     command = [sys.executable, "-c", KILLED, str(archive)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]

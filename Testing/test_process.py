@@ -21,6 +21,7 @@ from LiverUNetLib.formats import write_volume
 
 
 @unix_only
+@pytest.mark.usefixtures("signals_heard")
 @pytest.mark.parametrize(("sent", "code"), [("SIGINT", 1), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_ctrl_c_and_the_signals_of_schedulers_leave_nothing(sent, code, a_phantom, threshold_model, tmp_path):
     fcntl, termios = (pytest.importorskip(name, reason="needs a terminal of Unix") for name in ("fcntl", "termios"))

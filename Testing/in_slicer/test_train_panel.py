@@ -134,7 +134,8 @@ def test_after_sigkill_of_trainer_and_parent_a_new_panel_shows_the_whole_curve_a
         "order = TrainingOrder(cache, run, recipe='accurate', epochs=400, batch_size=4, device='cpu');"
         "launch(order.arguments(), run); os.kill(os.getpid(), 9)"
     )
-    parent = subprocess.run([sys.executable, "-c", code, str(a_cache.folder), str(run)])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    parent = subprocess.run([sys.executable, "-c", code, str(a_cache.folder), str(run)], env=environment)
     assert parent.returncode == -signal.SIGKILL
     ui.cachePath.currentPath = str(a_cache.folder)
     ui.runPath.currentPath = str(run)

@@ -20,7 +20,7 @@ from LiverUNetLib.phantom import abdomen, axial_affine
 from LiverUNetTrainLib.pairs import add_case
 from panel_helpers import Dialogs, run_to_the_end, turn
 
-WINDOW = (1280, 800)
+WINDOW = (1280, 1000)
 WIDTH, SMALL = 420, (96, 72, 44)
 
 
@@ -36,10 +36,12 @@ def main(folder: Path) -> None:
     run_to_the_end(panel, seconds=600)
     show_views()
     settle()
-    save(folder / "slicer.png", screen=True)
-    save(folder / "panel.png", panel)
+    save(window.windowHandle().screen().grabWindow(window.winId()), folder / "slicer.png")  # OpenGL's views included
     with tempfile.TemporaryDirectory(prefix="ct-") as scratch:
-        save(folder / "panel-train.png", trained(Path(scratch)))
+        panel = trained(Path(scratch))
+        panel.parent.setFixedWidth(WIDTH)
+        settle()
+        save(panel.parent.grab(), folder / "panel-train.png")
     dialogs.stop()
 
 
@@ -83,14 +85,7 @@ def settle() -> None:
         slicer.app.processEvents()
 
 
-def save(path: Path, panel: object = None, *, screen: bool = False) -> None:
-    if screen:
-        window = slicer.util.mainWindow()
-        picture = window.windowHandle().screen().grabWindow(window.winId())
-    else:
-        panel.parent.setFixedWidth(WIDTH)
-        settle()
-        picture = panel.parent.grab()
+def save(picture: object, path: Path) -> None:
     if not picture.save(str(path)):
         raise OSError(f"{path} was not written.")
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import slicer
 
-from helpers import SPACING_MM
+from dicom_files import write_series
+from helpers import SPACING_MM, read_table
 from LiverUNetLib.formats import write_volume
 from LiverUNetLib.phantom import abdomen, axial_affine
 from mrml_helpers import add_volume, measured, node_names
@@ -156,6 +157,24 @@ def test_a_folder_of_scans(panel, tmp_path):
     run_to_the_end(panel)
     assert panel.ui.statusLabel.text.startswith("1 of 1 scans segmented")
     assert sorted(path.name for path in target.iterdir()) == ["liver.csv", "one_liver.seg.nrrd"]
+
+
+def test_a_folder_of_studies_asks_which_series_and_takes_the_one_that_is_named(panel, a_phantom, tmp_path):
+    for number, description in ((2, "ARTERIAL"), (3, "PORTAL VENOUS")):
+        folder = tmp_path / f"scans/patient/{number}"
+        write_series(folder, a_phantom[0], SeriesNumber=number, SeriesDescription=description)
+    panel.ui.sourcePath.currentPath = str(tmp_path / "scans")
+    panel.ui.targetPath.currentPath = str(tmp_path / "livers")
+    panel.ui.segmentFolderButton.click()
+    run_to_the_end(panel)
+    assert panel.ui.statusLabel.text.startswith("0 of 1 scans segmented")
+    assert "2 (ARTERIAL, 44 slices)" in panel.ui.statusLabel.text
+    panel.ui.seriesSelector.lineEdit().text = "portal"
+    panel.ui.segmentFolderButton.click()
+    run_to_the_end(panel)
+    assert panel.ui.statusLabel.text.startswith("1 of 1 scans segmented")
+    (row,) = read_table(tmp_path / "livers")
+    assert "3 (PORTAL VENOUS, 44 slices) was read, skipped: 2 (ARTERIAL, 44 slices)" in row["warnings"]
 
 
 def test_a_corrected_liver_joins_the_training_set(panel, a_volume, tmp_path, chosen_file):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,26 +48,28 @@ def read_hu(frames: Sequence[Frame], name: str) -> np.ndarray:
     of_file: dict[Path, list[int]] = defaultdict(list)
     for k, frame in enumerate(frames):
         of_file[frame.file].append(k)
+    parts = [(ks, [frames[k] for k in ks]) for ks in of_file.values()]
     hu_kji = None
-    for ks in of_file.values():
-        planes = _planes(reader, [frames[k] for k in ks], name)
-        if hu_kji is None:
-            hu_kji = np.empty((len(frames), *frames[0].shape), planes.dtype)
-        hu_kji = hu_kji.astype(np.result_type(hu_kji, planes), copy=False)
-        hu_kji[ks] = planes
+    with nullcontext() if all(_is_plain(part) for _, part in parts) else temporary_folder() as folder:
+        for ks, part in parts:
+            planes = _planes(reader, part, name, folder)
+            if hu_kji is None:
+                hu_kji = np.empty((len(frames), *frames[0].shape), planes.dtype)
+            hu_kji = hu_kji.astype(np.result_type(hu_kji, planes), copy=False)
+            hu_kji[ks] = planes
     return compact(hu_kji)
 
 
-def _planes(reader: SimpleITK.ImageFileReader, frames: Sequence[Frame], name: str) -> np.ndarray:
-    """HU of frames that lie in one file."""
-    file = frames[0].file
-    rescaled = all(frame.plain and frame.rescale == frames[0].rescale for frame in frames)
+def _is_plain(frames: Sequence[Frame]) -> bool:
+    """Whether GDCM finds the HU of frames that lie in one file."""
+    return all(frame.plain and frame.rescale == frames[0].rescale for frame in frames)
+
+
+def _planes(reader: SimpleITK.ImageFileReader, frames: Sequence[Frame], name: str, folder: Path | None) -> np.ndarray:
+    """HU of frames that lie in one file; `folder` is where a copy goes if they need one."""
+    file, rescaled = frames[0].file, _is_plain(frames)
     try:
-        if rescaled:
-            planes = _decoded(reader, file)
-        else:
-            with temporary_folder() as folder:
-                planes = _decoded(reader, _pixels_alone(file, folder / "pixels"))
+        planes = _decoded(reader, file if rescaled else _pixels_alone(file, folder / "pixels"))
     except (RuntimeError, *unreadable()) as error:
         cause = reason(error).split("): ")[-1]  # what stands before names a place in ITK
         raise ScanError(

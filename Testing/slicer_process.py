@@ -28,6 +28,7 @@ HOW_TO = (
     "needs a real 3D Slicer: set SLICER to its program, and install there what Testing/in_slicer needs "
     "(PythonSlicer -m pip install torch monai nibabel matplotlib tqdm pytest)"
 )
+TREE = (REPOSITORY / "LiverUNet", REPOSITORY / "LiverUNetTrain")
 RUNNER = Path(__file__).parent / "in_slicer" / "run_pytest.py"
 # For one test, and for Slicer to come up and import all test files.
 LIMIT_SECONDS = 180.0
@@ -70,6 +71,15 @@ class SlicerTest(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, None, str]:
         return self.path, None, self.name
+
+
+def slicer_command(
+    program: str, script: Path, *, options: Sequence[str] = (), modules: Sequence[Path] = TREE
+) -> list[str]:
+    """Start Slicer without the user's settings, with modules from these folders, to run a script."""
+    alone = ["--no-splash", "--disable-settings", "--ignore-slicerrc"]
+    paths = ["--additional-module-paths", *map(str, modules)]
+    return [program, *alone, *options, *paths, "--python-script", str(script)]
 
 
 class SlicerTestError(Exception):
@@ -125,11 +135,9 @@ class SlicerRun:
         (folder / "events.jsonl").touch()
         self._events = (folder / "events.jsonl").open(encoding="utf-8")
         about = {"IN_SLICER_FOLDER": str(folder), "IN_SLICER_LIMIT_SECONDS": str(self._limit_seconds)}
-        modules = [str(REPOSITORY / name) for name in ("LiverUNet", "LiverUNetTrain")]
-        options = ["--no-splash", "--disable-settings", "--ignore-slicerrc", "--additional-module-paths", *modules]
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                [self._program, *options, "--python-script", str(RUNNER)],
+                slicer_command(self._program, RUNNER),
                 cwd=self._root,
                 env=os.environ | about | {"PYTHONDONTWRITEBYTECODE": "1"},
                 stdin=subprocess.DEVNULL,

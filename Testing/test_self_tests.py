@@ -16,7 +16,7 @@ import slicer
 
 from helpers import REPOSITORY, cmake_files
 from LiverUNetTrainLib.run_folder import EpochLog
-from slicer_process import HOW_TO
+from slicer_process import HOW_TO, TREE, slicer_command
 
 OPENED = """
 import sys
@@ -32,9 +32,6 @@ slicer.app.exit(0)
 """
 
 
-TREE = (REPOSITORY / "LiverUNet", REPOSITORY / "LiverUNetTrain")
-
-
 @pytest.fixture
 def run_slicer():
     """Run a script in a new Slicer without settings, in testing mode; returns its output."""
@@ -43,10 +40,10 @@ def run_slicer():
         pytest.skip(HOW_TO)
 
     def run(script: Path, *arguments: str, modules: Sequence[Path] = TREE, **environment: str) -> str:
-        options = ["--testing", "--no-splash", "--disable-settings", "--ignore-slicerrc", "--no-main-window"]
-        paths = ["--additional-module-paths", *map(str, modules)]
-        command = [program, *options, *paths, "--python-script", str(script), *arguments]
-        done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=300)
+        command = slicer_command(program, script, options=["--testing", "--no-main-window"], modules=modules)
+        done = subprocess.run(
+            [*command, *arguments], env=os.environ | environment, capture_output=True, text=True, timeout=300
+        )
         return done.stdout + done.stderr
 
     return run

@@ -12,10 +12,12 @@ import torch
 
 from helpers import NETWORK, REPOSITORY, SETTINGS, SHAPE_IJK, SPACING_MM, write_pair
 from LiverUNetLib.batch import segment_folder
+from LiverUNetLib.bundle import save_model
+from LiverUNetLib.card import ModelCard
 from LiverUNetLib.environment import Device
 from LiverUNetLib.formats import write_volume
 from LiverUNetLib.geometry import PreprocessingSpec
-from LiverUNetLib.model import LiverModel, ModelCard, save_model
+from LiverUNetLib.model import LiverModel
 from LiverUNetLib.network import NetworkSpec, build_network
 from LiverUNetLib.phantom import LIVER, abdomen, axial_affine
 from LiverUNetLib.steps import finish
@@ -30,7 +32,7 @@ from LiverUNetTrainLib.training import Trainer
 @pytest.fixture
 def cpu() -> Device:
     """Plain float32, so that results do not depend on what the processor can do."""
-    return Device("cpu")
+    return Device("cpu", "onnx")
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 import SimpleITK as sitk
 
 from helpers import with_other_axes
+from LiverUNetLib.card import Lineage
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.formats import read_mask, read_volume, write_volume
-from LiverUNetLib.model import Lineage
 from LiverUNetTrainLib.cli import main
 from LiverUNetTrainLib.dataset import content_hash
 from LiverUNetTrainLib.evaluation import (

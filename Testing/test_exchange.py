@@ -51,7 +51,7 @@ def test_a_packed_model_is_installed_as_it_was(a_zip, threshold_model, installed
     assert model.folder == installed / "threshold"
     assert model.card == threshold_model.card
     assert find_model("threshold").folder == model.folder
-    model.network()
+    model.check()
 
 
 def test_a_folder_is_installed_like_a_zip(threshold_model, installed):

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from helpers import NETWORK, SETTINGS, with_other_axes, write_pair
+from LiverUNetLib.card import Lineage
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.geometry import PreprocessingSpec
-from LiverUNetLib.model import Lineage, open_model
+from LiverUNetLib.model import open_model
 from LiverUNetTrainLib.cache import open_cache, prepare
 from LiverUNetTrainLib.cli import main
 from LiverUNetTrainLib.dataset import Split, split_by_patient

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from helpers import dice
+from LiverUNetLib.card import ONNX
+from LiverUNetLib.engines import OnnxNetwork, TorchNetwork
 from LiverUNetLib.environment import Device
 from LiverUNetLib.inference import predict
 from LiverUNetLib.measurement import Measurement, measure
@@ -35,8 +37,14 @@ def test_progress_is_told_after_every_batch_and_ends_at_the_total(a_phantom, thr
 
 
 def test_a_run_can_be_cancelled_between_batches(a_phantom, threshold_model, cpu):
-    network, asked = threshold_model.network(), []
-    network.register_forward_hook(lambda *_: asked.append(1))
+    asked = []
+
+    class Watched(OnnxNetwork):
+        def __call__(self, slices: np.ndarray) -> np.ndarray:
+            asked.append(1)
+            return super().__call__(slices)
+
+    network = Watched(threshold_model.read(ONNX), 1, cpu)
     steps = segment(a_phantom[0], threshold_model, cpu, network=network)
     while not asked:
         next(steps)
@@ -225,7 +233,7 @@ def test_out_of_memory_on_a_gpu_halves_the_batch_in_words(caplog):
     image = np.linspace(-1, 1, 40 * 4, dtype=np.float32).reshape(40, 2, 2)
     network = Greedy(most=10)
     with caplog.at_level(logging.WARNING):
-        probability = finish(predict(network, image, np.arange(40)[:, None], SmallGpu("cpu")))
+        probability = finish(predict(TorchNetwork(network, SmallGpu("cpu")), image, np.arange(40)[:, None]))
     assert network.seen == [32, 16, 8, 8, 8, 8, 8]
     assert probability == pytest.approx(1 / (1 + np.exp(-image)), abs=1e-6)
     assert "going on with batches of 8 slices" in caplog.text
@@ -239,9 +247,8 @@ def test_out_of_memory_for_one_slice_goes_on_with_the_cpu(caplog):
             return batch[:, :1]
 
     with caplog.at_level(logging.WARNING):
-        probability = finish(
-            predict(NeedsCpu(most=0), np.zeros((3, 2, 2), np.float32), np.arange(3)[:, None], SmallGpu("cpu"))
-        )
+        network = TorchNetwork(NeedsCpu(most=0), SmallGpu("cpu"))
+        probability = finish(predict(network, np.zeros((3, 2, 2), np.float32), np.arange(3)[:, None]))
     assert probability == pytest.approx(np.full((3, 2, 2), 0.5))
     assert "going on with the CPU" in caplog.text
 
@@ -267,7 +274,7 @@ def test_the_threshold_is_that_of_the_card(threshold_model, cpu):
 
 
 def test_a_device_that_is_not_what_was_hoped_for_is_said(a_phantom, threshold_model):
-    result = finish(segment(a_phantom[0], threshold_model, Device("cpu", note="cuda is present but broken.")))
+    result = finish(segment(a_phantom[0], threshold_model, Device("cpu", "onnx", note="cuda is present but broken.")))
     assert "cuda is present but broken." in result.warnings
 
 

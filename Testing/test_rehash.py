@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from helpers import REPOSITORY, write_pair
+from LiverUNetLib.bundle import save_model
+from LiverUNetLib.card import Lineage
 from LiverUNetLib.errors import ModelError
 from LiverUNetLib.formats import read_mask, read_volume, write_volume
-from LiverUNetLib.model import METADATA, Lineage, find_model, open_model, save_model
+from LiverUNetLib.model import METADATA, find_model, open_model
 from LiverUNetTrainLib.dataset import content_hash
 from LiverUNetTrainLib.layouts import find_cases
 

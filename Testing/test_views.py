@@ -7,7 +7,7 @@ import pytest
 
 from helpers import dice
 from LiverUNetLib import inference
-from LiverUNetLib.model import save_model
+from LiverUNetLib.bundle import save_model
 from LiverUNetLib.pipeline import segment
 from LiverUNetLib.steps import finish
 from LiverUNetLib.views import VIEWS, assemble, cut, isotropic, usable_views
@@ -95,15 +95,15 @@ def test_a_case_with_one_view_is_shown_whole(a_cache):
 def test_every_view_counts_alike(a_phantom, three_views, cpu, monkeypatch):
     found = iter([0.1, 0.5, 0.9])
 
-    def predict(network, image, context, device):
+    def predict(network, image, context):
         yield len(image)
         return np.full(image.shape, next(found), np.float32)
 
     monkeypatch.setattr(inference, "predict", predict)
-    monkeypatch.setattr(inference, "_ends_inside_the_liver", lambda _: False)
+    monkeypatch.setattr(inference, "_ends_inside_the_liver", lambda *_: False)
     spec = three_views.card.preprocessing
     image = np.zeros((8, 16, 16), np.float32)
-    probability = finish(inference.predict_volume(None, image, spec.pixel_mm, spec, cpu, multiple=1))
+    probability = finish(inference.predict_volume(None, image, spec.pixel_mm, spec, multiple=1, threshold=0.5))
     np.testing.assert_allclose(probability, 0.5, atol=1e-6)
 
 
@@ -121,7 +121,7 @@ def test_a_scan_ends_inside_the_liver_if_its_end_shows_much_of_it(end_share, ins
     probability = np.zeros((5, 10, 10), np.float32)
     probability[1:-1] = 0.9
     probability[end].flat[: round(100 * end_share)] = 0.9
-    assert inference._ends_inside_the_liver(probability) is inside
+    assert inference._ends_inside_the_liver(probability, 0.4) is inside
 
 
 def test_the_channels_that_a_network_learns_from_are_the_slices_at_their_places(a_cache):

@@ -8,9 +8,10 @@ import os
 import traceback
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .batch_table import TABLE_COLUMNS, printable, read_table, volume_ml, write_table
+from .engines import Network
 from .environment import Device
 from .errors import LiverUNetError, OutputError, ScanError
 from .files import check_writable, stamp
@@ -19,9 +20,6 @@ from .model import LiverModel
 from .pipeline import segment
 from .steps import Progress, prefixed
 from .summary import table_row
-
-if TYPE_CHECKING:
-    from torch import nn
 
 __all__ = ["TABLE_NAME", "find_scans", "segment_folder"]
 
@@ -92,7 +90,7 @@ def segment_folder(
     table = target / TABLE_NAME
     check_writable(table, overwrite=True)
     before = read_table(table)
-    network = model.network()
+    network = model.network(device)
     rows: list[dict[str, Any]] = []
     for number, scan in enumerate(scans, start=1):
         mask = target / f"{scan_stem(scan)}_liver{ending}"
@@ -119,7 +117,7 @@ def _check_names(scans: Sequence[Path]) -> None:
 
 
 def _segment_file(
-    scan: Path, mask: Path, model: LiverModel, device: Device, *, network: nn.Module, series: str | None
+    scan: Path, mask: Path, model: LiverModel, device: Device, *, network: Network, series: str | None
 ) -> Generator[Progress, None, dict[str, Any]]:
     """A row for whatever happens; where there is no liver, no mask is written, and an older one is removed."""
     try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import cli_models
 from .console import run_command
 from .dicom import SERIES_HELP
+from .environment import ENGINES
 from .errors import LiverUNetError
 from .model import DEFAULT_MODEL
 
@@ -87,6 +88,9 @@ def _add_demo(commands: Any) -> None:
 def _add_model_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", default=DEFAULT_MODEL, help="installed model or model folder (%(default)s)")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (%(default)s)")
+    command.add_argument(
+        "--engine", choices=ENGINES, default="auto", help="ONNX Runtime or PyTorch; auto: PyTorch on a GPU only"
+    )
 
 
 def _segment(options: argparse.Namespace) -> None:
@@ -131,7 +135,7 @@ def _model_and_device(options: argparse.Namespace) -> tuple[LiverModel, Device]:
     from .model import find_model
 
     model = find_model(options.model)
-    device = choose_device(options.device)
+    device = choose_device(options.device, options.engine)
     print(f"Model {model.card.name} {model.card.version}, licence: {model.card.license}", file=sys.stderr)
     return model, device
 

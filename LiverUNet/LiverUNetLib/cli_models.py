@@ -70,7 +70,7 @@ def _verify(options: argparse.Namespace) -> None:
 
     for name in options.models or list_models():
         model = find_model(name)
-        model.network()
+        model.check()
         print(f"{model.card.name} {model.card.version}: weights verified, SHA-256 {model.card.checksum}")
 
 

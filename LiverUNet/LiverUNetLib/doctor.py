@@ -28,7 +28,7 @@ def examine() -> Iterator[str]:
 
 def _state(model: LiverModel) -> str:
     try:
-        model.network()
+        model.check()
     except (LiverUNetError, ImportError) as error:
         return str(error)
     return f"{model.card.version}, weights verified, SHA-256 {model.card.checksum}"

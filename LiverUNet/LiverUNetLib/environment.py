@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes.util
 import importlib
 import os
 import platform
+import sys
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 
 from .errors import DeviceError
 
 __all__ = [
+    "ENGINES",
     "PACKAGES",
     "Device",
     "choose_device",
+    "gpu_driver_present",
+    "gpu_in_sight",
     "import_libraries",
+    "likely_engine",
     "liver_unet_version",
     "package_versions",
     "proved_devices",
     "spare_one_core",
+    "usable_cores",
     "wait_without_spinning",
 ]
 
-PACKAGES = ("torch", "monai", "nibabel", "numpy", "scipy", "SimpleITK", "tqdm", "matplotlib")
+ENGINES = ("auto", "onnx", "torch")
+PACKAGES = ("onnxruntime", "torch", "monai", "nibabel", "numpy", "scipy", "SimpleITK", "tqdm", "matplotlib")
 
 
 @dataclass(frozen=True)
@@ -33,11 +43,13 @@ class Device:
 
     Attributes:
         name: "cpu", "cuda:0", "mps", ….
+        engine: "torch" or "onnx", see `engines`.
         dtype: what convolutions run in under autocast, "float32" for no autocast.
         note: what a person should know about the choice, or nothing.
     """
 
     name: str
+    engine: str = "torch"
     dtype: str = "float32"
     note: str = ""
 
@@ -53,41 +65,77 @@ class Device:
         return torch.autocast(self.kind, getattr(torch, self.dtype), enabled=self.dtype != "float32")
 
 
-def choose_device(name: str = "auto") -> Device:
+def choose_device(name: str = "auto", engine: str = "auto") -> Device:
     """The device called `name`; "auto" takes a working GPU, or else the CPU and says why.
 
     Args:
         name: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        engine: one of ENGINES; "auto" takes PyTorch for a GPU and ONNX Runtime for the CPU.
 
     Raises:
-        DeviceError: the device that was asked for is absent, unknown or fails a small convolution.
+        DeviceError: the device that was asked for is absent, unknown or fails a small convolution, or the engine
+            that it needs is not there.
     """
-    if name == "cpu":
-        return Device("cpu", _cpu_dtype())
-    if name != "auto":
-        fault = _fault(name)
-        if fault:
+    if engine == "onnx" and name not in ("auto", "cpu"):
+        raise DeviceError(f"ONNX Runtime computes on the CPU alone, not on {name}; choose cpu, or the engine torch.")
+    if likely_engine(name, engine) == "onnx":
+        return Device("cpu", "onnx")
+    if find_spec("torch") is None:
+        wanted = f"The device {name}" if engine == "auto" else "The engine torch"
+        raise DeviceError(f"{wanted} needs PyTorch; install liver-unet[train], or choose the device cpu and no engine.")
+    if name not in ("auto", "cpu"):
+        if fault := _fault(name):
             raise DeviceError(f"The device {name} cannot be used: {fault}; choose auto or cpu.")
-        return Device(name, _gpu_dtype(name))
+        return Device(name, dtype=_gpu_dtype(name))
     faults = []
-    for candidate in _present_gpus():
+    for candidate in _present_gpus() if name == "auto" else ():
         fault = _fault(candidate)
         if not fault:
-            return Device(candidate, _gpu_dtype(candidate))
+            return Device(candidate, dtype=_gpu_dtype(candidate))
         faults.append(f"{candidate} is present but cannot be used ({fault}); the CPU is used instead.")
-    return Device("cpu", _cpu_dtype(), " ".join(faults))
+    if engine == "auto":
+        return Device("cpu", "onnx", note=" ".join(faults))
+    return Device("cpu", dtype=_cpu_dtype(), note=" ".join(faults))
+
+
+def likely_engine(name: str, engine: str) -> str:
+    """The engine that `choose_device` takes, unless a GPU that is in sight cannot be used; imports nothing."""
+    if engine != "auto":
+        return engine
+    return "onnx" if name == "cpu" or (name == "auto" and not gpu_in_sight()) else "torch"
+
+
+def gpu_in_sight() -> bool:
+    """Whether PyTorch is installed in a build that may use a GPU, and the system shows one; imports nothing.
+
+    Importing PyTorch takes seconds, which nobody without a GPU should wait for.
+    """
+    torch = _installed_version("torch") or "+cpu"
+    return not torch.endswith("+cpu") and gpu_driver_present()
+
+
+def gpu_driver_present() -> bool:
+    """Whether the system has a driver of NVIDIA or AMD, or is a Mac with Apple's processor."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    if sys.platform == "win32":
+        return ctypes.util.find_library("nvcuda") is not None
+    return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd"))  # dxg: WSL
 
 
 def proved_devices() -> dict[str, str]:
-    """Every device that torch sees, and "works" or what is wrong with it."""
-    return {"cpu": f"works, {_cpu_dtype()}"} | {
-        gpu: _fault(gpu) or f"works, {_gpu_dtype(gpu)}" for gpu in _present_gpus()
-    }
+    """Every device, and the engines and number format that work there, or what is wrong with it."""
+    devices = {"cpu": "works"}
+    if find_spec("torch"):
+        devices["cpu"] += f", PyTorch in {_cpu_dtype()}"
+        devices |= {gpu: _fault(gpu) or f"works, {_gpu_dtype(gpu)}" for gpu in _present_gpus()}
+    return devices
 
 
-def import_libraries() -> None:
-    """Import now what segmenting imports when it comes to it; it takes seconds the first time."""
-    for name in ("torch.nn.utils.fusion", "monai.networks.nets", "nibabel.orientations", "scipy.ndimage"):
+def import_libraries(engine: str) -> None:
+    """Import now what segmenting with this engine imports when it comes to it; it takes seconds the first time."""
+    engines = {"onnx": ["onnxruntime"], "torch": ["torch.nn.utils.fusion", "monai.networks.nets"]}
+    for name in (*engines[engine], "nibabel.orientations", "scipy.ndimage", "scipy.sparse"):
         importlib.import_module(name)
 
 
@@ -109,7 +157,7 @@ def wait_without_spinning(environment: MutableMapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def spare_one_core() -> Iterator[None]:
-    """Within the block, torch computes with one thread less than there are cores.
+    """Within the block, torch, if it is loaded, computes with one thread less than there are cores.
 
     For prediction in a process that is not ours, as Slicer's: it draws and handles events meanwhile,
     and torch's threads spin while one of them has no core. `wait_without_spinning` comes too late
@@ -119,17 +167,19 @@ def spare_one_core() -> Iterator[None]:
     The number belongs to the thread that calls. In a generator, enter it inside:
     `with spare_one_core(): return (yield from segment(...))`.
     """
-    import torch
-
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
     before = torch.get_num_threads()
-    torch.set_num_threads(max(min(before, _cores() - 1), 1))
+    torch.set_num_threads(max(min(before, usable_cores() - 1), 1))
     try:
         yield
     finally:
         torch.set_num_threads(before)
 
 
-def _cores() -> int:
+def usable_cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -8,9 +8,10 @@ import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
+from .bundle import check_name
 from .errors import ModelError, OutputError
 from .files import UNZIP_ERRORS, check_writable, exists, staged
-from .model import MODEL_FILES, LiverModel, check_name, open_model
+from .model import MODEL_FILES, LiverModel, open_model
 from .resources import model_folders
 
 __all__ = ["install_model", "is_own", "pack_model", "remove_model"]
@@ -28,14 +29,14 @@ def pack_model(model: LiverModel, path: Path, *, overwrite: bool = False) -> Non
     check_writable(path, overwrite=overwrite)
     model.verify()
     with staged(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in MODEL_FILES:
+        for name in model.files():
             archive.write(model.folder / name, f"{model.card.name}/{name}")
 
 
 def install_model(source: Path, *, overwrite: bool = False) -> LiverModel:
     """Copy a model from a zip or a folder to the user's own models.
 
-    Nothing in it is executed. The four files of a model are taken and checked before anything is
+    Nothing in it is executed. The files of a model are taken and checked before anything is
     installed: checksum, weights without code, weights that fit the network.
 
     Raises:
@@ -48,8 +49,8 @@ def install_model(source: Path, *, overwrite: bool = False) -> LiverModel:
         folder = source if source.is_dir() else _unpack(source, Path(scratch) / "model")
         model = open_model(folder)
         check_name(model.card.name)
-        model.network()
-        missing = [name for name in MODEL_FILES if not (folder / name).is_file()]
+        model.check()
+        missing = [name for name in model.files() if not (folder / name).is_file()]
         if missing:
             raise ModelError(f"{source} lacks {', '.join(missing)}; pack the model again.")
         *bundled, own = model_folders()
@@ -64,7 +65,7 @@ def install_model(source: Path, *, overwrite: bool = False) -> LiverModel:
                 f"A model {model.card.name} is installed already in {target}; remove it first, or allow replacing it."
             )
         with staged(target) as temporary:
-            for name in MODEL_FILES:
+            for name in model.files():
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(folder / name, temporary / name)
     return open_model(target)
@@ -93,7 +94,7 @@ def remove_model(name: str) -> Path:
 
 
 def _unpack(path: Path, folder: Path) -> Path:
-    """Take the four files of a model out of a zip, whatever folder they are in; refuse everything else."""
+    """Take the files of a model out of a zip, whatever folder they are in; refuse everything else."""
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():

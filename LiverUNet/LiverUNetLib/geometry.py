@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .measurement import bounding_box
+from .resampling import resample_plane
 from .steps import finish
 from .volume import CTVolume
 
@@ -174,9 +175,6 @@ def model_grid_steps(
     Returns:
         float32, shape `grid.shape`.
     """
-    import torch
-    from torch.nn.functional import interpolate
-
     low, high = value_range
     canonical = grid.canonical(array_kji)
     model = np.empty(grid.shape, dtype=np.float32)
@@ -189,8 +187,7 @@ def model_grid_steps(
             slab = np.concatenate([slab, np.repeat(slab[-1:], missing, axis=0)])
         if grid.block > 1:
             slab = slab.reshape(last - first, grid.block, *slab.shape[1:]).mean(axis=1)
-        pixels = interpolate(torch.from_numpy(slab)[:, None], size=grid.shape[1:], mode="bilinear", antialias=True)
-        model[first:last] = pixels[:, 0].numpy()
+        model[first:last] = resample_plane(slab, grid.shape[1:], antialias=True)
         yield last, grid.shape[0]
     model -= low
     model *= 2 / (high - low)
@@ -208,17 +205,12 @@ def from_model_grid(model: np.ndarray, grid: ModelGrid, canonical_slices: range)
     Returns:
         float32, shape (len(canonical_slices), rows, columns) of the canonical scan.
     """
-    import torch
-    from torch.nn.functional import interpolate
-
     # The centre of canonical slice n lies at this model slice; past the outermost centres they are repeated.
     position = np.clip((np.asarray(canonical_slices) + 0.5) / grid.block - 0.5, 0, grid.shape[0] - 1)
     below = position.astype(int)
     above = np.minimum(below + 1, grid.shape[0] - 1)
     share = (position - below).astype(np.float32)[:, None, None]
-    slices = model[below] * (1 - share) + model[above] * share
-    pixels = interpolate(torch.from_numpy(slices)[:, None], size=grid.canonical_shape[1:], mode="bilinear")
-    return pixels[:, 0].numpy()
+    return resample_plane(model[below] * (1 - share) + model[above] * share, grid.canonical_shape[1:])
 
 
 def context_indices(slices: int, slice_mm: float, context_mm: tuple[float, ...]) -> np.ndarray:

@@ -1,23 +1,27 @@
 """A model is a folder in MONAI Bundle layout.
 
-configs/metadata.json    what it is, what it was trained on, its scores, the checksum of its weights
+configs/metadata.json    what it is, what it was trained on, its scores, the checksums of its weights
 configs/inference.json   how MONAI builds the network; never read here
 models/model.pt          a plain state dict, kernels in float16
+models/model.onnx        the same weights as a graph for ONNX Runtime, which needs no PyTorch
 docs/README.md           the model card
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
-import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .environment import package_versions
+from .card import ONNX, WEIGHTS, Lineage, ModelCard, check_usable
+from .engines import Network, OnnxNetwork, TorchNetwork
+from .environment import Device
 from .errors import ModelError
-from .files import exists, from_json, read_json, save_tensors, staged, write_json
+from .files import exists, from_json, read_json
 from .geometry import PreprocessingSpec
 from .network import NetworkSpec, build_network, fold_batch_norm
 from .resources import model_folders
@@ -28,83 +32,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_MODEL",
+    "INFERENCE",
+    "METADATA",
     "MODEL_FILES",
-    "PERMISSIVE_LICENSES",
     "README",
-    "THRESHOLD",
-    "Lineage",
+    "SCHEMA_VERSION",
     "LiverModel",
-    "ModelCard",
-    "check_name",
     "find_model",
     "list_models",
     "open_model",
-    "save_model",
 ]
 
 DEFAULT_MODEL = "liver-ct"
-# Probability of liver; the mean of three views is low where one of them misses a part. Chosen on the folds of a
-# cross-validation, see Testing/benchmarks/inference_choices.md.
-THRESHOLD = 0.4
-PERMISSIVE_LICENSES = ("Apache-2.0", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-SA-4.0", "CC0-1.0", "MIT")
-# 2: content hashes know a scan in any order of axes.
-SCHEMA_VERSION = 2
-METADATA, INFERENCE, WEIGHTS, README = MODEL_FILES = (
-    "configs/metadata.json",
-    "configs/inference.json",
-    "models/model.pt",
-    "docs/README.md",
-)
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """What a model and its teachers have seen, and what none of them may ever train on: name -> content hash.
-
-    Attributes:
-        masks: of what was seen, content hash of the scan -> that of its mask; a corrected mask is told by it.
-    """
-
-    training: dict[str, str] = field(default_factory=dict)
-    validation: dict[str, str] = field(default_factory=dict)
-    held_out: dict[str, str] = field(default_factory=dict)
-    masks: dict[str, str] = field(default_factory=dict)
-
-    def roles(self) -> dict[str, str]:
-        """Content hash -> "training", "validation" or "held out", whichever of them binds most."""
-        parts = {"validation": self.validation, "training": self.training, "held out": self.held_out}
-        return {hash_: role for role, cases in parts.items() for hash_ in cases.values()}
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """What there is to know about a model.
-
-    Attributes:
-        preprocessing, threshold: how its input is made and its probability is cut.
-        training: the settings of its training, for the record.
-        scores: the command that measured it, its summary and cases; empty if not measured.
-        notes: what else a person has to know, Markdown.
-        checksum: SHA-256 of the weights.
-    """
-
-    name: str
-    version: str
-    description: str
-    license: str
-    network: NetworkSpec
-    preprocessing: PreprocessingSpec
-    threshold: float = THRESHOLD
-    lineage: Lineage = field(default_factory=Lineage)
-    training: dict[str, Any] = field(default_factory=dict)
-    scores: dict[str, Any] = field(default_factory=dict)
-    notes: str = ""
-    checksum: str = ""
-
-    @property
-    def needs_consent(self) -> bool:
-        """Whether a person has to agree to the licence before the weights are used: unless it permits all uses."""
-        return self.license not in PERMISSIVE_LICENSES
+# 2: content hashes know a scan in any order of axes. 3: there may be an ONNX form, and a checksum of each form.
+SCHEMA_VERSION, OLDEST_SCHEMA_VERSION = 3, 2
+METADATA, INFERENCE, README = "configs/metadata.json", "configs/inference.json", "docs/README.md"
+MODEL_FILES = (METADATA, INFERENCE, WEIGHTS, README, ONNX)
 
 
 @dataclass(frozen=True)
@@ -114,18 +57,37 @@ class LiverModel:
     folder: Path
     card: ModelCard
 
+    @property
+    def has_onnx(self) -> bool:
+        """Whether the weights are there as a graph for ONNX Runtime."""
+        return ONNX in self.card.checksums
+
+    def files(self) -> tuple[str, ...]:
+        """Those of MODEL_FILES that this model consists of."""
+        return tuple(name for name in MODEL_FILES if name != ONNX or self.has_onnx)
+
     def verify(self) -> None:
-        """Raise ModelError unless the weights are those that the card was written for."""
-        path = self.folder / WEIGHTS
+        """Raise ModelError unless all forms of the weights are those that the card was written for."""
+        for name in (WEIGHTS, *self.card.checksums):
+            self.read(name)
+
+    def read(self, name: str) -> bytes:
+        """A form of the weights, verified.
+
+        Raises:
+            ModelError: it cannot be read or was changed.
+        """
         try:
-            checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+            content = (self.folder / name).read_bytes()
         except OSError as error:
-            raise ModelError(f"The model {self.folder} has no readable {WEIGHTS} ({error.strerror}).") from error
-        if checksum != self.card.checksum:
+            raise ModelError(f"The model {self.folder} has no readable {name} ({error.strerror}).") from error
+        checksum, known = hashlib.sha256(content).hexdigest(), self.card.checksums.get(name, "")
+        if checksum != known:
             raise ModelError(
-                f"The weights of the model {self.folder} were changed: their SHA-256 is {checksum[:12]}…, "
-                f"the card says {self.card.checksum[:12] or 'nothing'}…; install the model again."
+                f"The weights of the model {self.folder} were changed: the SHA-256 of {name} is {checksum[:12]}…, "
+                f"the card says {known[:12] or 'nothing'}…; install the model again."
             )
+        return content
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The weights, verified; nothing stored with them is executed.
@@ -135,16 +97,16 @@ class LiverModel:
         """
         import torch
 
-        self.verify()
+        content = io.BytesIO(self.read(WEIGHTS))
         try:
-            return torch.load(self.folder / WEIGHTS, map_location="cpu", weights_only=True)
+            return torch.load(content, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise ModelError(f"{self.folder / WEIGHTS} holds code, not only weights; it was not loaded.") from error
         except (RuntimeError, EOFError, ValueError) as error:
             raise ModelError(f"{self.folder / WEIGHTS} is damaged; install the model again.") from error
 
-    def network(self) -> nn.Module:
-        """The network for inference: weights verified, batch normalisation folded.
+    def torch_network(self) -> nn.Module:
+        """The network of PyTorch for inference: weights verified, batch normalisation folded.
 
         Raises:
             ModelError: as `state_dict`, or the weights do not fit the network of the card.
@@ -159,6 +121,42 @@ class LiverModel:
             ) from error
         return fold_batch_norm(network)
 
+    def network(self, device: Device, *, threads: int | None = None) -> Network:
+        """The network, ready to compute; without an ONNX form PyTorch computes it, which its device's note says.
+
+        Args:
+            threads: of ONNX Runtime; None for as many as there are cores.
+
+        Raises:
+            ModelError: changed, damaged, the weights do not fit the network of the card, or they need a PyTorch that
+                is not installed.
+        """
+        if device.engine == "torch":
+            return TorchNetwork(self.torch_network(), device)
+        if not self.has_onnx:
+            if find_spec("torch") is None:
+                raise ModelError(
+                    f"The model {self.card.name} has no {ONNX}, so it needs PyTorch: install liver-unet[train], or "
+                    "export the model again."
+                )
+            note = f"The model {self.card.name} has no {ONNX}; PyTorch has computed it."
+            return self.network(replace(device, engine="torch", note=" ".join(filter(None, [device.note, note]))))
+        try:
+            return OnnxNetwork(self.read(ONNX), self.card.network.in_channels, device, threads=threads)
+        except ValueError as error:
+            raise ModelError(f"{self.folder / ONNX} is damaged ({error}); install the model again.") from error
+
+    def check(self) -> None:
+        """Raise ModelError unless every form of the weights is whole and fits the card, as far as it can be tried here.
+
+        Without PyTorch, its own form is only compared with its checksum.
+        """
+        self.verify()
+        if self.has_onnx:
+            self.network(Device("cpu", "onnx"))
+        if find_spec("torch"):
+            self.torch_network()
+
 
 def open_model(folder: Path) -> LiverModel:
     """Read the card of a model folder; the weights are verified when they are used.
@@ -170,7 +168,7 @@ def open_model(folder: Path) -> LiverModel:
     try:
         ours = metadata["liver_unet"]
         version = ours["schema_version"]
-        if version < SCHEMA_VERSION:
+        if version < OLDEST_SCHEMA_VERSION:
             raise ModelError(
                 f"The model {folder} was made by an older LiverUNet, whose scan hashes do not recognise what it has "
                 "learned from and what it holds out; install a newer version of it or train it again."
@@ -185,33 +183,13 @@ def open_model(folder: Path) -> LiverModel:
             "lineage": from_json(Lineage, ours["lineage"]),
         }
         plain = {key: metadata[key] for key in ("name", "version", "description", "license")}
-        plain |= {key: ours[key] for key in ("threshold", "training", "scores", "notes", "checksum")}
+        plain |= {key: ours[key] for key in ("threshold", "training", "scores", "notes")}
+        plain["checksums"] = {WEIGHTS: ours["checksum"]} if version < SCHEMA_VERSION else dict(ours["checksums"])
         card = ModelCard(**plain, **nested)
-        _check_usable(card)
+        check_usable(card)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ModelError(f"{folder / METADATA} is not the card of a LiverUNet model ({error}).") from error
     return LiverModel(folder, card)
-
-
-def _check_usable(card: ModelCard) -> None:
-    """Raise ValueError, KeyError or TypeError unless everything that is computed with has a sense."""
-    from .views import VIEWS
-
-    spec = card.preprocessing
-    low, high = spec.window_hu
-    sound = {
-        "views": bool(spec.views) and set(spec.views) <= set(VIEWS),
-        "context_mm": len(spec.context_mm) == card.network.in_channels,
-        "pixel_mm": spec.pixel_mm > 0,
-        "slice_mm": spec.slice_mm > 0,
-        "window_hu": low < high,
-        "threshold": 0 < card.threshold < 1,
-        "scores": not card.scores or card.scores["summary"]["dice"].keys() >= {"mean", "worst"},
-        "cases": not card.scores or bool(card.scores["cases"]),
-    }
-    faulty = [name for name, good in sound.items() if not good]
-    if faulty:
-        raise ValueError(f"unusable {', '.join(faulty)}")
 
 
 def list_models() -> dict[str, LiverModel | ModelError]:
@@ -243,102 +221,3 @@ def find_model(name_or_folder: str) -> LiverModel:
         return open_model(Path(name_or_folder))
     known = ", ".join(models) or "none"
     raise ModelError(f"There is no model {name_or_folder!r}: neither installed (known: {known}) nor a model folder.")
-
-
-def check_name(name: str) -> None:
-    """Raise ModelError unless `name` can be that of a model and of its folder."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ModelError(f"A model cannot be called {name!r}; use letters, digits, dots, dashes and underscores.")
-
-
-def save_model(folder: Path, card: ModelCard, state_dict: dict[str, torch.Tensor], readme: str) -> LiverModel:
-    """Write a model folder, whole or not at all.
-
-    Kernels are stored as float16. All else stays float32: the variances that batch normalisation
-    keeps exceed float16's range (3e5 seen), and take no room.
-
-    Args:
-        card: its checksum is set here.
-        readme: the text of the model card.
-
-    Raises:
-        ModelError: the name is not one.
-        OutputError: the folder cannot be written.
-    """
-    check_name(card.name)
-    weights = {key: tensor.detach().cpu() for key, tensor in state_dict.items()}
-    weights |= {key: tensor.half() for key, tensor in weights.items() if tensor.ndim > 1}
-    faulty = [key for key, tensor in weights.items() if not tensor.isfinite().all()]
-    if faulty:
-        raise ModelError(f"The weights {', '.join(faulty)} are not finite or beyond float16; train the model again.")
-    with staged(folder) as temporary:
-        for name in MODEL_FILES:
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-        save_tensors(temporary / WEIGHTS, weights)
-        checksum = hashlib.sha256((temporary / WEIGHTS).read_bytes()).hexdigest()
-        write_json(temporary / METADATA, _metadata(card, checksum))
-        write_json(temporary / INFERENCE, _inference(card))
-        (temporary / README).write_text(readme, encoding="utf-8")
-    return open_model(folder)
-
-
-def _metadata(card: ModelCard, checksum: str) -> dict[str, Any]:
-    """The card as MONAI's metadata, our part under `liver_unet`."""
-    versions = package_versions()
-    ours = {
-        key: value for key, value in asdict(card).items() if key not in ("name", "version", "description", "license")
-    }
-    channels = card.network.in_channels
-    return {
-        "name": card.name,
-        "version": card.version,
-        "changelog": {card.version: card.description},
-        "monai_version": versions["monai"],
-        "pytorch_version": versions["torch"],
-        "numpy_version": versions["numpy"],
-        "required_packages_version": {"nibabel": versions["nibabel"], "scipy": versions["scipy"]},
-        "task": "Segmentation of the liver in CT",
-        "description": card.description,
-        "authors": "The LiverUNet developers",
-        "copyright": "The LiverUNet developers",
-        "license": card.license,
-        "network_data_format": {
-            "inputs": {
-                "image": _format(
-                    "image",
-                    channels,
-                    {str(n): f"slice at {mm:g} mm" for n, mm in enumerate(card.preprocessing.context_mm)},
-                    (-1, 1),
-                    card,
-                )
-            },
-            "outputs": {"pred": _format("segmentation", 1, {"0": "logit of liver"}, (-100, 100), card)},
-        },
-        "liver_unet": {"schema_version": SCHEMA_VERSION} | ours | {"checksum": checksum},
-    }
-
-
-def _format(
-    kind: str, channels: int, meaning: dict[str, str], values: tuple[int, int], card: ModelCard
-) -> dict[str, Any]:
-    """A tensor in the words of MONAI's metadata schema."""
-    return {
-        "type": kind,
-        "format": "hounsfield" if kind == "image" else "logits",
-        "modality": "CT",
-        "num_channels": channels,
-        "spatial_shape": [f"{card.network.multiple}*n"] * 2,
-        "dtype": "float32",
-        "value_range": list(values),
-        "is_patch_data": False,
-        "channel_def": meaning,
-    }
-
-
-def _inference(card: ModelCard) -> dict[str, Any]:
-    """How `monai.bundle` builds the network."""
-    spec = {"_target_": "LiverUNetLib.network.NetworkSpec"} | asdict(card.network)
-    return {
-        "imports": ["$import LiverUNetLib.network"],
-        "network_def": {"_target_": "LiverUNetLib.network.build_network", "spec": spec},
-    }

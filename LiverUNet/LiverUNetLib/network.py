@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["NetworkSpec", "build_network", "fold_batch_norm"]
+__all__ = ["NetworkSpec", "build_network", "fold_batch_norm", "onnx_graph"]
 
 
 @dataclass(frozen=True)
@@ -80,3 +83,41 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
             block.conv = fuse_conv_bn_eval(block.conv, norm, transpose=block.is_transposed)
             block.adn.N = nn.Identity()
     return network
+
+
+def onnx_graph(network: nn.Module, spec: NetworkSpec) -> bytes:
+    """The network for inference as an ONNX graph: `slices`, any number and size of them, become `logits`.
+
+    Kernels are stored as float16; ONNX Runtime makes them float32 when it loads the graph, folds
+    batch normalisation into them, and computes in float32.
+    """
+    import torch
+    from torch import nn
+    from torch.nn.utils import parametrize
+
+    class Widened(nn.Module):
+        def forward(self, kernel: torch.Tensor) -> torch.Tensor:
+            return kernel.float()
+
+    network = copy.deepcopy(network).cpu().eval()
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            layer.weight = nn.Parameter(layer.weight.detach().half(), requires_grad=False)
+            parametrize.register_parametrization(layer, "weight", Widened(), unsafe=True)
+    file = io.BytesIO()
+    free = {0: "slices", 2: "rows", 3: "columns"}
+    with warnings.catch_warnings():
+        # This exporter works with every torch since 2.4 and needs no further package; the new one needs two.
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        torch.onnx.export(
+            network,
+            (torch.zeros(1, spec.in_channels, spec.multiple, spec.multiple),),
+            file,
+            dynamo=False,
+            opset_version=17,
+            do_constant_folding=False,
+            input_names=["slices"],
+            output_names=["logits"],
+            dynamic_axes={"slices": free, "logits": free},
+        )
+    return file.getvalue()

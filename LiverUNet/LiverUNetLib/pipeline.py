@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .ct_checks import check_ct
+from .engines import Network
 from .environment import Device, package_versions
 from .geometry import (
     BODY_HU,
@@ -27,9 +28,6 @@ from .model import LiverModel
 from .postprocessing import fill_holes, largest_component, without_other_components
 from .steps import Progress, stage
 from .volume import CTVolume
-
-if TYPE_CHECKING:
-    from torch import nn
 
 __all__ = ["Segmentation", "segment"]
 
@@ -80,13 +78,13 @@ def segment(
     model: LiverModel,
     device: Device,
     *,
-    network: nn.Module | None = None,
+    network: Network | None = None,
     with_probability: bool = False,
 ) -> Generator[Progress, None, Segmentation]:
     """Segment the liver; yields Progress after every batch. Close the generator to cancel.
 
     Args:
-        network: `model.network()`, if it was loaded for a scan before.
+        network: `model.network(device)`, if it was loaded for a scan before.
 
     Raises:
         ScanError: the volume is not a CT.
@@ -102,9 +100,9 @@ def segment(
     total = grid.shape[0]
     yield Progress("Preparing", 0, total)
     image = yield from stage("Preparing", model_grid_steps(part.hu_kji, grid, spec.window_hu))
-    network = network or model.network()
+    network = network or model.network(device)
     yield Progress("Segmenting", 0, total)
-    probability, liver = yield from _predict(image, grid, model, network, device)
+    probability, liver = yield from _predict(image, grid, model, network)
 
     yield Progress("Restoring", 0, total)
     mask = yield from _restore_mask(liver, grid, model.card.threshold)
@@ -124,7 +122,7 @@ def segment(
         mask_kji=mask_kji,
         probability_kji=probability_kji,
         measurement=measurement,
-        warnings=(*filter(None, [device.note]), *_cautions(part, grid), *_findings(measurement, found_ml)),
+        warnings=(*filter(None, [network.device.note]), *_cautions(part, grid), *_findings(measurement, found_ml)),
         provenance={
             "scan": volume.name,
             "model": model.card.name,
@@ -132,8 +130,9 @@ def segment(
             "model_checksum": model.card.checksum,
             "model_license": model.card.license,
             "settings": asdict(spec) | {"threshold": model.card.threshold},
-            "device": device.name,
-            "dtype": device.dtype,
+            "device": network.device.name,
+            "engine": network.device.engine,
+            "dtype": network.device.dtype,
             "seconds": round(time.monotonic() - started, 2),
             "packages": package_versions(),
         },
@@ -141,17 +140,18 @@ def segment(
 
 
 def _predict(
-    image: np.ndarray, grid: ModelGrid, model: LiverModel, network: nn.Module, device: Device
+    image: np.ndarray, grid: ModelGrid, model: LiverModel, network: Network
 ) -> Generator[Progress, None, tuple[np.ndarray, np.ndarray]]:
     """The probability on the model grid and that of one liver, in the body's canvas, or in all if that would cut it."""
-    spec, multiple = model.card.preprocessing, model.card.network.multiple
+    spec, multiple, threshold = model.card.preprocessing, model.card.network.multiple, model.card.threshold
     body = body_canvas(image, spec.normalise(BODY_HU), grid.slice_mm, multiple=multiple)
     for canvas in (body, Canvas(0, 0, *grid.shape[1:])):
-        batches = predict_volume(network, canvas.crop(image, fill=-1.0), grid.slice_mm, spec, device, multiple=multiple)
+        cropped = canvas.crop(image, fill=-1.0)
+        batches = predict_volume(network, cropped, grid.slice_mm, spec, multiple=multiple, threshold=threshold)
         cropped = yield from stage("Segmenting", batches)
         probability = canvas.paste(cropped, grid.shape[1:], fill=0.0)
-        liver = without_other_components(probability, model.card.threshold)
-        if not canvas.cuts(liver > model.card.threshold):
+        liver = without_other_components(probability, threshold)
+        if not canvas.cuts(liver > threshold):
             break
     return probability, liver
 

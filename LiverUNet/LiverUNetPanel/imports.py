@@ -20,17 +20,17 @@ TORCH_LIBRARIES = {"libtorch_global_deps": ctypes.RTLD_GLOBAL, "libtorch": ctype
 SUFFIXES = {"linux": ".so", "darwin": ".dylib"}
 
 
-def importLibraries() -> None:
-    """Import what segmenting needs; to be called from a background thread.
+def importLibraries(engine: str) -> None:
+    """Import what segmenting with this engine needs; to be called from a background thread.
 
     Two things keep all other threads from the interpreter, and with them the event loop: the
     dynamic loader, which maps and relocates hundreds of megabytes in one call (0.4 s), and the garbage
     collector, which looks at the half million objects that are being imported (0.2 s a time).
     """
-    if "torch" not in sys.modules:
+    if engine == "torch" and "torch" not in sys.modules:
         _loadTorchLibraries()
     with withoutCollector():
-        import_libraries()
+        import_libraries(engine)
 
 
 @contextlib.contextmanager

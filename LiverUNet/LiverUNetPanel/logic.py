@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import slicer
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
@@ -13,7 +14,8 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from LiverUNetLib.batch import segment_folder
 from LiverUNetLib.doctor import examine
-from LiverUNetLib.environment import Device, choose_device, spare_one_core
+from LiverUNetLib.engines import Network
+from LiverUNetLib.environment import Device, choose_device, likely_engine, spare_one_core, usable_cores
 from LiverUNetLib.errors import LiverUNetError, ScanError
 from LiverUNetLib.exchange import install_model
 from LiverUNetLib.model import DEFAULT_MODEL, LiverModel, find_model
@@ -25,9 +27,6 @@ from .parameters import LiverUNetParameterNode
 from .segmentation_node import checkTarget, findLiver, isLiverEdited, volumeOf, writeSteps
 from .stored_result import MODEL_CHECKSUM, REGION, StoredResult, stored
 from .volume_node import Scan, edgesReached, scanSteps
-
-if TYPE_CHECKING:
-    from torch import nn
 
 __all__ = ["LiverUNetLogic", "Outcome"]
 
@@ -41,7 +40,7 @@ class Loaded:
 
     model: LiverModel
     device: Device
-    network: nn.Module
+    network: Network
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +159,7 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         about = f"Slicer       {getattr(slicer.app, 'applicationVersion', 'unknown')}"
 
         def look() -> list[str]:
-            importLibraries()
+            importLibraries("torch" if find_spec("torch") else "onnx")
             return list(examine())
 
         lines = yield from in_background("Examining", look)
@@ -190,9 +189,9 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         """Import the libraries, prove the device and load the model, in a thread that touches no MRML."""
 
         def load() -> Loaded:
-            importLibraries()
+            importLibraries(likely_engine(deviceName, "auto"))
             model, device = find_model(modelName), choose_device(deviceName)
-            return Loaded(model, device, model.network())
+            return Loaded(model, device, model.network(device, threads=max(usable_cores() - 1, 1)))
 
         return (yield from in_background("Loading the model", load))
 

@@ -20,11 +20,11 @@ DATA_HELP = "folders: pairs *_orig.nii.gz / *_liver.nii.gz, 3D-IRCADb-01 as down
 DEVICE_HELP = "auto, cpu, cuda, cuda:N or mps (%(default)s)"
 
 
-def device_for(name: str) -> Device:
-    """The device of that name; what a person should know of the choice goes to stderr."""
+def device_for(name: str, engine: str = "auto") -> Device:
+    """The device of that name; what the user should know of the choice goes to stderr."""
     from LiverUNetLib.environment import choose_device
 
-    device = choose_device(name)
+    device = choose_device(name, engine)
     if device.note:
         print(device.note, file=sys.stderr)
     return device

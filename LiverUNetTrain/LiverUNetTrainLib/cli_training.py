@@ -88,7 +88,7 @@ def _train_together(options: argparse.Namespace, world: World) -> None:
         options.run_folder,
         network=recipe.network,
         settings=recipe.settings,
-        device=device_for(world.device_name(options.device)),
+        device=device_for(world.device_name(options.device), "torch"),
         resume=options.resume,
         parent=parent,
         replayed=replayed,
@@ -157,7 +157,7 @@ def _crossval(options: argparse.Namespace) -> None:
         same_folds_as=tuple(options.same_folds_as),
     )
     with _progress_bar() as bar:
-        for fold, event in validation.run(device_for(options.device), only=options.fold):
+        for fold, event in validation.run(device_for(options.device, "torch"), only=options.fold):
             if isinstance(event, EpochLog):
                 bar.write(f"fold {fold}, {epoch_line(event)}", file=sys.stdout)
             elif isinstance(event, CaseScores):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from LiverUNetLib.engines import TorchNetwork
 from LiverUNetLib.environment import Device
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.inference import predict
@@ -134,7 +135,7 @@ def estimate_training(
         changed = augment(image.to(device.name), mask.to(device.name), settings.augmentation, random)
         pupil.step(*changed, settings.learning_rate)
         stepped = time.perf_counter()
-        finish(predict(made, image[:, 0].numpy(), context, device))
+        finish(predict(TorchNetwork(made, device), image[:, 0].numpy(), context))
         steps.append(stepped - started)
         looks.append(time.perf_counter() - stepped)
     step, look = (float(np.median(seconds[WARM_STEPS:])) for seconds in (steps, looks))

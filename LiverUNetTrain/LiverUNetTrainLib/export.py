@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from LiverUNetLib.bundle import save_model
+from LiverUNetLib.card import PERMISSIVE_LICENSES, Lineage, ModelCard
 from LiverUNetLib.files import from_json
 from LiverUNetLib.geometry import PreprocessingSpec
-from LiverUNetLib.model import PERMISSIVE_LICENSES, Lineage, LiverModel, ModelCard, save_model
+from LiverUNetLib.model import LiverModel
 from LiverUNetLib.network import NetworkSpec
 from LiverUNetLib.views import THICKEST_SLICE_MM
 

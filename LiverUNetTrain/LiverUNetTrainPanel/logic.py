@@ -15,9 +15,10 @@ import slicer
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
+from LiverUNetLib.bundle import check_name
 from LiverUNetLib.errors import LiverUNetError, TrainingError
 from LiverUNetLib.exchange import install_model, pack_model
-from LiverUNetLib.model import LiverModel, check_name, find_model, list_models
+from LiverUNetLib.model import LiverModel, find_model, list_models
 from LiverUNetLib.steps import Progress, in_background
 from LiverUNetPanel.imports import importLibraries, withoutCollector
 from LiverUNetPanel.segmentation_node import volumeOf
@@ -139,7 +140,7 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
             from LiverUNetTrainLib.estimate import estimate_order
 
             parent = find_model(order.parent) if order.parent else None
-            cost = estimate_order(order, open_cache(order.cache), parent, choose_device(order.device))
+            cost = estimate_order(order, open_cache(order.cache), parent, choose_device(order.device, "torch"))
             return finish(cost).words(order.minutes)
 
         return (yield from in_background("Estimating", reckon))
@@ -314,7 +315,7 @@ def _python() -> str:
 def _importTraining() -> None:
     """Import in a background thread what would hold the event loop for seconds."""
     try:
-        importLibraries()
+        importLibraries("torch")
         with withoutCollector():
             import LiverUNetTrainLib.training  # noqa: F401
     except ImportError as error:

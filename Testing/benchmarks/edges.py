@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from LiverUNetLib.card import ModelCard
 from LiverUNetLib.environment import choose_device
-from LiverUNetLib.model import DEFAULT_MODEL, ModelCard, find_model
+from LiverUNetLib.model import DEFAULT_MODEL, find_model
 from LiverUNetLib.pipeline import segment
 from LiverUNetLib.steps import finish
 from LiverUNetTrainLib.dataset import content_hash

@@ -17,12 +17,13 @@ from unittest import mock
 
 import numpy as np
 from scipy import ndimage
-from torch import nn
 
-from LiverUNetLib.environment import Device, choose_device
+from LiverUNetLib.card import THRESHOLD
+from LiverUNetLib.engines import Network
+from LiverUNetLib.environment import choose_device
 from LiverUNetLib.geometry import PreprocessingSpec
 from LiverUNetLib.inference import predict_volume
-from LiverUNetLib.model import THRESHOLD, LiverModel, open_model
+from LiverUNetLib.model import LiverModel, open_model
 from LiverUNetLib.pipeline import segment
 from LiverUNetLib.steps import finish
 from LiverUNetLib.views import VIEWS
@@ -117,7 +118,8 @@ def main() -> None:
 def evaluated(model: LiverModel, case: Case) -> dict[Choice, CaseScores]:
     """The scores of every choice on one patient."""
     scan, reference = case.read()
-    seen, network, device = Seen(), model.network(), choose_device("auto")
+    seen, device = Seen(), choose_device("auto")
+    network = model.network(device)
     found = {}
     for choice in CHOICES:
         changes = {"predict_volume": partial(predicted, seen, choice)}
@@ -138,19 +140,19 @@ def evaluated(model: LiverModel, case: Case) -> dict[Choice, CaseScores]:
 def predicted(
     seen: Seen,
     choice: Choice,
-    network: nn.Module,
+    network: Network,
     image: np.ndarray,
     slice_mm: float,
     spec: PreprocessingSpec,
-    device: Device,
     *,
     multiple: int,
+    threshold: float,
 ) -> Generator[tuple[int, int], None, np.ndarray]:
     """What stands in for `predict_volume`."""
 
     def look(view: str, image: np.ndarray) -> np.ndarray:
         one = replace(spec, views=(view,))
-        return finish(predict_volume(network, image, slice_mm, one, device, multiple=multiple))
+        return finish(predict_volume(network, image, slice_mm, one, multiple=multiple, threshold=threshold))
 
     yield 1, 1
     return seen.probability(choice, look, image)

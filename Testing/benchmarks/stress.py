@@ -256,7 +256,7 @@ def main() -> None:
     held_out = set(model.card.lineage.held_out.values())
     cases = [case.read() for case in find_cases(options.data)]
     cases = [(scan, mask.hu_kji) for scan, mask in cases if content_hash(scan) in held_out][: options.limit]
-    network = model.network()
+    network = model.network(device)
     lines, reference = [], {}
     for name, alteration in ALTERATIONS.items():
         scores = {}

@@ -10,23 +10,23 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import NETWORK, REPOSITORY, SETTINGS, SHAPE_IJK, SPACING_MM, write_pair
+from helpers import REPOSITORY, SETTINGS, SHAPE_IJK, SPACING_MM, SPEC, write_pair
 from LiverUNetLib.batch import segment_folder
 from LiverUNetLib.bundle import save_model
-from LiverUNetLib.card import ModelCard
+from LiverUNetLib.card import FINE, ModelCard
 from LiverUNetLib.environment import Device
 from LiverUNetLib.formats import write_volume
-from LiverUNetLib.geometry import PreprocessingSpec
 from LiverUNetLib.model import LiverModel
-from LiverUNetLib.network import NetworkSpec, build_network
+from LiverUNetLib.network import build_network
 from LiverUNetLib.phantom import LIVER, abdomen, axial_affine
+from LiverUNetLib.spec import FineLook, ModelSpec, NetworkSpec
 from LiverUNetLib.steps import finish
 from LiverUNetLib.volume import CTVolume
-from LiverUNetTrainLib.cache import Cache, open_cache, prepare
+from LiverUNetTrainLib.cache import Cache, Grids, open_cache, prepare
 from LiverUNetTrainLib.dataset import split_by_patient
 from LiverUNetTrainLib.layouts import find_cases
+from LiverUNetTrainLib.model_training import ModelTraining
 from LiverUNetTrainLib.settings import TrainingSettings
-from LiverUNetTrainLib.training import Trainer
 
 
 @pytest.fixture
@@ -82,10 +82,10 @@ def threshold_model(tmp_path_factory) -> LiverModel:
     Tests of geometry and formats then never hang on trained weights. The logit falls linearly to
     both sides of the liver's HU, by two ReLU in the first layer of an ordinary U-Net.
     """
-    spec = PreprocessingSpec(pixel_mm=4.0, slice_mm=5.0, context_mm=(0.0,))
     network_spec = NetworkSpec(
         in_channels=1, channels=(2, 2), strides=(1,), features=1, residual_units=0, kernel_size=1
     )
+    spec = ModelSpec(FineLook(pixel_mm=4.0, slice_mm=5.0, context_mm=(0.0,), network=network_spec))
     centre, width = spec.normalise(LIVER), 10 / 200
     network = build_network(network_spec)
     state = {key: torch.zeros_like(value) for key, value in network.state_dict().items()}
@@ -98,8 +98,8 @@ def threshold_model(tmp_path_factory) -> LiverModel:
     state[f"{up}.weight"][:2, 0, 0, 0] = -5 / width
     state[f"{head}.weight"][:] = 1
     state[f"{head}.bias"][:] = 5
-    card = ModelCard("threshold", "1", "Thresholds HU", "Apache-2.0", network_spec, spec, threshold=0.5)
-    return save_model(tmp_path_factory.mktemp("models") / "threshold", card, state, "For tests.\n")
+    card = ModelCard("threshold", "1", "Thresholds HU", "Apache-2.0", spec)
+    return save_model(tmp_path_factory.mktemp("models") / "threshold", card, {FINE: state}, "For tests.\n")
 
 
 @pytest.fixture(scope="session")
@@ -123,19 +123,20 @@ def pairs(tmp_path) -> Path:
 
 @pytest.fixture
 def a_cache(pairs, tmp_path) -> Cache:
-    spec = PreprocessingSpec(pixel_mm=8.0, slice_mm=18.0, context_mm=(-18.0, 0.0, 18.0))
-    list(prepare(find_cases([pairs]), tmp_path / "cache", spec, canvas_px=64))
+    list(prepare(find_cases([pairs]), tmp_path / "cache", Grids(pixel_mm=8.0, slice_mm=18.0, voxel_mm=16.0)))
     return open_cache(tmp_path / "cache")
 
 
 @pytest.fixture
 def a_trainer(a_cache, tmp_path, cpu):
-    """Make a trainer for a run folder of that name; patient3 is held out."""
+    """Make the training of a model in a run folder of that name; patient3 is held out."""
 
-    def make(run: str, *, settings: TrainingSettings = SETTINGS, resume: bool = False) -> Trainer:
+    def make(
+        run: str, *, spec: ModelSpec = SPEC, settings: TrainingSettings = SETTINGS, resume: bool = False
+    ) -> ModelTraining:
         names = [case.name for case in a_cache.cases]
         split = split_by_patient(names, held_out=["patient3"], validation=0.3)
-        return Trainer(a_cache, split, tmp_path / run, network=NETWORK, settings=settings, device=cpu, resume=resume)
+        return ModelTraining(a_cache, split, tmp_path / run, spec=spec, settings=settings, device=cpu, resume=resume)
 
     return make
 

@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+from dataclasses import replace
 from itertools import permutations, product
 from pathlib import Path
 
@@ -13,9 +14,9 @@ import torch
 
 from LiverUNetLib.batch import TABLE_NAME
 from LiverUNetLib.formats import write_volume
-from LiverUNetLib.network import NetworkSpec
 from LiverUNetLib.phantom import abdomen, axial_affine
-from LiverUNetTrainLib.settings import TrainingSettings
+from LiverUNetLib.spec import CoarseLook, FineLook, ModelSpec, NetworkSpec
+from LiverUNetTrainLib.settings import CoarseSettings, TrainingSettings
 
 unix_only = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL and deletes nothing that is open")
 
@@ -27,9 +28,21 @@ SPACING_MM, SHAPE_IJK = (4.0, 4.0, 5.0), (96, 72, 44)
 # Nibabel's orientation arrays for every permutation and flip of three axes.
 ALL_48 = [np.column_stack(pair) for pair in product(permutations(range(3)), product([1, -1], repeat=3))]
 
-# A training that takes a second.
+# A training that takes a second: on the grids of the fixture `a_cache`, a fine look alone, and both looks.
 NETWORK = NetworkSpec(in_channels=3, channels=(8, 16, 16), strides=(2, 2), features=4)
-SETTINGS = TrainingSettings(epochs=3, batch_size=4, validate_every=2)
+FINE_LOOK = FineLook(pixel_mm=8.0, slice_mm=18.0, context_mm=(-18.0, 0.0, 18.0), network=NETWORK)
+COARSE_LOOK = CoarseLook(
+    voxel_mm=16.0, network=NetworkSpec(1, channels=(4, 8), strides=(2,), features=4, spatial_dims=3)
+)
+SPEC = ModelSpec(FINE_LOOK)
+TWO_LOOKS = ModelSpec(replace(FINE_LOOK, network=replace(NETWORK, in_channels=4)), COARSE_LOOK)
+SETTINGS = TrainingSettings(
+    epochs=3,
+    batch_size=4,
+    validate_every=2,
+    canvas_mm=(256.0, 320.0),
+    coarse=CoarseSettings(epochs=1, shown=2, size_mm=(192.0, 256.0, 320.0)),
+)
 
 
 def write_pair(folder: Path, name: str, *, seed: int) -> None:

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from .batch_table import TABLE_COLUMNS, printable, read_table, volume_ml, write_table
-from .engines import Network
 from .environment import Device
 from .errors import LiverUNetError, OutputError, ScanError
 from .files import check_writable, stamp
 from .formats import READERS, check_output, check_output_name, read_volume, scan_stem, write_mask
-from .model import LiverModel
+from .model import LiverModel, Networks
 from .pipeline import segment
 from .steps import Progress, prefixed
 from .summary import table_row
@@ -90,7 +89,7 @@ def segment_folder(
     table = target / TABLE_NAME
     check_writable(table, overwrite=True)
     before = read_table(table)
-    network = model.network(device)
+    networks = model.networks(device)
     rows: list[dict[str, Any]] = []
     for number, scan in enumerate(scans, start=1):
         mask = target / f"{scan_stem(scan)}_liver{ending}"
@@ -98,7 +97,7 @@ def segment_folder(
         made_of = {"series": series or "", "model_checksum": model.card.checksum, "file_stamp": _stamp(scan)}
         row = before.get(file, {})
         if not _is_done(row, mask, made_of):
-            steps = _segment_file(scan, mask, model, device, network=network, series=series)
+            steps = _segment_file(scan, mask, model, device, networks=networks, series=series)
             said = yield from prefixed(f"{file} ({number} of {len(scans)})", steps)
             added = {column: cell for column, cell in row.items() if column not in TABLE_COLUMNS}  # by the user
             row = before[file] = {"file": file} | made_of | said | added
@@ -117,13 +116,13 @@ def _check_names(scans: Sequence[Path]) -> None:
 
 
 def _segment_file(
-    scan: Path, mask: Path, model: LiverModel, device: Device, *, network: Network, series: str | None
+    scan: Path, mask: Path, model: LiverModel, device: Device, *, networks: Networks, series: str | None
 ) -> Generator[Progress, None, dict[str, Any]]:
     """A row for whatever happens; where there is no liver, no mask is written, and an older one is removed."""
     try:
         volume = read_volume(scan, series=series)
         check_output(mask, volume.affine)
-        result = yield from segment(volume, model, device, network=network)
+        result = yield from segment(volume, model, device, networks=networks)
         if result.measurement.volume_ml:
             write_mask(mask, result.mask_kji, volume)
         else:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .card import ONNX, WEIGHTS, ModelCard
+from .card import COARSE, FINE, ModelCard, onnx_file, weights_file
 from .engines import OnnxNetwork, TorchNetwork
 from .environment import Device, package_versions
 from .errors import ModelError
 from .files import save_tensors, staged, write_json
-from .model import INFERENCE, METADATA, MODEL_FILES, README, SCHEMA_VERSION, LiverModel, open_model
+from .model import INFERENCE, METADATA, README, SCHEMA_VERSION, LiverModel, open_model
 from .network import build_network, onnx_graph
+from .spec import NetworkSpec
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,7 @@ def check_name(name: str) -> None:
         raise ModelError(f"A model cannot be called {name!r}; use letters, digits, dots, dashes and underscores.")
 
 
-def save_model(folder: Path, card: ModelCard, state_dict: dict[str, torch.Tensor], readme: str) -> LiverModel:
+def save_model(folder: Path, card: ModelCard, weights: dict[str, dict[str, torch.Tensor]], readme: str) -> LiverModel:
     """Write a model folder, whole or not at all.
 
     Kernels are stored as float16. All else stays float32: the variances that batch normalisation
@@ -41,6 +42,7 @@ def save_model(folder: Path, card: ModelCard, state_dict: dict[str, torch.Tensor
 
     Args:
         card: its checksums are set here.
+        weights: the state dict of each look.
         readme: the text of the model card.
 
     Raises:
@@ -48,36 +50,43 @@ def save_model(folder: Path, card: ModelCard, state_dict: dict[str, torch.Tensor
         OutputError: the folder cannot be written.
     """
     check_name(card.name)
-    weights = {key: tensor.detach().cpu() for key, tensor in state_dict.items()}
-    weights |= {key: tensor.half() for key, tensor in weights.items() if tensor.ndim > 1}
-    faulty = [key for key, tensor in weights.items() if not tensor.isfinite().all()]
-    if faulty:
-        raise ModelError(f"The weights {', '.join(faulty)} are not finite or beyond float16; train the model again.")
-    graph = _graph(card, weights)
+    model, stored = LiverModel(folder, card), {look: _stored(weights[look]) for look in weights}
+    graphs = {look: _graph(model.network_spec(look), stored[look]) for look in model.looks}
     with staged(folder) as temporary:
-        for name in MODEL_FILES:
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-        save_tensors(temporary / WEIGHTS, weights)
-        (temporary / ONNX).write_bytes(graph)
-        forms = {name: hashlib.sha256((temporary / name).read_bytes()).hexdigest() for name in (WEIGHTS, ONNX)}
-        write_json(temporary / METADATA, _metadata(replace(card, checksums=forms)))
-        write_json(temporary / INFERENCE, _inference(card))
+        for name in ("configs", "docs", "models"):
+            (temporary / name).mkdir(parents=True, exist_ok=True)
+        for look, graph in graphs.items():
+            save_tensors(temporary / weights_file(look), stored[look])
+            (temporary / onnx_file(look)).write_bytes(graph)
+        checksums = {
+            f"models/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted((temporary / "models").iterdir())
+        }
+        write_json(temporary / METADATA, _metadata(replace(card, checksums=checksums)))
+        write_json(temporary / INFERENCE, _inference(model))
         (temporary / README).write_text(readme, encoding="utf-8")
     return open_model(folder)
 
 
-def _graph(card: ModelCard, weights: dict[str, torch.Tensor]) -> bytes:
+def _stored(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights as they are kept."""
+    stored = {key: tensor.detach().cpu() for key, tensor in weights.items()}
+    stored |= {key: tensor.half() for key, tensor in stored.items() if tensor.ndim > 1}
+    faulty = [key for key, tensor in stored.items() if not tensor.isfinite().all()]
+    if faulty:
+        raise ModelError(f"The weights {', '.join(faulty)} are not finite or beyond float16; train the model again.")
+    return stored
+
+
+def _graph(spec: NetworkSpec, weights: dict[str, torch.Tensor]) -> bytes:
     """The ONNX form of the weights, which gives the logits that PyTorch does."""
-    network = build_network(card.network)
+    network = build_network(spec)
     network.load_state_dict(weights)
-    graph = onnx_graph(network, card.network)
-    side = 2 * card.network.multiple
-    slices = np.random.default_rng(0).uniform(-1, 1, (2, card.network.in_channels, side, side)).astype(np.float32)
-    engines = (
-        OnnxNetwork(graph, card.network.in_channels, Device("cpu", "onnx")),
-        TorchNetwork(network, Device("cpu")),
-    )
-    onnx, torch = (engine(slices) for engine in engines)
+    graph = onnx_graph(network, spec)
+    sides = [2 * spec.multiple] * spec.spatial_dims
+    image = np.random.default_rng(0).uniform(-1, 1, (2, spec.in_channels, *sides)).astype(np.float32)
+    engines = OnnxNetwork(graph, spec.in_channels, Device("cpu", "onnx")), TorchNetwork(network, Device("cpu"))
+    onnx, torch = (engine(image) for engine in engines)
     difference = float(abs(onnx - torch).max())
     if not difference <= LARGEST_DIFFERENCE:
         raise ModelError(
@@ -90,10 +99,11 @@ def _graph(card: ModelCard, weights: dict[str, torch.Tensor]) -> bytes:
 def _metadata(card: ModelCard) -> dict[str, Any]:
     """The card as MONAI's metadata, our part under `liver_unet`."""
     versions = package_versions()
-    ours = {
-        key: value for key, value in asdict(card).items() if key not in ("name", "version", "description", "license")
-    }
-    channels = card.network.in_channels
+    monais = ("name", "version", "description", "license")
+    fine = card.spec.fine
+    channels = [f"slice at {mm:g} mm" for mm in fine.context_mm]
+    if card.spec.coarse:
+        channels.append("what the coarse look has found, from -1 for surely no liver to 1")
     return {
         "name": card.name,
         "version": card.version,
@@ -108,42 +118,37 @@ def _metadata(card: ModelCard) -> dict[str, Any]:
         "copyright": "The LiverUNet developers",
         "license": card.license,
         "network_data_format": {
-            "inputs": {
-                "image": _format(
-                    "image",
-                    channels,
-                    {str(n): f"slice at {mm:g} mm" for n, mm in enumerate(card.preprocessing.context_mm)},
-                    (-1, 1),
-                    card,
-                )
-            },
-            "outputs": {"pred": _format("segmentation", 1, {"0": "logit of liver"}, (-100, 100), card)},
+            "inputs": {"image": _format("image", dict(enumerate(channels)), (-1, 1), fine.network)},
+            "outputs": {"pred": _format("segmentation", {0: "logit of liver"}, (-100, 100), fine.network)},
         },
-        "liver_unet": {"schema_version": SCHEMA_VERSION} | ours,
+        "liver_unet": {"schema_version": SCHEMA_VERSION}
+        | {key: value for key, value in asdict(card).items() if key not in monais},
     }
 
 
-def _format(
-    kind: str, channels: int, meaning: dict[str, str], values: tuple[int, int], card: ModelCard
-) -> dict[str, Any]:
+def _format(kind: str, meaning: dict[int, str], values: tuple[int, int], network: NetworkSpec) -> dict[str, Any]:
     """A tensor in the words of MONAI's metadata schema."""
     return {
         "type": kind,
         "format": "hounsfield" if kind == "image" else "logits",
         "modality": "CT",
-        "num_channels": channels,
-        "spatial_shape": [f"{card.network.multiple}*n"] * 2,
+        "num_channels": len(meaning),
+        "spatial_shape": [f"{network.multiple}*n"] * network.spatial_dims,
         "dtype": "float32",
         "value_range": list(values),
         "is_patch_data": False,
-        "channel_def": meaning,
+        "channel_def": {str(channel): text for channel, text in meaning.items()},
     }
 
 
-def _inference(card: ModelCard) -> dict[str, Any]:
-    """How `monai.bundle` builds the network."""
-    spec = {"_target_": "LiverUNetLib.network.NetworkSpec"} | asdict(card.network)
-    return {
-        "imports": ["$import LiverUNetLib.network"],
-        "network_def": {"_target_": "LiverUNetLib.network.build_network", "spec": spec},
+def _inference(model: LiverModel) -> dict[str, Any]:
+    """How `monai.bundle` builds the networks; its own name for the one of the fine look is `network_def`."""
+    names = {FINE: "network_def", COARSE: "coarse_network_def"}
+    built = {
+        names[look]: {
+            "_target_": "LiverUNetLib.network.build_network",
+            "spec": {"_target_": "LiverUNetLib.spec.NetworkSpec"} | asdict(model.network_spec(look)),
+        }
+        for look in model.looks
     }
+    return {"imports": ["$import LiverUNetLib.network", "$import LiverUNetLib.spec"]} | built

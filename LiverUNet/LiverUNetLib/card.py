@@ -5,18 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .geometry import PreprocessingSpec
-from .network import NetworkSpec
-from .views import VIEWS
+from .spec import ModelSpec
 
-__all__ = ["ONNX", "PERMISSIVE_LICENSES", "THRESHOLD", "WEIGHTS", "Lineage", "ModelCard", "check_usable"]
+__all__ = ["COARSE", "FINE", "PERMISSIVE_LICENSES", "WEIGHT_FILES", "Lineage", "ModelCard", "onnx_file", "weights_file"]
 
-# Probability of liver; the mean of three views is low where one of them misses a part. Chosen on the folds of a
-# cross-validation, see Testing/benchmarks/inference_choices.md.
-THRESHOLD = 0.4
 PERMISSIVE_LICENSES = ("Apache-2.0", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-SA-4.0", "CC0-1.0", "MIT")
-# The forms of the weights, by their places in a model folder.
-WEIGHTS, ONNX = "models/model.pt", "models/model.onnx"
+# The looks, by the names of their files.
+FINE, COARSE = "model", "coarse"
+
+
+def weights_file(look: str) -> str:
+    """Where in a model folder the weights of a look are."""
+    return f"models/{look}.pt"
+
+
+def onnx_file(look: str) -> str:
+    """Where in a model folder the ONNX form of a look is."""
+    return f"models/{look}.onnx"
+
+
+WEIGHT_FILES = tuple(file(look) for look in (FINE, COARSE) for file in (weights_file, onnx_file))
 
 
 @dataclass(frozen=True)
@@ -43,20 +51,18 @@ class ModelCard:
     """What there is to know about a model.
 
     Attributes:
-        preprocessing, threshold: how its input is made and its probability is cut.
+        spec: the numbers that it computes with.
         training: the settings of its training, for the record.
         scores: the command that measured it, its summary and cases; empty if not measured.
         notes: what else a person has to know, Markdown.
-        checksums: SHA-256 of each form of the weights that the folder holds.
+        checksums: SHA-256 of every file of weights.
     """
 
     name: str
     version: str
     description: str
     license: str
-    network: NetworkSpec
-    preprocessing: PreprocessingSpec
-    threshold: float = THRESHOLD
+    spec: ModelSpec
     lineage: Lineage = field(default_factory=Lineage)
     training: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
@@ -65,29 +71,18 @@ class ModelCard:
 
     @property
     def checksum(self) -> str:
-        """That of the weights themselves, by which a model is known; empty if there are none."""
-        return self.checksums.get(WEIGHTS, "")
+        """That of the fine look's weights, by which a model is known; empty if there are none."""
+        return self.checksums.get("models/model.pt", "")
 
     @property
     def needs_consent(self) -> bool:
         """Whether a person has to agree to the licence before the weights are used: unless it permits all uses."""
         return self.license not in PERMISSIVE_LICENSES
 
-
-def check_usable(card: ModelCard) -> None:
-    """Raise ValueError, KeyError or TypeError unless everything that is computed with has a sense."""
-    spec = card.preprocessing
-    low, high = spec.window_hu
-    sound = {
-        "views": bool(spec.views) and set(spec.views) <= set(VIEWS),
-        "context_mm": len(spec.context_mm) == card.network.in_channels,
-        "pixel_mm": spec.pixel_mm > 0,
-        "slice_mm": spec.slice_mm > 0,
-        "window_hu": low < high,
-        "threshold": 0 < card.threshold < 1,
-        "scores": not card.scores or card.scores["summary"]["dice"].keys() >= {"mean", "worst"},
-        "cases": not card.scores or bool(card.scores["cases"]),
-    }
-    faulty = [name for name, good in sound.items() if not good]
-    if faulty:
-        raise ValueError(f"unusable {', '.join(faulty)}")
+    def check(self) -> None:
+        """Raise ValueError, KeyError or TypeError unless every value used in computation is valid."""
+        self.spec.check()
+        if self.scores and not (self.scores["summary"]["dice"].keys() >= {"mean", "worst"} and self.scores["cases"]):
+            raise ValueError("unusable scores")
+        if unknown := self.checksums.keys() - set(WEIGHT_FILES):
+            raise ValueError(f"no file of a model: {', '.join(sorted(unknown))}")

@@ -29,14 +29,14 @@ class Network(Protocol):
 
     Attributes:
         device: where and by which engine it computes; its note says what the user should know of that.
-        batch_size: how many slices it takes at once.
+        batch_size: how many slices it should get at once.
     """
 
     device: Device
     batch_size: int
 
-    def __call__(self, slices: np.ndarray) -> np.ndarray:
-        """Logits, float32 (batch, 1, rows, columns), of normalised slices, float32 (batch, channels, rows, columns)."""
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Logits, float32 (batch, 1, *sides), of normalised images, float32 (batch, channels, *sides)."""
         ...
 
 
@@ -45,11 +45,11 @@ class OnnxNetwork:
 
     Args:
         graph: an ONNX file as bytes, so that it cannot refer to other files.
-        in_channels: that the slices will have.
+        in_channels: that the images will have.
         threads: None for as many as there are cores.
 
     Raises:
-        ValueError: the graph is damaged or takes other slices.
+        ValueError: the graph is damaged or takes other images.
     """
 
     def __init__(self, graph: bytes, in_channels: int, device: Device, *, threads: int | None = None) -> None:
@@ -70,9 +70,9 @@ class OnnxNetwork:
             raise ValueError(f"it takes {image.shape[1]} channels, not {in_channels}")
         self._name = image.name
 
-    def __call__(self, slices: np.ndarray) -> np.ndarray:
+    def __call__(self, image: np.ndarray) -> np.ndarray:
         """See `Network`."""
-        return self._session.run(None, {self._name: slices})[0]
+        return self._session.run(None, {self._name: image})[0]
 
 
 class TorchNetwork:
@@ -81,14 +81,14 @@ class TorchNetwork:
     When a GPU's memory is too small, batches are halved, and at last the CPU computes; both are logged.
 
     Args:
-        network: takes (batch, channels, rows, columns), gives logits (batch, 1, rows, columns).
+        network: takes images (batch, channels, *sides), gives logits (batch, 1, *sides).
     """
 
     def __init__(self, network: nn.Module, device: Device) -> None:
         self.device, self.batch_size = device, BATCH_SIZE[device.kind]
         self._network = _placed(network, device)
 
-    def __call__(self, slices: np.ndarray) -> np.ndarray:
+    def __call__(self, image: np.ndarray) -> np.ndarray:
         """See `Network`."""
         import torch
 
@@ -96,8 +96,8 @@ class TorchNetwork:
             try:
                 return np.concatenate(
                     [
-                        self._logits(slices[first : first + self.batch_size])
-                        for first in range(0, len(slices), self.batch_size)
+                        self._logits(image[first : first + self.batch_size])
+                        for first in range(0, len(image), self.batch_size)
                     ]
                 )
             except torch.OutOfMemoryError:
@@ -105,12 +105,13 @@ class TorchNetwork:
                     raise
                 self._make_do()
 
-    def _logits(self, slices: np.ndarray) -> np.ndarray:
+    def _logits(self, image: np.ndarray) -> np.ndarray:
         import torch
 
         with torch.inference_mode(), self.device.autocast():
-            image = torch.from_numpy(slices).to(self.device.name, memory_format=torch.channels_last)
-            return self._network(image).float().cpu().numpy()
+            order = torch.channels_last if image.ndim == 4 else torch.channels_last_3d
+            logits = self._network(torch.from_numpy(image).to(self.device.name, memory_format=order))
+            return logits.float().cpu().numpy()
 
     def _make_do(self) -> None:
         """Halve the batches, or leave the GPU for the CPU."""
@@ -125,7 +126,9 @@ class TorchNetwork:
 
 
 def _placed(network: nn.Module, device: Device) -> nn.Module:
-    """The network on the device, for inference; channels last is a quarter faster on CPUs."""
+    """The network on the device, for inference; channels last is a quarter faster for slices on CPUs."""
     import torch
 
-    return network.eval().to(device.name, memory_format=torch.channels_last)
+    network = network.eval().to(device.name)
+    flat = all(weight.ndim != 5 for weight in network.parameters())
+    return network.to(memory_format=torch.channels_last) if flat else network

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .grid import Box, Grid
+
 __all__ = ["Measurement", "bounding_box", "measure"]
 
 # The first and last index of each canonical (LPS) axis, slices first.
@@ -41,28 +43,27 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
     return tuple(box)
 
 
-def measure(mask: np.ndarray, hu: np.ndarray, spacing_mm: tuple[float, float, float], voxel_ml: float) -> Measurement:
+def measure(mask: np.ndarray, hu: np.ndarray, scan: Grid, part: Box, voxel_ml: float) -> Measurement:
     """Measure a mask.
 
     Args:
-        mask: bool, canonical (slices, rows, columns), that is LPS from the slices' end.
-        hu: the scan in HU, same shape.
-        spacing_mm: of the same axes.
+        mask: bool, on a part of the scan.
+        hu: the scan in HU, canonical (slices, rows, columns), on `scan`.
     """
     box = bounding_box(mask)
     if box is None:
         return Measurement()
-    values = hu[box][mask[box]]
+    values = hu[part][box][mask[box]]
     touched = [
         face
-        for faces, part, length in zip(FACES, box, mask.shape, strict=True)
-        for face, touches in zip(faces, (part.start == 0, part.stop == length), strict=True)
+        for faces, cells, found, size in zip(FACES, part, box, scan.shape, strict=True)
+        for face, touches in zip(faces, (cells.start + found.start == 0, cells.start + found.stop == size), strict=True)
         if touches
     ]
     return Measurement(
         volume_ml=values.size * voxel_ml,
         mean_hu=float(values.mean(dtype=np.float64)),
         sd_hu=float(values.std(dtype=np.float64)),
-        extent_mm=tuple((part.stop - part.start) * mm for part, mm in zip(box, spacing_mm, strict=True)),
+        extent_mm=tuple((cells.stop - cells.start) * mm for cells, mm in zip(box, scan.spacing_mm, strict=True)),
         cut_off=tuple(touched),
     )

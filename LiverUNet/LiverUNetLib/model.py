@@ -1,9 +1,10 @@
 """A model is a folder in MONAI Bundle layout.
 
 configs/metadata.json    what it is, what it was trained on, its scores, the checksums of its weights
-configs/inference.json   how MONAI builds the network; never read here
-models/model.pt          a plain state dict, kernels in float16
+configs/inference.json   how MONAI builds its networks; never read here
+models/model.pt          the fine look's weights: a plain state dict, kernels in float16
 models/model.onnx        the same weights as a graph for ONNX Runtime, which needs no PyTorch
+models/coarse.pt, .onnx  the coarse look's weights, if it looks coarsely
 docs/README.md           the model card
 """
 
@@ -11,20 +12,21 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import pickle
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .card import ONNX, WEIGHTS, Lineage, ModelCard, check_usable
+from .card import COARSE, FINE, WEIGHT_FILES, Lineage, ModelCard, onnx_file, weights_file
 from .engines import Network, OnnxNetwork, TorchNetwork
 from .environment import Device
 from .errors import ModelError
 from .files import exists, from_json, read_json
-from .geometry import PreprocessingSpec
-from .network import NetworkSpec, build_network, fold_batch_norm
+from .network import build_network, fold_batch_norm
 from .resources import model_folders
+from .spec import NetworkSpec, Rules, spec_from_json
 
 if TYPE_CHECKING:
     import torch
@@ -38,16 +40,27 @@ __all__ = [
     "README",
     "SCHEMA_VERSION",
     "LiverModel",
+    "Networks",
     "find_model",
     "list_models",
     "open_model",
 ]
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_MODEL = "liver-ct"
-# 2: content hashes know a scan in any order of axes. 3: there may be an ONNX form, and a checksum of each form.
+# 2: content hashes know a scan in any order of axes. 3: all numbers in one place, two looks, ONNX forms.
 SCHEMA_VERSION, OLDEST_SCHEMA_VERSION = 3, 2
 METADATA, INFERENCE, README = "configs/metadata.json", "configs/inference.json", "docs/README.md"
-MODEL_FILES = (METADATA, INFERENCE, WEIGHTS, README, ONNX)
+MODEL_FILES = (METADATA, INFERENCE, README, *WEIGHT_FILES)
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of a model, ready to compute; `coarse` is None if it does not look coarsely."""
+
+    fine: Network
+    coarse: Network | None
 
 
 @dataclass(frozen=True)
@@ -57,22 +70,31 @@ class LiverModel:
     folder: Path
     card: ModelCard
 
+    def network_spec(self, look: str) -> NetworkSpec:
+        """The network of a look."""
+        return (self.card.spec.fine if look == FINE else self.card.spec.coarse).network
+
+    @property
+    def looks(self) -> tuple[str, ...]:
+        """FINE, and COARSE if it looks coarsely."""
+        return (FINE, COARSE) if self.card.spec.coarse else (FINE,)
+
     @property
     def has_onnx(self) -> bool:
-        """Whether the weights are there as a graph for ONNX Runtime."""
-        return ONNX in self.card.checksums
+        """Whether all weights are there as graphs for ONNX Runtime."""
+        return all(onnx_file(look) in self.card.checksums for look in self.looks)
 
     def files(self) -> tuple[str, ...]:
-        """Those of MODEL_FILES that this model consists of."""
-        return tuple(name for name in MODEL_FILES if name != ONNX or self.has_onnx)
+        """What the folder consists of."""
+        return METADATA, INFERENCE, README, *self.card.checksums
 
     def verify(self) -> None:
-        """Raise ModelError unless all forms of the weights are those that the card was written for."""
-        for name in (WEIGHTS, *self.card.checksums):
+        """Raise ModelError unless all files of weights are those that the card was written for."""
+        for name in {*map(weights_file, self.looks), *self.card.checksums}:
             self.read(name)
 
     def read(self, name: str) -> bytes:
-        """A form of the weights, verified.
+        """A file of weights, verified.
 
         Raises:
             ModelError: it cannot be read or was changed.
@@ -89,31 +111,32 @@ class LiverModel:
             )
         return content
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        """The weights, verified; nothing stored with them is executed.
+    def state_dict(self, look: str = FINE) -> dict[str, torch.Tensor]:
+        """The weights of a look, verified; nothing stored with them is executed.
 
         Raises:
             ModelError: changed, damaged, or holding anything but tensors.
         """
         import torch
 
-        content = io.BytesIO(self.read(WEIGHTS))
+        name = weights_file(look)
+        content = io.BytesIO(self.read(name))
         try:
             return torch.load(content, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            raise ModelError(f"{self.folder / WEIGHTS} holds code, not only weights; it was not loaded.") from error
+            raise ModelError(f"{self.folder / name} holds code, not only weights; it was not loaded.") from error
         except (RuntimeError, EOFError, ValueError) as error:
-            raise ModelError(f"{self.folder / WEIGHTS} is damaged; install the model again.") from error
+            raise ModelError(f"{self.folder / name} is damaged; install the model again.") from error
 
-    def torch_network(self) -> nn.Module:
-        """The network of PyTorch for inference: weights verified, batch normalisation folded.
+    def torch_network(self, look: str = FINE) -> nn.Module:
+        """The network of a look for PyTorch: weights verified, batch normalisation folded.
 
         Raises:
             ModelError: as `state_dict`, or the weights do not fit the network of the card.
         """
-        state_dict = self.state_dict()
+        state_dict = self.state_dict(look)
         try:
-            network = build_network(self.card.network)
+            network = build_network(self.network_spec(look))
             network.load_state_dict(state_dict)
         except (RuntimeError, TypeError, AttributeError, ValueError) as error:
             raise ModelError(
@@ -121,41 +144,47 @@ class LiverModel:
             ) from error
         return fold_batch_norm(network)
 
-    def network(self, device: Device, *, threads: int | None = None) -> Network:
-        """The network, ready to compute; without an ONNX form PyTorch computes it, which its device's note says.
+    def networks(self, device: Device, *, threads: int | None = None) -> Networks:
+        """All networks, ready to compute; without ONNX forms PyTorch computes them, which their device's note says.
 
         Args:
             threads: of ONNX Runtime; None for as many as there are cores.
 
         Raises:
-            ModelError: changed, damaged, the weights do not fit the network of the card, or they need a PyTorch that
+            ModelError: changed, damaged, the weights do not fit the networks of the card, or they need a PyTorch that
                 is not installed.
         """
-        if device.engine == "torch":
-            return TorchNetwork(self.torch_network(), device)
-        if not self.has_onnx:
+        if device.engine == "onnx" and not self.has_onnx:
             if find_spec("torch") is None:
                 raise ModelError(
-                    f"The model {self.card.name} has no {ONNX}, so it needs PyTorch: install liver-unet[train], or "
-                    "export the model again."
+                    f"The model {self.card.name} has no {onnx_file(FINE)}, so it needs PyTorch: install "
+                    "liver-unet[train], or export the model again."
                 )
-            note = f"The model {self.card.name} has no {ONNX}; PyTorch has computed it."
-            return self.network(replace(device, engine="torch", note=" ".join(filter(None, [device.note, note]))))
-        try:
-            return OnnxNetwork(self.read(ONNX), self.card.network.in_channels, device, threads=threads)
-        except ValueError as error:
-            raise ModelError(f"{self.folder / ONNX} is damaged ({error}); install the model again.") from error
+            note = f"The model {self.card.name} has no {onnx_file(FINE)}; PyTorch has computed it."
+            device = replace(device, engine="torch", note=" ".join(filter(None, [device.note, note])))
+        made = {look: self._network(look, device, threads) for look in self.looks}
+        return Networks(made[FINE], made.get(COARSE))
 
     def check(self) -> None:
-        """Raise ModelError unless every form of the weights is whole and fits the card, as far as it can be tried here.
+        """Raise ModelError unless every file of weights is whole and fits the card, as far as it can be tried here.
 
-        Without PyTorch, its own form is only compared with its checksum.
+        Without PyTorch, its own forms are only compared with their checksums.
         """
         self.verify()
-        if self.has_onnx:
-            self.network(Device("cpu", "onnx"))
-        if find_spec("torch"):
-            self.torch_network()
+        for look in self.looks:
+            if self.has_onnx:
+                self._network(look, Device("cpu", "onnx"), None)
+            if find_spec("torch"):
+                self.torch_network(look)
+
+    def _network(self, look: str, device: Device, threads: int | None) -> Network:
+        if device.engine == "torch":
+            return TorchNetwork(self.torch_network(look), device)
+        name = onnx_file(look)
+        try:
+            return OnnxNetwork(self.read(name), self.network_spec(look).in_channels, device, threads=threads)
+        except ValueError as error:
+            raise ModelError(f"{self.folder / name} is damaged ({error}); install the model again.") from error
 
 
 def open_model(folder: Path) -> LiverModel:
@@ -177,19 +206,37 @@ def open_model(folder: Path) -> LiverModel:
             raise ModelError(
                 f"The model {folder} has schema version {version}, this LiverUNet reads {SCHEMA_VERSION}; update it."
             )
-        nested = {
-            "network": from_json(NetworkSpec, ours["network"]),
-            "preprocessing": from_json(PreprocessingSpec, ours["preprocessing"]),
-            "lineage": from_json(Lineage, ours["lineage"]),
-        }
-        plain = {key: metadata[key] for key in ("name", "version", "description", "license")}
-        plain |= {key: ours[key] for key in ("threshold", "training", "scores", "notes")}
-        plain["checksums"] = {WEIGHTS: ours["checksum"]} if version < SCHEMA_VERSION else dict(ours["checksums"])
-        card = ModelCard(**plain, **nested)
-        check_usable(card)
+        if version < SCHEMA_VERSION:
+            ours = _as_today(ours, folder)
+        card = ModelCard(
+            **{key: metadata[key] for key in ("name", "version", "description", "license")},
+            **{key: ours[key] for key in ("training", "scores", "notes", "checksums")},
+            spec=spec_from_json(ours["spec"]),
+            lineage=from_json(Lineage, ours["lineage"]),
+        )
+        card.check()
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ModelError(f"{folder / METADATA} is not the card of a LiverUNet model ({error}).") from error
     return LiverModel(folder, card)
+
+
+def _as_today(ours: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What a card of schema 2 says, in the terms of today's: it looked at whole slices, from up to three sides."""
+    seen = dict(ours["preprocessing"])
+    if list(seen.pop("views")) != ["axial"]:
+        logger.warning(
+            "The model %s has learned from three views; only axial slices are used, which costs accuracy.", folder
+        )
+    window = seen.pop("window_hu")
+    return ours | {
+        "spec": {
+            "fine": seen | {"network": ours["network"]},
+            "coarse": None,
+            "rules": asdict(Rules(threshold=ours["threshold"])),
+            "window_hu": window,
+        },
+        "checksums": {weights_file(FINE): ours["checksum"]},
+    }
 
 
 def list_models() -> dict[str, LiverModel | ModelError]:

@@ -1,59 +1,27 @@
-"""The network: a 2D U-Net of MONAI, described by a NetworkSpec."""
+"""The network: a U-Net of MONAI, described by a NetworkSpec."""
 
 from __future__ import annotations
 
 import copy
 import io
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from .spec import NetworkSpec
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["NetworkSpec", "build_network", "fold_batch_norm", "onnx_graph"]
-
-
-@dataclass(frozen=True)
-class NetworkSpec:
-    """A 2D `monai.networks.nets.UNet` and a 1x1 convolution that gives one logit: "liver".
-
-    MONAI's U-Net alone would pass its last features through one normalised, rectified channel; it
-    then takes over a thousand steps before the logits of the background fall below zero.
-
-    Attributes:
-        in_channels: one for each context slice.
-        channels: feature maps at each level; the first level comes after the first stride.
-        strides: between the levels; one fewer than `channels`.
-        features: feature maps at full resolution, before the 1x1 convolution.
-        residual_units: convolutions in each block; 0 means a plain convolution.
-        norm: "batch" or "instance".
-    """
-
-    in_channels: int = 5
-    channels: tuple[int, ...] = (16, 32, 64, 128, 256, 256)
-    strides: tuple[int, ...] = (2, 2, 2, 2, 2)
-    features: int = 8
-    residual_units: int = 2
-    kernel_size: int = 3
-    norm: str = "batch"
-
-    @property
-    def multiple(self) -> int:
-        """Rows and columns of an input must be multiples of this."""
-        product = 1
-        for stride in self.strides:
-            product *= stride
-        return product
+__all__ = ["build_network", "fold_batch_norm", "onnx_graph"]
 
 
 def build_network(spec: NetworkSpec) -> nn.Module:
-    """Make the network with fresh weights: (batch, in_channels, rows, columns) -> logits (batch, 1, rows, columns)."""
+    """Make the network with fresh weights: (batch, in_channels, *sides) -> logits (batch, 1, *sides)."""
     from monai.networks.nets import UNet
     from torch import nn
 
     unet = UNet(
-        spatial_dims=2,
+        spatial_dims=spec.spatial_dims,
         in_channels=spec.in_channels,
         out_channels=spec.features,
         channels=spec.channels,
@@ -64,7 +32,8 @@ def build_network(spec: NetworkSpec) -> nn.Module:
         act=("relu", {"inplace": True}),
         norm=spec.norm,
     )
-    return nn.Sequential(unet, nn.Conv2d(spec.features, 1, kernel_size=1))
+    last = nn.Conv2d if spec.spatial_dims == 2 else nn.Conv3d
+    return nn.Sequential(unet, last(spec.features, 1, kernel_size=1))
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
@@ -79,14 +48,14 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     network.eval()
     for block in network.modules():
         norm = getattr(getattr(block, "adn", None), "N", None)
-        if isinstance(block, Convolution) and isinstance(norm, nn.BatchNorm2d):
+        if isinstance(block, Convolution) and isinstance(norm, (nn.BatchNorm2d, nn.BatchNorm3d)):
             block.conv = fuse_conv_bn_eval(block.conv, norm, transpose=block.is_transposed)
             block.adn.N = nn.Identity()
     return network
 
 
 def onnx_graph(network: nn.Module, spec: NetworkSpec) -> bytes:
-    """The network for inference as an ONNX graph: `slices`, any number and size of them, become `logits`.
+    """The network for inference as an ONNX graph: `image`, of any size, becomes `logits`.
 
     Kernels are stored as float16; ONNX Runtime makes them float32 when it loads the graph, folds
     batch normalisation into them, and computes in float32.
@@ -101,23 +70,24 @@ def onnx_graph(network: nn.Module, spec: NetworkSpec) -> bytes:
 
     network = copy.deepcopy(network).cpu().eval()
     for layer in network.modules():
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)):
             layer.weight = nn.Parameter(layer.weight.detach().half(), requires_grad=False)
             parametrize.register_parametrization(layer, "weight", Widened(), unsafe=True)
     file = io.BytesIO()
-    free = {0: "slices", 2: "rows", 3: "columns"}
+    free = {axis: f"side{axis}" for axis in (0, *range(2, 2 + spec.spatial_dims))}
+    sides = [spec.multiple] * spec.spatial_dims
     with warnings.catch_warnings():
         # This exporter works with every torch since 2.4 and needs no further package; the new one needs two.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         torch.onnx.export(
             network,
-            (torch.zeros(1, spec.in_channels, spec.multiple, spec.multiple),),
+            (torch.zeros(1, spec.in_channels, *sides),),
             file,
             dynamo=False,
             opset_version=17,
             do_constant_folding=False,
-            input_names=["slices"],
+            input_names=["image"],
             output_names=["logits"],
-            dynamic_axes={"slices": free, "logits": free},
+            dynamic_axes={"image": free, "logits": free},
         )
     return file.getvalue()

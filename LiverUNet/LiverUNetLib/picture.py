@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .files import staged
-from .geometry import ModelGrid, PreprocessingSpec
+from .grid import canonical_scan, canonical_view
 from .volume import CTVolume
 
 if TYPE_CHECKING:
@@ -29,15 +29,14 @@ def draw_montage(volume: CTVolume, masks: dict[str, np.ndarray], *, title: str =
     """
     from matplotlib.figure import Figure
 
-    grid = ModelGrid.of(volume, PreprocessingSpec())
-    hu = grid.canonical(volume.hu_kji)
-    outlines = {name: grid.canonical(mask) for name, mask in masks.items()}
+    hu, grid = canonical_scan(volume)
+    outlines = {name: canonical_view(mask, volume.affine) for name, mask in masks.items()}
     shown = np.flatnonzero(sum(mask.any(axis=(1, 2)) for mask in outlines.values()))
     first, last = (shown[0], shown[-1]) if shown.size else (0, len(hu) - 1)
     slices = np.unique(np.linspace(first, last, tiles).round().astype(int))
     columns = 4
     rows = -(-len(slices) // columns)
-    _, row_mm, column_mm = grid.canonical_spacing_mm
+    _, row_mm, column_mm = grid.spacing_mm
     figure = Figure(figsize=(3 * columns, 2.6 * rows + 0.5), facecolor="black", layout="constrained")
     figure.suptitle(title, color="white")
     for n, k in enumerate(reversed(slices)):

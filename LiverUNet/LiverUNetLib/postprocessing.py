@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from .measurement import bounding_box
 
-__all__ = ["fill_holes", "largest_component", "without_other_components"]
+__all__ = ["fill_holes", "largest_component", "likeliest_box", "without_other_components"]
 
 # A probability of 1 is not infinite evidence.
 SMALLEST_DOUBT = 1e-6
@@ -19,6 +19,13 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
     if parts < 2:
         return mask
     return labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+
+
+def likeliest_box(probability: np.ndarray, threshold: float) -> tuple[slice, slice, slice]:
+    """The box around the component above a low threshold that holds the most probability, or the likeliest voxel."""
+    labels, parts = ndimage.label(probability >= min(threshold, probability.max()))
+    found = ndimage.sum_labels(probability, labels, range(1, parts + 1))
+    return ndimage.find_objects(labels)[int(np.argmax(found))]
 
 
 def without_other_components(probability: np.ndarray, threshold: float) -> np.ndarray:

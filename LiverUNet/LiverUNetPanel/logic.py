@@ -14,11 +14,10 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from LiverUNetLib.batch import segment_folder
 from LiverUNetLib.doctor import examine
-from LiverUNetLib.engines import Network
 from LiverUNetLib.environment import Device, choose_device, likely_engine, spare_one_core, usable_cores
 from LiverUNetLib.errors import LiverUNetError, ScanError
 from LiverUNetLib.exchange import install_model
-from LiverUNetLib.model import DEFAULT_MODEL, LiverModel, find_model
+from LiverUNetLib.model import DEFAULT_MODEL, LiverModel, Networks, find_model
 from LiverUNetLib.pipeline import Segmentation, segment
 from LiverUNetLib.steps import Progress, finish, in_background, in_one_thread, prefixed
 
@@ -40,7 +39,7 @@ class Loaded:
 
     model: LiverModel
     device: Device
-    network: Network
+    networks: Networks
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +190,7 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         def load() -> Loaded:
             importLibraries(likely_engine(deviceName, "auto"))
             model, device = find_model(modelName), choose_device(deviceName)
-            return Loaded(model, device, model.network(device, threads=max(usable_cores() - 1, 1)))
+            return Loaded(model, device, model.networks(device, threads=max(usable_cores() - 1, 1)))
 
         return (yield from in_background("Loading the model", load))
 
@@ -207,7 +206,7 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         watched = [node for node in (volumeNode, segmentationNode) if node]
         names = {node: node.GetName() for node in watched}
         scan = yield from _whileInScene(scanSteps(volumeNode, roiNode), names)
-        steps = segment(scan.volume, loaded.model, loaded.device, network=loaded.network)
+        steps = segment(scan.volume, loaded.model, loaded.device, networks=loaded.networks)
         result = yield from _whileInScene(in_one_thread(steps, around=spare_one_core), names)
         if not result.measurement.volume_ml:
             return Outcome(names[volumeNode], result)

@@ -33,7 +33,6 @@ class AugmentationSettings:
         p_fluid: fat around the liver becomes fluid, as in ascites.
         streaks: amplitude of rays from a point, as metal and arms cause, in units of the window's half width.
         low_resolution: pixels are enlarged by up to this factor and interpolated back.
-        p_context_dropout: all context slices are replaced by the middle one, as in thick or single slice scans.
     """
 
     p_flip_left_right: float = 0.0
@@ -61,40 +60,43 @@ class AugmentationSettings:
     streaks: float = 0.4
     p_low_resolution: float = 0.1
     low_resolution: float = 2.5
-    p_context_dropout: float = 0.1
 
 
 def augment(
-    image: torch.Tensor, mask: torch.Tensor, settings: AugmentationSettings, generator: torch.Generator
+    image: torch.Tensor, others: torch.Tensor, settings: AugmentationSettings, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Change a batch at random; the same generator state gives the same result.
 
+    Volumes get no lesions, fluid, blur, low resolution or streaks: on a coarse grid little of these is seen.
+
     Args:
-        image: normalised to [-1, 1], float32 (batch, channels, rows, columns).
-        mask: share of liver, float32 (batch, 1, rows, columns).
+        image: normalised to [-1, 1], float32 (batch, channels, rows, columns) or (batch, channels, slices, rows,
+            columns).
+        others: what moves with the image and is 0 in air, same sides; the first channel is the share of liver.
 
     Returns:
-        The changed image, again in [-1, 1], and mask.
+        The changed image, again in [-1, 1], and the others.
     """
-    draw = _Draw(len(image), generator, image.device)
-    image, mask = _move(image, mask, settings, draw)
-    image = _change_tissue(image, mask, settings, draw)
+    draw = _Draw(image, generator)
+    move = _move if image.ndim == 4 else _move_volumes
+    image, others = move(image, others, settings, draw)
+    mask = others[:, :1]
+    if image.ndim == 4:
+        image = _change_tissue(image, mask, settings, draw)
+        return _degrade(_change_contrast(image, _softened(mask), settings, draw), settings, draw), others
     image = _change_contrast(image, mask, settings, draw)
-    image = _degrade(image, settings, draw)
-    middle = image.shape[1] // 2
-    alone = draw.happens(settings.p_context_dropout)
-    image = torch.where(alone, image[:, middle : middle + 1], image)
-    return image, mask
+    deviation = draw.uniform(0, 1) ** 2 * settings.noise * draw.happens(settings.p_noise)
+    return (image + deviation * draw.noise(image)).clamp(-1, 1), others
 
 
 class _Draw:
-    """Random numbers, one a slice, shaped (batch, 1, 1, 1)."""
+    """Random numbers, one an image, shaped (batch, 1, 1, 1) or (batch, 1, 1, 1, 1)."""
 
-    def __init__(self, batch: int, generator: torch.Generator, device: torch.device) -> None:
-        self._batch, self._generator, self._device = batch, generator, device
+    def __init__(self, image: torch.Tensor, generator: torch.Generator) -> None:
+        self._shape, self._generator, self._device = (len(image), *[1] * (image.ndim - 1)), generator, image.device
 
     def uniform(self, low: float, high: float) -> torch.Tensor:
-        numbers = torch.rand(self._batch, 1, 1, 1, generator=self._generator).to(self._device)
+        numbers = torch.rand(self._shape, generator=self._generator).to(self._device)
         return low + (high - low) * numbers
 
     def happens(self, probability: float) -> torch.Tensor:
@@ -120,7 +122,7 @@ class _Draw:
 
 
 def _move(
-    image: torch.Tensor, mask: torch.Tensor, settings: AugmentationSettings, draw: _Draw
+    image: torch.Tensor, others: torch.Tensor, settings: AugmentationSettings, draw: _Draw
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One affine map: flips, rotation, scaling, shift. What comes from outside is air."""
     angle = draw.amount(settings.p_affine, math.radians(settings.rotation_degrees)).flatten()
@@ -136,10 +138,36 @@ def _move(
         ],
         dim=1,
     )
-    both = torch.cat([image - AIR, mask], dim=1)  # air is 0, as grid_sample pads
+    return _sample(image, others, theta)
+
+
+def _move_volumes(
+    image: torch.Tensor, others: torch.Tensor, settings: AugmentationSettings, draw: _Draw
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same for volumes, which are rotated in the axial plane alone; they are never mirrored."""
+    angle = draw.amount(settings.p_affine, math.radians(settings.rotation_degrees)).flatten()
+    scale_x, scale_y, scale_z = (draw.factor(settings.p_affine, settings.scaling).flatten() for _ in "xyz")
+    shift_x, shift_y, shift_z = (draw.amount(settings.p_affine, 2 * settings.shift).flatten() for _ in "xyz")
+    rows, columns = image.shape[-2:]
+    cosine, sine, none = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    theta = torch.stack(
+        [
+            torch.stack([scale_x * cosine, -scale_x * sine * rows / columns, none, shift_x], dim=1),
+            torch.stack([scale_y * sine * columns / rows, scale_y * cosine, none, shift_y], dim=1),
+            torch.stack([none, none, scale_z, shift_z], dim=1),
+        ],
+        dim=1,
+    )
+    return _sample(image, others, theta)
+
+
+def _sample(image: torch.Tensor, others: torch.Tensor, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Look up image and others where an affine map says."""
+    both = torch.cat([image - AIR, others], dim=1)  # air is 0, as grid_sample pads
     where = torch.nn.functional.affine_grid(theta, list(both.shape), align_corners=False)
     both = grid_sample(both, where, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return both[:, :-1] + AIR, both[:, -1:]
+    channels = image.shape[1]
+    return both[:, :channels] + AIR, both[:, channels:]
 
 
 def _change_tissue(
@@ -185,12 +213,15 @@ def _from(pixel: torch.Tensor, image: torch.Tensor) -> list[torch.Tensor]:
     return [(axis - pixel[:, n].view(-1, 1, 1, 1)).float() for n, axis in enumerate(axes)]
 
 
+def _softened(mask: torch.Tensor) -> torch.Tensor:
+    """The mask, fading over its border: what changes the liver alone must not make an edge that gives it away."""
+    return _blur(mask, torch.full((len(mask), 1, 1, 1), 1.5, device=mask.device))
+
+
 def _change_contrast(
-    image: torch.Tensor, mask: torch.Tensor, settings: AugmentationSettings, draw: _Draw
+    image: torch.Tensor, liver: torch.Tensor, settings: AugmentationSettings, draw: _Draw
 ) -> torch.Tensor:
-    """Contrast, gamma and shifts of everything but air."""
-    # The liver's own shift fades over the border, so that no artificial edge gives the mask away.
-    liver = _blur(mask, torch.full((len(mask), 1, 1, 1), 1.5, device=mask.device))
+    """Contrast, gamma and shifts of everything but air, and of the liver alone."""
     changed = image + draw.amount(settings.p_liver_shift, settings.liver_shift) * liver
     changed = changed * draw.factor(settings.p_contrast, settings.contrast)
     changed = changed + draw.amount(settings.p_shift, settings.shift_hu)

@@ -1,11 +1,11 @@
-"""The cache: each case once, as slices on the model grid, memory-mapped.
+"""The cache: each case once, on the grids of both looks, memory-mapped.
 
-CACHE/cache.json           the preprocessing and the cases, in order
-CACHE/<name>/image.npy     int16 (slices, rows, columns): HU, clipped to the window
-CACHE/<name>/mask.npy      uint8, same shape: share of liver in each voxel, 255 is all
-CACHE/<name>/cube.npy      the image again, its slices as far apart as its pixels, for coronal and sagittal views
-CACHE/<name>/cube_mask.npy the mask likewise
-CACHE/<name>/case.json     content hash, slice distance, facts, and what the files were made from
+CACHE/cache.json              the grids and the cases, in order
+CACHE/<name>/image.npy        int16 (slices, rows, columns): HU in fine pixels, clipped to the window
+CACHE/<name>/mask.npy         uint8, same shape: share of liver in each voxel, 255 is all
+CACHE/<name>/coarse.npy       the image again, in coarse cubes
+CACHE/<name>/coarse_mask.npy  the mask likewise
+CACHE/<name>/case.json        content hash, slice distance, facts, and what the files were made from
 """
 
 from __future__ import annotations
@@ -28,29 +28,44 @@ from LiverUNetLib.files import (
     stamp,
     write_json,
 )
-from LiverUNetLib.geometry import BODY_HU, ModelGrid, PreprocessingSpec, body_canvas, to_model_grid
-from LiverUNetLib.measurement import bounding_box
-from LiverUNetLib.views import isotropic
+from LiverUNetLib.grid import Axis, Grid, canonical_scan, canonical_view, resample
+from LiverUNetLib.spec import CoarseLook, FineLook, ModelSpec
+from LiverUNetLib.steps import finish
 
 from .dataset import Case, Facts, Finding, check_case
 
-__all__ = ["Cache", "CachedCase", "open_cache", "prepare", "standard_canvas_px"]
+__all__ = ["Cache", "CachedCase", "Grids", "open_cache", "prepare"]
 
-SCHEMA_VERSION = 4
-CANVAS_MM, CANVAS_MULTIPLE = 384.0, 32
-ARRAYS = ("image", "mask", "cube", "cube_mask")
+SCHEMA_VERSION = 5
+ARRAYS = ("image", "mask", "coarse", "coarse_mask")
 ENTRIES = ("content_hash", "mask_hash", "slice_mm", "voxel_ml")
 
 
 @dataclass(frozen=True)
+class Grids:
+    """What of a ModelSpec a cache depends on."""
+
+    pixel_mm: float = FineLook().pixel_mm
+    slice_mm: float = FineLook().slice_mm
+    voxel_mm: float = CoarseLook().voxel_mm
+    window_hu: tuple[float, float] = ModelSpec().window_hu
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> Grids:
+        """The grids of a model."""
+        coarse = spec.coarse or CoarseLook()
+        return cls(spec.fine.pixel_mm, spec.fine.slice_mm, coarse.voxel_mm, spec.window_hu)
+
+
+@dataclass(frozen=True)
 class CachedCase:
-    """One case on the model grid.
+    """One case on both grids.
 
     Attributes:
         image: int16 HU, memory-mapped (slices, rows, columns).
         mask: uint8 share of liver, 0 to 255, memory-mapped.
-        cube, cube_mask: the same with slices as far apart as pixels.
-        slice_mm: distance of the slices.
+        coarse, coarse_mask: the same in coarse cubes.
+        fine_grid, coarse_grid: where they lie in the scan.
     """
 
     name: str
@@ -60,8 +75,19 @@ class CachedCase:
     voxel_ml: float
     image: np.ndarray
     mask: np.ndarray
-    cube: np.ndarray
-    cube_mask: np.ndarray
+    coarse: np.ndarray
+    coarse_mask: np.ndarray
+    grids: Grids
+
+    @property
+    def fine_grid(self) -> Grid:
+        """Of `image` and `mask`."""
+        return _grid(self.image.shape, (self.slice_mm, self.grids.pixel_mm, self.grids.pixel_mm))
+
+    @property
+    def coarse_grid(self) -> Grid:
+        """Of `coarse` and `coarse_mask`."""
+        return _grid(self.coarse.shape, (self.grids.voxel_mm,) * 3)
 
 
 @dataclass(frozen=True)
@@ -69,8 +95,7 @@ class Cache:
     """All cases of a cache folder."""
 
     folder: Path
-    preprocessing: PreprocessingSpec
-    canvas_px: int
+    grids: Grids
     cases: tuple[CachedCase, ...]
 
     def select(self, names: Sequence[str]) -> list[CachedCase]:
@@ -78,13 +103,10 @@ class Cache:
         return [case for case in self.cases if case.name in names]
 
 
-def prepare(
-    cases: Sequence[Case], folder: Path, spec: PreprocessingSpec, *, canvas_px: int | None = None, strict: bool = False
-) -> Iterator[Finding]:
-    """Bring cases onto the model grid; yields what became of each, then the folder can be opened.
+def prepare(cases: Sequence[Case], folder: Path, grids: Grids, *, strict: bool = False) -> Iterator[Finding]:
+    """Bring cases onto the grids; yields what became of each, then the folder can be opened.
 
     Args:
-        canvas_px: rows and columns of the slices; None for `standard_canvas_px`.
         strict: raise the first fault.
 
     A case is made anew only if its files or the settings changed. Faulty cases and repeated scans
@@ -95,16 +117,15 @@ def prepare(
         ScanError: under `strict`.
         OutputError: the folder cannot be written to.
     """
-    canvas_px = canvas_px or standard_canvas_px(spec)
     index = folder / "cache.json"
     check_writable(index, overwrite=True)
-    settings = {"schema_version": SCHEMA_VERSION, "preprocessing": asdict(spec), "canvas_px": canvas_px}
+    settings = {"schema_version": SCHEMA_VERSION, "grids": asdict(grids)}
     if index.exists() and not _made_with(index, settings):
         index.unlink()  # a cache of two grids would be a mixture
     seen: dict[str, str] = {}
     for case in cases:
         try:
-            entry, words = _prepare_case(case, folder, spec, canvas_px)
+            entry, words = _prepare_case(case, folder, grids)
             _check_unique(case.name, seen.setdefault(entry["content_hash"], case.name))
         except ScanError as error:
             if strict:
@@ -117,11 +138,6 @@ def prepare(
     write_json(index, settings | {"cases": list(seen.values())})
 
 
-def standard_canvas_px(spec: PreprocessingSpec) -> int:
-    """Pixels that show a large patient without the table, a multiple of what networks of six levels need."""
-    return round(CANVAS_MM / spec.pixel_mm / CANVAS_MULTIPLE) * CANVAS_MULTIPLE
-
-
 def open_cache(folder: Path) -> Cache:
     """Open a prepared folder.
 
@@ -131,17 +147,14 @@ def open_cache(folder: Path) -> Cache:
     index = read_json(folder / "cache.json", TrainingError)
     if index.get("schema_version") != SCHEMA_VERSION:
         raise TrainingError(f"{folder} was prepared by another version of LiverUNet; run prepare again.")
-    spec = from_json(PreprocessingSpec, index["preprocessing"])
-    cases = tuple(_open_case(folder / name) for name in index["cases"])
-    return Cache(folder, spec, index["canvas_px"], cases)
+    grids = from_json(Grids, index["grids"])
+    return Cache(folder, grids, tuple(_open_case(folder / name, grids) for name in index["cases"]))
 
 
-def _prepare_case(case: Case, folder: Path, spec: PreprocessingSpec, canvas_px: int) -> tuple[dict[str, Any], str]:
+def _prepare_case(case: Case, folder: Path, grids: Grids) -> tuple[dict[str, Any], str]:
     source = {
         "schema_version": SCHEMA_VERSION,
-        # Context and views are chosen at training; nothing here depends on them.
-        "preprocessing": asdict(spec) | {"context_mm": None, "views": None},
-        "canvas_px": canvas_px,
+        "grids": asdict(grids),
         "labels": case.labels,
         "files": [_stamp(path) for path in (case.scan, case.mask)],
     }
@@ -151,29 +164,40 @@ def _prepare_case(case: Case, folder: Path, spec: PreprocessingSpec, canvas_px: 
         if entry["source"] == json.loads(json.dumps(source)):
             return entry, "unchanged"
     checked = check_case(case)
-    grid = ModelGrid.of(checked.scan, spec)
-    image = to_model_grid(checked.scan.hu_kji, grid, spec.window_hu)
-    share = (to_model_grid(checked.mask.hu_kji, grid, (0, 1)) + 1) / 2
-    canvas = body_canvas(image, spec.normalise(BODY_HU), grid.slice_mm, size=(canvas_px, canvas_px))
-    canvas = canvas.showing(*bounding_box(share > 0)[1:])  # whatever the outline, no liver is cut off
-    low, high = spec.window_hu
-    hu, share = (canvas.crop(image, -1.0) + 1) / 2 * (high - low) + low, canvas.crop(share, 0.0)
+    hu, scan = canonical_scan(checked.scan)
+    mask = canonical_view(checked.mask.hu_kji, checked.mask.affine)
+    fine = scan.pixels(grids.pixel_mm, grids.slice_mm)
     entry = {
         "source": source,
         "content_hash": checked.content_hash,
         "mask_hash": checked.mask_hash,
         "facts": asdict(checked.facts),
-        "slice_mm": grid.slice_mm,
-        "voxel_ml": grid.voxel_ml,
+        "slice_mm": fine.slices.step_mm,
+        "voxel_ml": float(np.prod(fine.spacing_mm)) / 1000,
     }
     with staged(target) as temporary:
         temporary.mkdir()
-        for image_name, mask_name, resample in (("image", "mask", False), ("cube", "cube_mask", True)):
-            parts = [isotropic(part, grid.slice_mm, spec.pixel_mm) if resample else part for part in (hu, share)]
-            save_array(temporary / f"{image_name}.npy", np.rint(parts[0]).astype(np.int16))
-            save_array(temporary / f"{mask_name}.npy", np.rint(parts[1] * 255).astype(np.uint8))
+        both = ("image", "mask", fine), ("coarse", "coarse_mask", scan.cubes(grids.voxel_mm))
+        for image_name, mask_name, grid in both:
+            image = finish(resample(hu, scan, grid, clip=grids.window_hu, finish=_rounded))
+            share = finish(resample(mask, scan, grid, finish=_shares))
+            save_array(temporary / f"{image_name}.npy", image)
+            save_array(temporary / f"{mask_name}.npy", share)
         write_json(temporary / "case.json", entry)
-    return entry, " ".join([f"{len(hu)} slices of {grid.slice_mm:.2f} mm.", *checked.scan.notes]).removesuffix(".")
+    words = [f"{fine.slices.size} slices of {fine.slices.step_mm:.2f} mm.", *checked.scan.notes]
+    return entry, " ".join(words).removesuffix(".")
+
+
+def _rounded(hu: np.ndarray) -> np.ndarray:
+    return np.rint(hu).astype(np.int16)
+
+
+def _shares(mask: np.ndarray) -> np.ndarray:
+    return np.rint(mask * 255).astype(np.uint8)
+
+
+def _grid(shape: tuple[int, ...], steps_mm: tuple[float, ...]) -> Grid:
+    return Grid(*(Axis(0.0, step, size) for step, size in zip(steps_mm, shape, strict=True)))
 
 
 def _made_with(index: Path, settings: dict[str, Any]) -> bool:
@@ -196,10 +220,10 @@ def _stamp(path: Path) -> list[Any]:
     return [str(path.resolve()), *stamp(path)]
 
 
-def _open_case(folder: Path) -> CachedCase:
+def _open_case(folder: Path, grids: Grids) -> CachedCase:
     entry = read_json(folder / "case.json", TrainingError)
     try:
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
     except (OSError, ValueError) as error:
         raise TrainingError(f"{folder} is damaged ({error}); delete it and run prepare again.") from error
-    return CachedCase(folder.name, **{name: entry[name] for name in ENTRIES}, **arrays)
+    return CachedCase(folder.name, **{name: entry[name] for name in ENTRIES}, **arrays, grids=grids)

@@ -41,7 +41,7 @@ def _add_prepare(commands: Any) -> None:
         "--cache", type=Path, required=True, help="folder for the prepared slices; what is unchanged there is kept"
     )
     command.add_argument(
-        "--pixel-mm", type=float, default=1.5, help="in-plane pixel size of the model grid (%(default)s mm)"
+        "--pixel-mm", type=float, default=1.25, help="in-plane pixel size of the fine look (%(default)s mm)"
     )
     command.add_argument(
         "--slice-mm", type=float, default=2.0, help="thinner slices are averaged up to this (%(default)s mm)"
@@ -51,13 +51,14 @@ def _add_prepare(commands: Any) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from LiverUNetLib.geometry import PreprocessingSpec
     from LiverUNetLib.model import find_model
 
-    spec = PreprocessingSpec(pixel_mm=options.pixel_mm, slice_mm=options.slice_mm)
+    from .cache import Grids
+
+    grids = Grids(pixel_mm=options.pixel_mm, slice_mm=options.slice_mm)
     if options.like:
-        spec = find_model(options.like).card.preprocessing
-    prepare_cases(options.data, options.cache, spec, strict=options.strict)
+        grids = Grids.of(find_model(options.like).card.spec)
+    prepare_cases(options.data, options.cache, grids, strict=options.strict)
 
 
 def _add_export_pairs(commands: Any) -> None:

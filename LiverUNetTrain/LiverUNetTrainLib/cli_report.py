@@ -79,6 +79,6 @@ def _augment_preview(options: argparse.Namespace) -> None:
     name = options.case or names[0]
     if name not in names:
         raise TrainingError(f"{options.cache} holds no case {name}; there are {', '.join(names)}.")
-    figure = draw_augmentation(recipe.view(cache), name, recipe.settings.augmentation, seed=options.seed)
+    figure = draw_augmentation(cache, name, recipe, seed=options.seed)
     write_figure(options.output, figure)
     print(f"Written to {options.output}")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from LiverUNetLib.environment import Device
-    from LiverUNetLib.geometry import PreprocessingSpec
 
+    from .cache import Grids
     from .evaluation import CaseScores
     from .run_folder import EpochLog
 
@@ -33,7 +33,7 @@ def device_for(name: str, engine: str = "auto") -> Device:
 def prepare_cases(
     folders: Sequence[Path],
     cache: Path,
-    spec: PreprocessingSpec,
+    grids: Grids,
     *,
     strict: bool = False,
     only: Collection[str] | None = None,
@@ -48,13 +48,14 @@ def prepare_cases(
         print(f"{data.folder}: {data.layout}, {len(data.cases)} cases")
     cases = [case for data in data_sets for case in data.cases if only is None or case.name in only]
     check_disk(cases, cache)
-    for finding in prepare(cases, cache, spec, strict=strict):
+    for finding in prepare(cases, cache, grids, strict=strict):
         print(finding, flush=True)
 
 
 def epoch_line(log: EpochLog) -> str:
     """An epoch in a line."""
-    line = f"epoch {log.epoch}: loss {log.training_loss:.4f}, Dice {log.training_dice:.4f}, {log.seconds:.0f} s"
+    look = f"{log.stage}, " if log.stage else ""
+    line = f"{look}epoch {log.epoch}: loss {log.training_loss:.4f}, Dice {log.training_dice:.4f}, {log.seconds:.0f} s"
     if log.validation_dice is None:
         return line
     worst = min(log.validation_dice, key=log.validation_dice.get)

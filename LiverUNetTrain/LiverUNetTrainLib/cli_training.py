@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from LiverUNetLib.steps import Progress
 
-    from .world import World
-
 __all__ = ["add_commands"]
 
 FROM_RECIPE = "(default: the recipe's)"
@@ -34,7 +32,8 @@ def add_commands(commands: Any) -> None:
 def _add_recipe_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--recipe", choices=RECIPE_NAMES, help="(default: accurate; with --from: fine-tuning)")
     command.add_argument("--validation", type=float, help=f"share of the patients that validates {FROM_RECIPE}")
-    command.add_argument("--epochs", type=int, help=f"passes over the data {FROM_RECIPE}")
+    command.add_argument("--epochs", type=int, help=f"passes over the data, of the fine look {FROM_RECIPE}")
+    command.add_argument("--coarse-epochs", type=int, help=f"the same of the coarse look {FROM_RECIPE}")
     command.add_argument("--batch-size", type=int, help=f"slices in a batch {FROM_RECIPE}")
     command.add_argument("--learning-rate", type=float, help=f"of AdamW at its highest {FROM_RECIPE}")
     command.add_argument(
@@ -51,7 +50,7 @@ def _add_train(commands: Any) -> None:
     command.add_argument(
         "--run", dest="run_folder", type=Path, default=Path("run"), help="folder for checkpoints and log (%(default)s)"
     )
-    command.add_argument("--resume", action="store_true", help="go on with the run in that folder")
+    command.add_argument("--resume", action="store_true", help="resume the run in that folder")
     command.add_argument(
         "--hold-out", nargs="+", default=[], metavar="CASE", help="cases that neither train nor validate"
     )
@@ -62,50 +61,39 @@ def _add_train(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from .run_folder import RunFolder
-    from .world import World
-
-    RunFolder(options.run_folder).withdraw_stop()
-    with World.joined() as world:
-        _train_together(options, world)
-    world.end()
-
-
-def _train_together(options: argparse.Namespace, world: World) -> None:
     from LiverUNetLib.model import find_model
 
     from .cache import open_cache
+    from .model_training import ModelTraining
     from .recipes import choose_recipe, split_cases
-    from .run_folder import EpochLog
-    from .training import Trainer
+    from .run_folder import EpochLog, RunFolder
 
+    RunFolder(options.run_folder).withdraw_stop()
     cache, parent = open_cache(options.cache), find_model(options.parent) if options.parent else None
     recipe = choose_recipe(options.recipe, parent, vars(options))
     split, replayed = split_cases(cache, recipe, parent, options.hold_out)
-    trainer = Trainer(
-        recipe.view(cache),
+    training = ModelTraining(
+        cache,
         split,
         options.run_folder,
-        network=recipe.network,
+        spec=recipe.on(cache.grids),
         settings=recipe.settings,
-        device=device_for(world.device_name(options.device), "torch"),
+        device=device_for(options.device, "torch"),
         resume=options.resume,
         parent=parent,
         replayed=replayed,
-        world=world,
     )
-    with _progress_bar(shown=world.speaks) as bar:
-        for event in trainer.epochs(minutes=options.minutes):
-            if not isinstance(event, EpochLog):
-                _show(bar, event)
-            elif world.speaks:
+    with _progress_bar() as bar:
+        for event in training.epochs(minutes=options.minutes):
+            if isinstance(event, EpochLog):
                 bar.write(epoch_line(event), file=sys.stdout)
-    if world.speaks:
-        print(f"{options.run_folder}: {trainer.end}")
+            else:
+                _show(bar, event)
+    print(f"{options.run_folder}: {training.ending.words}")
 
 
 def _add_crossval(commands: Any) -> None:
-    command = commands.add_parser("crossval", help="train and test in folds by patient; goes on where it stopped")
+    command = commands.add_parser("crossval", help="train and test in folds by patient; resumes where it stopped")
     command.add_argument("data", nargs="+", type=Path, help=f"cases to be tested; {DATA_HELP}")
     command.add_argument("--extra", nargs="+", type=Path, default=[], help="cases that only ever train")
     command.add_argument("--folds", type=int, default=5, help="(%(default)s)")
@@ -132,9 +120,8 @@ def _add_crossval(commands: Any) -> None:
 
 def _crossval(options: argparse.Namespace) -> None:
     from LiverUNetLib.files import check_writable, write_json
-    from LiverUNetLib.geometry import PreprocessingSpec
 
-    from .cache import open_cache
+    from .cache import Grids, open_cache
     from .crossval import CrossValidation
     from .evaluation import CaseScores
     from .layouts import find_cases
@@ -146,7 +133,7 @@ def _crossval(options: argparse.Namespace) -> None:
         check_writable(path, overwrite=True)
     references = tuple(find_cases(options.data)[: options.limit])
     chosen = {case.name for case in [*references, *(find_cases(options.extra) if options.extra else [])]}
-    prepare_cases([*options.data, *options.extra], options.work / "cache", PreprocessingSpec(), only=chosen)
+    prepare_cases([*options.data, *options.extra], options.work / "cache", Grids(), only=chosen)
     recipe = choose_recipe(options.recipe, None, vars(options))
     validation = CrossValidation(
         options.work,
@@ -187,6 +174,7 @@ def _crossval_command(options: argparse.Namespace) -> str:
         "limit",
         "validation",
         "epochs",
+        "coarse_epochs",
         "batch_size",
         "learning_rate",
         "validate_every",
@@ -200,12 +188,12 @@ def _crossval_command(options: argparse.Namespace) -> str:
 
 
 @contextmanager
-def _progress_bar(*, shown: bool = True) -> Iterator[tqdm]:
+def _progress_bar() -> Iterator[tqdm]:
     """A bar on stderr, if that is a terminal; whoever ends it early is told how to resume."""
     from tqdm import tqdm
 
     try:
-        with tqdm(unit="batch", leave=False, file=sys.stderr, disable=None if shown else True) as bar:
+        with tqdm(unit="batch", leave=False, file=sys.stderr, disable=None) as bar:
             yield bar
     except KeyboardInterrupt as interrupt:
         interrupt.args = ("Stopped; what was finished is kept, the next run (train: --resume) resumes.",)
@@ -213,5 +201,6 @@ def _progress_bar(*, shown: bool = True) -> Iterator[tqdm]:
 
 
 def _show(bar: tqdm, progress: Progress) -> None:
+    bar.set_description(progress.stage, refresh=False)
     bar.n, bar.total = progress.done, progress.total
     bar.refresh()

@@ -24,10 +24,10 @@ from .cache import Cache, CachedCase
 from .dataset import Case, split_by_patient
 from .evaluation import CaseScores, MaskScores, evaluate_model
 from .export import Statement, export_run
+from .model_training import ModelTraining
 from .recipes import Recipe
 from .run_folder import EpochLog, RunFolder
 from .tables import read_scores
-from .training import Trainer
 
 __all__ = ["CrossValidation", "folds_as_in", "folds_of", "scores_of_folds"]
 
@@ -129,18 +129,18 @@ class CrossValidation:
             validation=self.recipe.validation,
             seed=self.recipe.settings.seed,
         )
-        trainer = Trainer(
-            self.recipe.view(self.cache),
+        training = ModelTraining(
+            self.cache,
             split,
             run,
-            network=self.recipe.network,
+            spec=self.recipe.on(self.cache.grids),
             settings=self.recipe.settings,
             device=device,
             resume=RunFolder(run).exists(),
         )
-        yield from trainer.epochs()
-        if trainer.interrupted:
-            raise TrainingError(f"{run}: {trainer.end.split(';')[0]}; run the same command to go on.")
+        yield from training.epochs()
+        if training.ending.interrupted:
+            raise TrainingError(f"{run}: {training.ending.words.split(';')[0]}; run the same command to resume.")
 
     def _test(self, folder: Path, names: Sequence[str], device: Device) -> Iterator[CaseScores]:
         statement = Statement(f"{folder.name}", description="A fold of a cross-validation, for measurement only")

@@ -13,7 +13,7 @@ import numpy as np
 from LiverUNetLib.ct_checks import check_ct
 from LiverUNetLib.errors import ScanError, TrainingError
 from LiverUNetLib.formats import read_mask, read_volume
-from LiverUNetLib.geometry import orientation_to_lps, reoriented
+from LiverUNetLib.grid import orientation_to_lps, reoriented
 from LiverUNetLib.volume import CTVolume
 
 __all__ = [

@@ -6,7 +6,8 @@ import math
 import shutil
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,24 +16,26 @@ import torch
 from LiverUNetLib.engines import TorchNetwork
 from LiverUNetLib.environment import Device
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.inference import predict
+from LiverUNetLib.looks import Prior
 from LiverUNetLib.model import LiverModel
-from LiverUNetLib.network import NetworkSpec, build_network
-from LiverUNetLib.steps import Progress, finish
+from LiverUNetLib.network import build_network
+from LiverUNetLib.spec import NetworkSpec
+from LiverUNetLib.steps import Progress
 
-from .augmentation import augment
-from .cache import Cache
+from .cache import Cache, CachedCase
+from .coarse_sampling import CoarseSampler
 from .dataset import Case
+from .fine_sampling import FineSampler
 from .learner import Learner
 from .order import TrainingOrder
 from .recipes import choose_recipe, split_cases
-from .sampling import SliceSampler
 from .settings import TrainingSettings
+from .training import Sampler
 
 __all__ = ["Cost", "check_disk", "estimate_order", "estimate_training"]
 
-# int16 image and uint8 mask, and both again as a cube, which is larger where slices are far apart.
-BYTES_A_VOXEL = 8
+# int16 image and uint8 mask, and a little for both on the coarse grid.
+BYTES_A_VOXEL = 3.2
 # The first steps are slower: memory is fetched and kernels are chosen.
 WARM_STEPS, TIMED_STEPS = 1, 2
 # Activations are kept for the way back, and again as gradients; allocators round up.
@@ -57,14 +60,14 @@ class Cost:
         return line
 
 
-def check_disk(cases: Sequence[Case], folder: Path, *, canvas_px: int = 256, slices: int = 250) -> None:
+def check_disk(cases: Sequence[Case], folder: Path, *, plane_px: int = 340, slices: int = 250) -> None:
     """Raise TrainingError unless the prepared slices of those cases that are not in `folder` yet fit on its disk.
 
     Args:
-        slices: of a long scan on the model grid; most have fewer.
+        plane_px, slices: of a large scan on the fine grid; most have fewer.
     """
     new = [case for case in cases if not (folder / case.name).is_dir()]
-    needed = len(new) * slices * canvas_px**2 * BYTES_A_VOXEL
+    needed = len(new) * slices * plane_px**2 * BYTES_A_VOXEL
     parent = next(path for path in (folder, *folder.resolve().parents) if path.exists())
     free = shutil.disk_usage(parent).free
     if free < needed:
@@ -84,67 +87,66 @@ def estimate_order(
     """
     recipe = choose_recipe(order.recipe, parent, vars(order))
     split, replayed = split_cases(cache, recipe, parent, order.held_out)
-    training, validation = (
-        SliceSampler(recipe.view(cache), cache.select(names)) for names in (split.training, split.validation)
+    spec, settings = recipe.on(cache.grids), recipe.settings
+    sampler = FineSampler(
+        cache.select(split.training),
+        spec,
+        settings,
+        priors=partial(_unknown, cache) if spec.coarse else None,
+        replayed=replayed,
     )
-    settings = recipe.settings
-    slices = training.epoch(0, 0, empty_slices=settings.empty_slices, replayed=replayed, replay=settings.replay)
-    validated = sum(len(stack.has_liver) for stack in validation.stacks)
-    return (
-        yield from estimate_training(
-            len(slices), recipe.network, settings, device, validated=validated, canvas_px=cache.canvas_px
-        )
+    validated = cache.select(split.validation)
+    fine = yield from estimate_training(sampler, spec.fine.network, settings, device, validated=validated)
+    if spec.coarse is None or parent:
+        return fine
+    coarse = replace(settings, epochs=settings.coarse.epochs, batch_size=settings.coarse.batch_size)
+    sampler = CoarseSampler(cache.select(split.training), spec, coarse)
+    whole = yield from estimate_training(sampler, spec.coarse.network, coarse, device)
+    # All of them once, and both halves.
+    return replace(
+        fine,
+        total_seconds=fine.total_seconds + 2 * whole.total_seconds,
+        memory_gib=max(fine.memory_gib, whole.memory_gib),
     )
+
+
+def _unknown(cache: Cache, name: str) -> Prior:
+    """A prior before there is one."""
+    (case,) = cache.select([name])
+    return Prior(case.coarse_grid, np.full(case.coarse.shape, 0.5, np.float32))
 
 
 def estimate_training(
-    slices: int,
+    sampler: Sampler,
     network: NetworkSpec,
     settings: TrainingSettings,
     device: Device,
     *,
-    validated: int = 0,
-    canvas_px: int = 256,
+    validated: Sequence[CachedCase] = (),
 ) -> Generator[Progress, None, Cost]:
-    """Take a few steps on random slices and reckon from them.
-
-    Args:
-        slices: that an epoch shows.
-        validated: slices of the patients that validate, in all views.
-    """
-    random = torch.Generator().manual_seed(0)
-    shape = (settings.batch_size, network.in_channels, canvas_px, canvas_px)
-    image = torch.rand(shape, generator=random) * 2 - 1
-    mask = (torch.rand(shape, generator=random)[:, :1] > 0.8).float()
+    """Take a few steps and calculate the whole from them."""
+    shown = sampler.epoch(0)
     made = build_network(network)
-    memory = _memory_gib(made, shape)
-    pupil = Learner(
-        made,
-        device,
-        loss=settings.loss,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        ema_decay=settings.ema_decay,
-        gradient_norm=settings.gradient_norm,
-    )
-    context = np.zeros(shape[:2], dtype=np.int64)
-    steps, looks = [], []
+    learner, size = Learner(made, device, settings), settings.batch_size
+    steps = []
     for step in range(WARM_STEPS + TIMED_STEPS):
         yield Progress("Estimating", step, WARM_STEPS + TIMED_STEPS)
         started = time.perf_counter()
-        changed = augment(image.to(device.name), mask.to(device.name), settings.augmentation, random)
-        pupil.step(*changed, settings.learning_rate)
-        stepped = time.perf_counter()
-        finish(predict(TorchNetwork(made, device), image[:, 0].numpy(), context))
-        steps.append(stepped - started)
-        looks.append(time.perf_counter() - stepped)
-    step, look = (float(np.median(seconds[WARM_STEPS:])) for seconds in (steps, looks))
-    validation = look * validated / settings.batch_size * math.ceil(settings.epochs / settings.validate_every)
-    epoch = step * math.ceil(slices / settings.batch_size) + validation / settings.epochs
-    return Cost(epoch, epoch * settings.epochs, memory)
+        image, mask = sampler.batch([shown[n % len(shown)] for n in range(size)], step, device.name)
+        learner.step(image, mask, settings.learning_rate)
+        steps.append(time.perf_counter() - started)
+    validation = 0.0
+    if validated:
+        yield Progress("Estimating", WARM_STEPS + TIMED_STEPS, WARM_STEPS + TIMED_STEPS)
+        started = time.perf_counter()
+        sampler.probability(TorchNetwork(made, device), validated[0])
+        validation = (time.perf_counter() - started) * len(validated)
+    validation *= math.ceil(settings.epochs / settings.validate_every) / settings.epochs
+    epoch = float(np.median(steps[WARM_STEPS:])) * math.ceil(len(shown) / size) + validation
+    return Cost(epoch, epoch * settings.epochs, _memory_gib(made, tuple(image.shape), device))
 
 
-def _memory_gib(network: torch.nn.Module, shape: tuple[int, ...]) -> float:
+def _memory_gib(network: torch.nn.Module, shape: tuple[int, ...], device: Device) -> float:
     """Weights with their averages and Adam's two moments, and the activations of a batch, all float32."""
     elements = [0]
 
@@ -154,7 +156,7 @@ def _memory_gib(network: torch.nn.Module, shape: tuple[int, ...]) -> float:
     leaves = [module for module in network.modules() if not list(module.children())]
     hooks = [leaf.register_forward_hook(count) for leaf in leaves]
     with torch.no_grad():
-        network(torch.zeros(1, *shape[1:]))
+        network(torch.zeros(1, *shape[1:], device=device.name))
     for hook in hooks:
         hook.remove()
     weights = sum(parameter.numel() for parameter in network.parameters())

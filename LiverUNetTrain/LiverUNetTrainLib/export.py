@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from LiverUNetLib.bundle import save_model
-from LiverUNetLib.card import PERMISSIVE_LICENSES, Lineage, ModelCard
-from LiverUNetLib.files import from_json
-from LiverUNetLib.geometry import PreprocessingSpec
+from LiverUNetLib.card import COARSE, FINE, PERMISSIVE_LICENSES, Lineage, ModelCard
 from LiverUNetLib.model import LiverModel
-from LiverUNetLib.network import NetworkSpec
-from LiverUNetLib.views import THICKEST_SLICE_MM
+from LiverUNetLib.spec import ModelSpec, NetworkSpec, spec_from_json
 
 from .evaluation import CaseScores, summarise
 from .run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Statement", "export_run", "record_scores"]
 
@@ -40,7 +40,7 @@ class Statement:
 
     name: str
     version: str = "0.1.0"
-    description: str = "Segments the liver in CT with a 2D U-Net"
+    description: str = "Segments the liver in CT with U-Nets"
     license: str = "not stated; ask who trained it"
     notes: str = ""
 
@@ -61,12 +61,19 @@ def export_run(run: Path, folder: Path, statement: Statement, *, weights: str = 
         statement = replace(statement, license=f"{statement.license}; from {parent['name']}: {parent['license']}")
     card = ModelCard(
         **asdict(statement),
-        network=from_json(NetworkSpec, settings["network"]),
-        preprocessing=from_json(PreprocessingSpec, settings["preprocessing"]),
+        spec=spec_from_json(settings["spec"]),
         lineage=_lineage(settings),
         training=settings["training"] | {"weights": weights, "validated": list(settings["split"]["validation"])},
     )
-    return save_model(folder, card, RunFolder(run).weights(weights), _readme(card))
+    return save_model(folder, card, _weights(run, card, weights), _readme(card))
+
+
+def _weights(run: Path, card: ModelCard, which: str) -> dict[str, dict[str, torch.Tensor]]:
+    """Of each look; a fine-tuned model has the coarse look of its parent."""
+    found = {FINE: RunFolder(run).weights(which)}
+    if card.spec.coarse:
+        found[COARSE] = RunFolder(run / "coarse").weights("best")  # validated at its end alone
+    return found
 
 
 def _lineage(settings: dict[str, Any]) -> Lineage:
@@ -88,21 +95,16 @@ def record_scores(model: LiverModel, cases: Sequence[CaseScores], command: str) 
     """Write the scores of an evaluation into the model's card, metadata and README; the weights stay."""
     scores = {"command": command, "summary": summarise(cases), "cases": [case.row() for case in cases]}
     card = replace(model.card, scores=scores)
-    return save_model(model.folder, card, model.state_dict(), _readme(card))
+    return save_model(model.folder, card, {look: model.state_dict(look) for look in model.looks}, _readme(card))
 
 
 def _readme(card: ModelCard) -> str:
     """The model card, in Markdown."""
-    spec, training, lineage = card.preprocessing, card.training, card.lineage
+    training, lineage = card.training, card.lineage
     sections = [
         f"# {card.name} {card.version}\n\n{card.description}.",
         f"**Licence of the weights: {card.license}.**",
-        "## Network\n\n"
-        f"2D U-Net of MONAI, feature maps {', '.join(map(str, card.network.channels))}. "
-        f"Input: {_and(spec.views)} slices in {spec.pixel_mm:g} mm pixels, "
-        f"HU clipped to [{spec.window_hu[0]:g}, {spec.window_hu[1]:g}], channels at "
-        f"{', '.join(f'{mm:g}' for mm in spec.context_mm)} mm across the slices{_average(spec.views)}. "
-        f"Liver is where the probability exceeds {card.threshold:g}.",
+        f"## Networks\n\n{_networks(card.spec)}",
         "## Data\n\n"
         f"Trained on {len(lineage.training)} patients: {', '.join(lineage.training)}.\n\n"
         f"{_validated(training['weights'], training.get('validated', list(lineage.validation)))}\n\n"
@@ -110,13 +112,14 @@ def _readme(card: ModelCard) -> str:
         "Their content hashes are in `configs/metadata.json`.",
         "## Training\n\n"
         f"{training['epochs']} epochs, batches of {training['batch_size']}, AdamW at {training['learning_rate']:g} "
-        f"with {COURSES[training.get('schedule', 'cosine')]}, {_loss(training)}, "
+        f"with {COURSES[training['schedule']]}, {_loss(training)}, "
         f"averaged weights (decay {training['ema_decay']:g}), "
         f"seed {training['seed']}. All settings are in `configs/metadata.json`.",
         _scores_section(card.scores),
-        "## Limits\n\n" + LIMITS.format(pixel_mm=spec.pixel_mm) + (f"\n{card.notes.strip()}\n" if card.notes else ""),
+        "## Limits\n\n" + LIMITS.format(pixel_mm=card.spec.fine.pixel_mm),
+        card.notes.strip(),
     ]
-    return "\n\n".join(section.rstrip() for section in sections) + "\n"
+    return "\n\n".join(section.rstrip() for section in sections if section) + "\n"
 
 
 def _validated(weights: str, patients: Sequence[str]) -> str:
@@ -130,17 +133,33 @@ def _loss(training: dict[str, Any]) -> str:
     return training.get("loss", "dice+cross-entropy").replace("dice", "Dice").replace("+", " and ")
 
 
-def _and(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
-
-
-def _average(views: Sequence[str]) -> str:
-    if len(views) == 1:
-        return ""
-    return (
-        f"; the probabilities of the {len(views)} views are averaged, but where a scan ends inside the liver, or its "
-        f"slices are more than {THICKEST_SLICE_MM:g} mm apart, the {views[0]} view alone counts"
+def _networks(spec: ModelSpec) -> str:
+    """Both looks, and what is taken for a liver."""
+    low, high = spec.window_hu
+    fine, coarse, rules = spec.fine, spec.coarse, spec.rules
+    lines = [f"HU are clipped to [{low:g}, {high:g}]."]
+    if coarse:
+        lines.append(
+            f"A coarse look at the whole scan in cubes of {coarse.voxel_mm:g} mm, by a 3D U-Net of MONAI with feature "
+            f"maps {_maps(coarse.network)}, finds where there may be liver: where the probability exceeds "
+            f"{coarse.threshold:g}, and {coarse.margin_mm:g} mm around that. Scans of less than "
+            f"{coarse.shortest_mm:g} mm get a fine look alone."
+        )
+    told = ", and what the coarse look has found" if coarse else ""
+    lines.append(
+        f"{'A fine look there' if coarse else 'A look'} at axial slices in pixels of {fine.pixel_mm:g} mm, by a 2D "
+        f"U-Net of MONAI with feature maps {_maps(fine.network)}, finds the liver; its channels are the slices at "
+        f"{', '.join(f'{mm:g}' for mm in fine.context_mm)} mm{told}."
     )
+    lines.append(
+        f"Liver is where the probability exceeds {rules.threshold:g}; less than {rules.doubtful_ml:g} ml with a mean "
+        f"probability below {rules.doubtful_probability:g} is discarded."
+    )
+    return "\n".join(lines)
+
+
+def _maps(network: NetworkSpec) -> str:
+    return ", ".join(map(str, network.channels))
 
 
 def _scores_section(scores: dict[str, Any]) -> str:

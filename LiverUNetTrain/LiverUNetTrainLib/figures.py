@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
-from .augmentation import AugmentationSettings, augment
-from .cache import Cache, CachedCase
+from .cache import Cache
 from .evaluation import CaseScores
+from .fine_sampling import FineSampler, Slice
+from .recipes import Recipe
 from .run_folder import EpochLog
-from .sampling import SliceSampler
 
 __all__ = ["draw_augmentation", "draw_bars", "draw_bland_altman", "draw_curves", "draw_validation"]
 
@@ -90,51 +90,53 @@ def draw_bland_altman(cases: Sequence[CaseScores]) -> Figure:
     return figure
 
 
-def draw_validation(case: CachedCase, probability: np.ndarray) -> Figure:
-    """The fullest slice of a case on the model grid, with its mask and what was found outlined."""
-    fullest = _fullest(case)
-    rows, columns = case.image.shape[1:]
+def draw_validation(name: str, image: np.ndarray, mask: np.ndarray, probability: np.ndarray) -> Figure:
+    """The fullest slice of a case, with its mask and what was found outlined.
+
+    Args:
+        image, mask, probability: HU, uint8 share of liver, and float32, (slices, rows, columns).
+    """
+    fullest = _fullest(mask)
+    rows, columns = image.shape[1:]
     figure = Figure(figsize=(4, min(4 * rows / columns, 5) + 0.5), facecolor="black")
     axes = figure.add_axes((0, 0, 1, 1 - 0.5 / figure.get_figheight()))
-    axes.imshow(case.image[fullest], cmap="gray")
-    for outline, colour in ((case.mask[fullest] / 255, VALIDATION), (probability[fullest], LIVER)):
+    axes.imshow(image[fullest], cmap="gray")
+    for outline, colour in ((mask[fullest] / 255, VALIDATION), (probability[fullest], LIVER)):
         if outline.min() < 0.5 < outline.max():
             axes.contour(outline, [0.5], colors=colour, linewidths=1)
     # Two lines, above the image and not beyond the picture's edge, whatever the case is called.
-    name = case.name if len(case.name) <= LONGEST_CAPTION else f"{case.name[: LONGEST_CAPTION - 1]}…"
-    figure.text(
-        0.02, 1 - 0.08 / figure.get_figheight(), f"{name}, slice {fullest + 1}\nmask blue, found orange", **CAPTION
-    )
+    name = name if len(name) <= LONGEST_CAPTION else f"{name[: LONGEST_CAPTION - 1]}…"
+    caption = f"{name}, slice {fullest + 1}\nmask blue, found orange"
+    figure.text(0.02, 1 - 0.08 / figure.get_figheight(), caption, **CAPTION)
     axes.axis("off")
     return figure
 
 
-def draw_augmentation(
-    cache: Cache, name: str, settings: AugmentationSettings, *, height: float | None = None, seed: int = 0
-) -> Figure:
-    """An axial slice of a case as it is, and fifteen times as training sees it; the mask is outlined.
+def draw_augmentation(cache: Cache, name: str, recipe: Recipe, *, height: float | None = None, seed: int = 0) -> Figure:
+    """An axial slice of a case as it is, and fifteen augmented versions of it; the mask is outlined.
 
     Args:
         height: of the slice, as a share of the scan from its lowest point; None for the fullest slice.
     """
     (case,) = cache.select([name])
-    sampler = SliceSampler(cache, [case])
-    chosen = _fullest(case) if height is None else min(max(int(height * len(case.image)), 0), len(case.image) - 1)
-    image, mask = sampler.batch([(sampler.stacks[0], chosen)] * 15)
-    images, masks = augment(image, mask, settings, torch.Generator().manual_seed(seed))
-    middle = image.shape[1] // 2
+    chosen = _fullest(case.mask) if height is None else min(max(int(height * len(case.image)), 0), len(case.image) - 1)
+    spec = replace(recipe.on(cache.grids), coarse=None)
+    sampler = FineSampler([case], spec, recipe.settings)
+    images, masks = sampler.batch([Slice(case, chosen)] * 15, seed, "cpu")
+    middle = list(spec.fine.context_mm).index(0.0)
     figure = Figure(figsize=(12, 12), facecolor="black", layout="constrained")
-    tiles = zip([image[0], *images], [mask[0], *masks], figure.subplots(4, 4).ravel(), strict=True)
-    for n, (picture, outline, axes) in enumerate(tiles):
-        axes.imshow(picture[middle].numpy(), cmap="gray", vmin=-1, vmax=1)
-        if 0 < outline.mean() < 1:
-            axes.contour(outline[0].numpy(), [0.5], colors=LIVER, linewidths=1)
+    shown = [spec.normalise(case.image[chosen].astype(np.float32)), *images[:, middle].numpy()]
+    outlines = [case.mask[chosen] / 255, *masks[:, 0].numpy()]
+    for n, (picture, outline, axes) in enumerate(zip(shown, outlines, figure.subplots(4, 4).ravel(), strict=True)):
+        axes.imshow(picture, cmap="gray", vmin=-1, vmax=1)
+        if outline.min() < 0.5 < outline.max():
+            axes.contour(outline, [0.5], colors=LIVER, linewidths=1)
         axes.set_title("as it is" if n == 0 else "", color="white", fontsize=9)
         axes.axis("off")
     figure.suptitle(f"{name}, slice {chosen + 1}", color="white")
     return figure
 
 
-def _fullest(case: CachedCase) -> int:
-    """The axial slice with the most liver."""
-    return int(np.argmax(np.sum(case.mask, axis=(1, 2), dtype=np.int64)))
+def _fullest(mask: np.ndarray) -> int:
+    """The slice with the most liver."""
+    return int(np.argmax(np.sum(mask, axis=(1, 2), dtype=np.int64)))

@@ -15,16 +15,11 @@ from monai.losses import DiceCELoss, DiceFocalLoss, DiceLoss
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from LiverUNetLib.engines import TorchNetwork
 from LiverUNetLib.environment import Device
-from LiverUNetLib.geometry import PreprocessingSpec
-from LiverUNetLib.inference import predict_volume
-from LiverUNetLib.steps import finish
 
-from .cache import CachedCase
-from .world import World
+from .settings import TrainingSettings
 
-__all__ = ["LOSSES", "Agreement", "Learner", "NotFiniteError"]
+__all__ = ["LOSSES", "BatchScores", "Learner", "NotFiniteError", "scores_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +34,7 @@ class NotFiniteError(Exception):
 
 
 @dataclass(frozen=True)
-class Agreement:
+class BatchScores:
     """How an output agrees with its mask: loss, hard Dice, share of equal voxels."""
 
     loss: float
@@ -51,47 +46,33 @@ class Learner:
     """A network with all that learning needs.
 
     Args:
-        network: fresh or trained, on the CPU.
-        loss: one of LOSSES.
-        learning_rate, weight_decay: of AdamW; the rate is given anew with every step.
-        ema_decay: of the averaged weights.
-        start_share: of the weights of the beginning in the averaged ones. What a trained network has learned
-            before is kept by it (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022).
-        gradient_norm: gradients are clipped to it.
-        world: the processes that share the work.
+        network: on the CPU.
+        tuned: it was trained before; `settings.parent_share` of its weights then stays in the averaged ones. What it
+            has learned is kept by that (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022).
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        device: Device,
-        *,
-        loss: str,
-        learning_rate: float,
-        weight_decay: float,
-        ema_decay: float,
-        gradient_norm: float,
-        start_share: float = 0.0,
-        world: World | None = None,
-    ) -> None:
-        self._device, self._gradient_norm, self._world = device, gradient_norm, world or World()
-        self._network = network.to(device.name, memory_format=torch.channels_last)
-        self.averaged = AveragedModel(self._network, avg_fn=_moving_average(ema_decay), use_buffers=True)
-        self._start_share = start_share
-        self._start, self._mixture = (copy.deepcopy(self._network) for _ in range(2)) if start_share else (None, None)
-        self._optimizer = torch.optim.AdamW(self._network.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    def __init__(self, network: nn.Module, device: Device, settings: TrainingSettings, *, tuned: bool = False) -> None:
+        self._device, self._gradient_norm = device, settings.gradient_norm
+        self._network = network.to(device.name)
+        if all(weight.ndim < 5 for weight in network.parameters()):
+            self._network = self._network.to(memory_format=torch.channels_last)
+        self.averaged = AveragedModel(self._network, avg_fn=_moving_average(settings.ema_decay), use_buffers=True)
+        self._start_share = settings.parent_share if tuned else 0.0
+        copies = (copy.deepcopy(self._network) for _ in range(2))
+        self._start, self._mixture = copies if self._start_share else (None, None)
+        self._optimizer = torch.optim.AdamW(
+            self._network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
         self._scaler = torch.amp.GradScaler(device.kind, enabled=device.dtype == "float16")
-        self._loss = LOSSES[loss](sigmoid=True, batch=True)
+        self.loss = LOSSES[settings.loss](sigmoid=True, batch=True)
         self._parts = 1
 
-    def step(self, image: torch.Tensor, mask: torch.Tensor, rate: float) -> Agreement:
+    def step(self, image: torch.Tensor, mask: torch.Tensor, rate: float) -> BatchScores:
         """Learn from a batch. When a GPU's memory is too small the batch is processed in halves, which is logged.
 
-        Of several processes each gives the whole batch, whose size is a multiple of their number.
-
         Args:
-            image: normalised, float32 (batch, channels, rows, columns).
-            mask: share of liver (batch, 1, rows, columns).
+            image: what the network takes, float32 (batch, channels, *sides).
+            mask: share of liver (batch, 1, *sides).
             rate: the learning rate.
 
         Raises:
@@ -103,33 +84,13 @@ class Learner:
             try:
                 return self._learn(image, mask, rate)
             except torch.OutOfMemoryError:
-                if self._device.kind == "cpu" or self._world.size > 1 or len(image) <= self._parts:
+                if self._device.kind == "cpu" or len(image) <= self._parts:
                     raise
                 self._parts *= 2
                 size = math.ceil(len(image) / self._parts)
                 logger.warning(
                     "The memory of %s is too small; going on with %d slices at once.", self._device.name, size
                 )
-
-    def validate(
-        self, case: CachedCase, spec: PreprocessingSpec, *, multiple: int, threshold: float
-    ) -> tuple[Agreement, np.ndarray]:
-        """The averaged weights on a whole case, in 3D on the model grid, as `pipeline.segment` predicts it.
-
-        Args:
-            multiple: of rows and columns that the network takes.
-            threshold: where the probability exceeds it there is liver.
-
-        Returns:
-            The agreement with the mask, and the probability of liver, float32 (slices, rows, columns).
-        """
-        image = spec.normalise(case.image.astype(np.float32))
-        mask = torch.from_numpy(case.mask.astype(np.float32) / 255)
-        network = TorchNetwork(self.averaged.module, self._device)
-        steps = predict_volume(network, image, case.slice_mm, spec, multiple=multiple, threshold=threshold)
-        probability = torch.from_numpy(finish(steps))
-        loss = self._loss(torch.logit(probability, 1e-6)[:, None], mask[:, None]).item()
-        return _agreement(loss, probability > threshold, mask > HALF), probability.numpy()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes from step to step."""
@@ -140,13 +101,13 @@ class Learner:
         for name, part in self._stateful().items():
             part.load_state_dict(state[name])
 
-    def _learn(self, image: torch.Tensor, mask: torch.Tensor, rate: float) -> Agreement:
+    def _learn(self, image: torch.Tensor, mask: torch.Tensor, rate: float) -> BatchScores:
         total, logits = 0.0, []
         for images, masks in zip(image.chunk(self._parts), mask.chunk(self._parts), strict=True):
-            share = self._world.share(images).contiguous(memory_format=torch.channels_last)
+            order = torch.channels_last if images.ndim == 4 else torch.contiguous_format
             with self._device.autocast():
-                found = self._world.gather(self._network(share).float())
-            loss = self._loss(found, masks) * (len(images) / len(image))
+                found = self._network(images.contiguous(memory_format=order))
+            loss = self.loss(found.float(), masks) * (len(images) / len(image))
             if not math.isfinite(loss.item()):
                 raise NotFiniteError
             self._scaler.scale(loss).backward()
@@ -154,13 +115,12 @@ class Learner:
             logits.append(found.detach())
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        self._world.sum_gradients(self._network)
         self._scaler.unscale_(self._optimizer)
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._gradient_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self.averaged.update_parameters(self._mixed())
-        return _agreement(total, torch.cat(logits) > 0, mask > HALF)
+        return _scores(total, torch.cat(logits) > 0, mask > HALF)
 
     def _mixed(self) -> nn.Module:
         """The network with a share of its weights those of the beginning; the statistics of its norms are its own."""
@@ -181,6 +141,19 @@ class Learner:
         }
 
 
+def scores_of(loss: nn.Module, probability: np.ndarray, mask: np.ndarray, threshold: float) -> BatchScores:
+    """How what was found in a whole case agrees with its mask.
+
+    Args:
+        probability: float32 (slices, rows, columns).
+        mask: share of liver, uint8, 255 is all.
+        threshold: where the probability exceeds it there is liver.
+    """
+    found, share = torch.from_numpy(probability), torch.from_numpy(mask.astype(np.float32) / 255)
+    value = loss(torch.logit(found, 1e-6)[:, None], share[:, None]).item()
+    return _scores(value, found > threshold, share > HALF)
+
+
 def _moving_average(decay: float) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
     """An exponential moving average whose decay rises to `decay`, so that the first steps are soon forgotten."""
 
@@ -191,8 +164,8 @@ def _moving_average(decay: float) -> Callable[[torch.Tensor, torch.Tensor, torch
     return average
 
 
-def _agreement(loss: float, found: torch.Tensor, reference: torch.Tensor) -> Agreement:
+def _scores(loss: float, found: torch.Tensor, reference: torch.Tensor) -> BatchScores:
     """Dice is 1 if both are empty."""
     total = int(found.sum()) + int(reference.sum())
     dice = 2 * int((found & reference).sum()) / total if total else 1.0
-    return Agreement(loss, dice, float((found == reference).float().mean()))
+    return BatchScores(loss, dice, float((found == reference).float().mean()))

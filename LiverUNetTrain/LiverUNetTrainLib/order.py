@@ -8,7 +8,7 @@ from pathlib import Path
 __all__ = ["RECIPE_NAMES", "TrainingOrder"]
 
 # Of `recipes.RECIPES`, whose import needs torch; the last one is meant for a start from a model.
-RECIPE_NAMES = ("accurate", "fast", "notebook", "fine-tuning")
+RECIPE_NAMES = ("accurate", "notebook", "fine-tuning")
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from LiverUNetLib.geometry import PreprocessingSpec
 from LiverUNetLib.model import LiverModel
-from LiverUNetLib.network import NetworkSpec
+from LiverUNetLib.spec import CoarseLook, FineLook, ModelSpec, NetworkSpec
 
 from .augmentation import AugmentationSettings
-from .cache import Cache
+from .cache import Cache, Grids
 from .dataset import Split, split_by_patient
 from .finetuning import split_for_finetuning
-from .settings import TrainingSettings
+from .settings import StackSettings, TrainingSettings
 
 __all__ = ["RECIPES", "Recipe", "choose_recipe", "split_cases"]
+
+
+def _two_looks() -> ModelSpec:
+    """What is bundled: both looks."""
+    coarse, fine = CoarseLook(), FineLook()
+    channels = len(fine.context_mm) + 1
+    return ModelSpec(replace(fine, network=replace(fine.network, in_channels=channels)), coarse)
 
 
 @dataclass(frozen=True)
@@ -24,21 +30,20 @@ class Recipe:
     """Everything of a training but its data.
 
     Attributes:
-        context_mm: the slices that form the channels.
-        views: the directions of the slices; both are chosen here, since the cache depends on neither.
+        spec: the model; its grids are those of the cache that it learns from.
         validation: share of the patients.
     """
 
-    context_mm: tuple[float, ...] = PreprocessingSpec().context_mm
-    views: tuple[str, ...] = ("axial", "coronal", "sagittal")
-    network: NetworkSpec = field(default_factory=NetworkSpec)
+    spec: ModelSpec = field(default_factory=_two_looks)
     settings: TrainingSettings = field(default_factory=TrainingSettings)
     validation: float = 0.2
 
     def with_settings(self, given: dict[str, Any]) -> Recipe:
-        """The same with what a person has set; None and names of other things are passed over."""
+        """The same with what the user has set; None and names of other things are skipped."""
         names = {each.name for each in fields(TrainingSettings)}
         changed = {name: value for name, value in given.items() if name in names and value is not None}
+        if given.get("coarse_epochs") is not None:
+            changed["coarse"] = replace(self.settings.coarse, epochs=given["coarse_epochs"])
         share = given.get("validation")
         return replace(
             self,
@@ -46,24 +51,21 @@ class Recipe:
             validation=self.validation if share is None else share,
         )
 
-    def of(self, model: LiverModel) -> Recipe:
-        """The same with the network, channels and views of a model that is to learn more."""
-        seen = model.card.preprocessing
-        return replace(self, network=model.card.network, context_mm=seen.context_mm, views=seen.views)
+    def on(self, grids: Grids) -> ModelSpec:
+        """The model on the grids of a cache."""
+        fine = replace(self.spec.fine, pixel_mm=grids.pixel_mm, slice_mm=grids.slice_mm)
+        coarse = self.spec.coarse and replace(self.spec.coarse, voxel_mm=grids.voxel_mm)
+        return replace(self.spec, fine=fine, coarse=coarse, window_hu=grids.window_hu)
 
-    def view(self, cache: Cache) -> Cache:
-        """The cache with the channels and views of this recipe."""
-        return replace(cache, preprocessing=replace(cache.preprocessing, context_mm=self.context_mm, views=self.views))
-
-
-# A third of the slices to predict, and of the epochs to learn.
-FAST = Recipe(views=("axial",), settings=TrainingSettings(epochs=16))
 
 # What the notebook did, under honest splits: single slices, batch 10, 50 epochs at 1e-3, flips, rotation and blur.
 NOTEBOOK = Recipe(
-    context_mm=(0.0,),
-    views=("axial",),
-    network=NetworkSpec(in_channels=1, channels=(16, 32, 64, 128, 256), strides=(2, 2, 2, 2)),
+    spec=ModelSpec(
+        FineLook(
+            context_mm=(0.0,),
+            network=NetworkSpec(in_channels=1, channels=(16, 32, 64, 128, 256), strides=(2, 2, 2, 2)),
+        )
+    ),
     settings=TrainingSettings(
         epochs=50,
         batch_size=10,
@@ -73,6 +75,8 @@ NOTEBOOK = Recipe(
         schedule="constant",
         ema_decay=0.0,
         empty_slices=1.0,
+        canvas_mm=(400.0, 400.0),
+        stacks=StackSettings(p_thick=0.0, p_short=0.0, p_alone=0.0),
         augmentation=AugmentationSettings(
             p_flip_left_right=0.5,
             p_flip_top_bottom=0.5,
@@ -90,7 +94,6 @@ NOTEBOOK = Recipe(
             p_fluid=0.0,
             p_streaks=0.0,
             p_low_resolution=0.0,
-            p_context_dropout=0.0,
         ),
     ),
 )
@@ -109,19 +112,19 @@ FINE_TUNING = Recipe(
     )
 )
 
-RECIPES = {"accurate": Recipe(), "fast": FAST, "notebook": NOTEBOOK, "fine-tuning": FINE_TUNING}
+RECIPES = {"accurate": Recipe(), "notebook": NOTEBOOK, "fine-tuning": FINE_TUNING}
 
 
 def choose_recipe(name: str | None, parent: LiverModel | None, given: dict[str, Any]) -> Recipe:
-    """The recipe that a person means.
+    """The recipe that is meant.
 
     Args:
         name: of RECIPES; None for "fine-tuning" with a parent and "accurate" without one.
-        parent: the model that is to learn more; its network stays.
+        parent: the model that is to learn more; its networks and numbers stay.
         given: what is set, see `Recipe.with_settings`.
     """
     recipe = RECIPES[name or ("fine-tuning" if parent else "accurate")].with_settings(given)
-    return recipe.of(parent) if parent else recipe
+    return replace(recipe, spec=parent.card.spec) if parent else recipe
 
 
 def split_cases(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.model import LiverModel
-from LiverUNetLib.network import NetworkSpec
+from LiverUNetLib.spec import ModelSpec
 
-from .cache import Cache
+from .cache import Cache, Grids
 from .dataset import Split
 
 if TYPE_CHECKING:
@@ -18,17 +18,29 @@ if TYPE_CHECKING:
 __all__ = ["descent", "request"]
 
 
-def request(cache: Cache, split: Split, network: NetworkSpec, settings: TrainingSettings) -> dict[str, Any]:
-    """What a run folder keeps of what was asked for."""
+def request(cache: Cache, split: Split, spec: ModelSpec, settings: TrainingSettings) -> dict[str, Any]:
+    """What a run folder keeps of what was asked for.
+
+    Raises:
+        TrainingError: the cache was prepared on other grids.
+    """
+    _check_grids(cache, spec)
     hashes = {case.name: case.content_hash for case in cache.cases}
     used = cache.select([name for names in asdict(split).values() for name in names])
     return {
-        "preprocessing": asdict(cache.preprocessing),
-        "network": asdict(network),
+        "spec": asdict(spec),
         "training": asdict(settings),
         "split": {part: {name: hashes[name] for name in names} for part, names in asdict(split).items()},
         "masks": {case.name: case.mask_hash for case in used},
     }
+
+
+def _check_grids(cache: Cache, spec: ModelSpec) -> None:
+    if cache.grids != Grids.of(spec):
+        raise TrainingError(
+            f"{cache.folder} was prepared on other grids than this model's; prepare the cases again, for the "
+            "fine-tuning of a model with --like MODEL."
+        )
 
 
 def descent(parent: LiverModel | None, cache: Cache, split: Split) -> dict[str, Any] | None:
@@ -36,10 +48,6 @@ def descent(parent: LiverModel | None, cache: Cache, split: Split) -> dict[str, 
     if parent is None:
         return None
     card = parent.card
-    if card.preprocessing != cache.preprocessing:
-        raise TrainingError(
-            f"{card.name} was made for another model grid than {cache.folder}: prepare it by --like {card.name}."
-        )
     held_out = set(card.lineage.held_out.values())
     leaks = [case.name for case in cache.select(split.training + split.validation) if case.content_hash in held_out]
     if leaks:

@@ -29,17 +29,20 @@ from LiverUNetLib.files import exists, read_json, save_tensors, staged, write_js
 
 if TYPE_CHECKING:
     import torch
-
-    from .cache import CachedCase
+    from matplotlib.figure import Figure
 
 __all__ = ["EpochLog", "RunFolder"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True)
 class EpochLog:
-    """One epoch: means over its batches; validation on the model grid by the averaged weights, per patient in 3D."""
+    """One epoch: means over its batches; validation on the model grid by the averaged weights, per patient in 3D.
+
+    Attributes:
+        stage: what was trained, if it was not the fine look.
+    """
 
     epoch: int
     learning_rate: float
@@ -50,6 +53,7 @@ class EpochLog:
     validation_loss: float | None = None
     validation_accuracy: float | None = None
     validation_dice: dict[str, float] | None = None
+    stage: str = ""
 
     @property
     def mean_validation_dice(self) -> float | None:
@@ -59,13 +63,22 @@ class EpochLog:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of one training; every one is written whole or not at all."""
+    """The files of one training; every one is written whole or not at all.
+
+    Attributes:
+        within: the run of a model that this one of its looks belongs to; asked to stop, both do.
+    """
 
     path: Path
+    within: Path | None = None
 
     @property
     def _order(self) -> Path:
         return self.path / "order.json"
+
+    @property
+    def _both(self) -> tuple[Path, ...]:
+        return (self.path, self.within) if self.within else (self.path,)
 
     def exists(self) -> bool:
         """Whether a run was begun here."""
@@ -78,7 +91,7 @@ class RunFolder:
             TrainingError: there is a run already.
         """
         if self.exists():
-            raise TrainingError(f"{self.path} holds a run already; go on with it by --resume or name another folder.")
+            raise TrainingError(f"{self.path} holds a run already; continue it with --resume or name another folder.")
         write_json(self.path / "settings.json", {"schema_version": SCHEMA_VERSION, **settings})
 
     def check_resumable(self, settings: dict[str, Any]) -> None:
@@ -112,8 +125,7 @@ class RunFolder:
         settings = self.settings()
         if settings["schema_version"] != SCHEMA_VERSION:
             raise TrainingError(
-                f"{self.path} was begun by an older LiverUNet, whose scan hashes do not recognise today's scans; "
-                "start a new run."
+                f"{self.path} was begun by an older LiverUNet, whose networks and hashes were others; start a new run."
             )
         return settings
 
@@ -138,22 +150,24 @@ class RunFolder:
     def keep(self, checkpoint: dict[str, Any], history: Sequence[EpochLog], best: dict[str, Any] | None) -> None:
         """Keep the best weights if they are new, the checkpoint, the log: a kill between them loses nothing."""
         if best is not None:
-            self._save("best.pt", best)
+            self.keep_best(best)
         self._save("last.pt", checkpoint | {"history": [asdict(entry) for entry in history]})
         self.write_log(history)
+
+    def keep_best(self, weights: dict[str, torch.Tensor]) -> None:
+        """Keep weights as the best ones."""
+        self._save("best.pt", weights)
 
     def write_log(self, history: Sequence[EpochLog]) -> None:
         """Write `log.jsonl` anew."""
         with staged(self.path / "log.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in history))
 
-    def draw(self, case: CachedCase, probability: np.ndarray) -> None:
-        """Draw a case with its mask and what was found, on its fullest slice."""
+    def write_overlay(self, figure: Figure) -> None:
+        """Keep the picture of a validation case."""
         from LiverUNetLib.picture import write_figure
 
-        from .figures import draw_validation
-
-        write_figure(self.path / "overlay.png", draw_validation(case, probability))
+        write_figure(self.path / "overlay.png", figure)
 
     def history(self) -> list[EpochLog]:
         """The epochs in the log; a last line that is still being written is skipped.
@@ -179,12 +193,13 @@ class RunFolder:
             TrainingError: somebody has deleted the folder.
         """
         self._check_there()
-        return (self.path / "stop").exists()
+        return any((path / "stop").exists() for path in self._both)
 
     def withdraw_stop(self) -> None:
         """Forget that somebody did."""
-        if exists(self.path / "stop", TrainingError):  # to unlink nothing on a read-only disk is an error, too
-            (self.path / "stop").unlink(missing_ok=True)
+        for path in self._both:
+            if exists(path / "stop", TrainingError):  # to unlink nothing on a read-only disk is an error, too
+                (path / "stop").unlink(missing_ok=True)
 
     def write_end(self, words: str, *, interrupted: bool) -> None:
         """Say why the training has ended, and whether it could go on."""

@@ -8,9 +8,64 @@ from LiverUNetLib.errors import TrainingError
 
 from .augmentation import AugmentationSettings
 
-__all__ = ["TrainingSettings"]
+__all__ = ["CoarseSettings", "PriorSettings", "StackSettings", "TrainingSettings"]
 
 LEAST = {"epochs": 1, "batch_size": 1, "validate_every": 1, "patience": 0}
+
+
+@dataclass(frozen=True)
+class StackSettings:
+    """Stacks of slices as scanners make them, out of the thin and complete ones of the data.
+
+    Attributes:
+        p_thick: share of slices that are shown as means of their neighbours, up to `thickest_mm`.
+        p_short: share of slices that are shown as part of a stack of at most `longest_short` slices: beyond its ends
+            its last slice is repeated, as where a scan begins or ends inside the liver.
+        p_alone: share of slices that are their own context, as in a scan of one slice.
+    """
+
+    p_thick: float = 0.4
+    thinnest_mm: float = 2.5
+    thickest_mm: float = 10.0
+    p_short: float = 0.25
+    longest_short: int = 20
+    p_alone: float = 0.05
+
+
+@dataclass(frozen=True)
+class PriorSettings:
+    """What the fine look is told of the coarse one; it is changed, so that the fine look does not trust it blindly.
+
+    Attributes:
+        p_hidden: share of slices whose prior is unknown, beside those of stacks too short for a coarse look.
+        p_shifted, shift_mm: moved in the plane by up to so much.
+        p_distorted, distortion: a smooth random field of up to this standard deviation is added to its log odds.
+    """
+
+    p_hidden: float = 0.1
+    p_shifted: float = 0.3
+    shift_mm: float = 8.0
+    p_distorted: float = 0.3
+    distortion: float = 4.0
+
+
+@dataclass(frozen=True)
+class CoarseSettings:
+    """How the coarse look is trained, where that differs from the fine one.
+
+    Attributes:
+        epochs: passes; in each every case is shown `shown` times.
+        size_mm: slices, rows and columns of what is shown.
+        p_short: share of what is shown that is a short part of a scan.
+    """
+
+    epochs: int = 8
+    shown: int = 10
+    batch_size: int = 2
+    size_mm: tuple[float, float, float] = (256.0, 320.0, 384.0)
+    p_short: float = 0.35
+    shortest_mm: float = 16.0
+    longest_short_mm: float = 120.0
 
 
 @dataclass(frozen=True)
@@ -19,6 +74,7 @@ class TrainingSettings:
 
     Attributes:
         loss: one of `learner.LOSSES`.
+        canvas_mm: rows and columns of what is shown of a slice, around the liver; None for all of it.
         empty_slices: share of the slices without liver that an epoch shows; all others are shown once.
         warmup_epochs: the learning rate rises linearly to its highest, for a fifth of the training at most.
         schedule: then it falls to zero along a "cosine", or stays "constant".
@@ -27,12 +83,13 @@ class TrainingSettings:
         parent_share: in fine-tuning, share of the parent's weights in the averaged ones.
         validate_every: epochs between validations; the last one is always validated.
         patience: stop after so many validations without a better one; 0 for never.
+        coarse: of the coarse look, if there is one.
 
     Raises:
         TrainingError: one of LEAST is smaller, or the learning rate is not positive.
     """
 
-    epochs: int = 50
+    epochs: int = 30
     batch_size: int = 16
     loss: str = "dice+cross-entropy"
     learning_rate: float = 2e-3
@@ -40,14 +97,18 @@ class TrainingSettings:
     warmup_epochs: float = 1.0
     schedule: str = "cosine"
     gradient_norm: float = 5.0
-    ema_decay: float = 0.999
+    ema_decay: float = 0.998
+    canvas_mm: tuple[float, float] | None = (240.0, 280.0)
     empty_slices: float = 0.25
     replay: float = 1.0
     parent_share: float = 0.0
     validate_every: int = 4
     patience: int = 0
     seed: int = 0
+    stacks: StackSettings = field(default_factory=StackSettings)
+    prior: PriorSettings = field(default_factory=PriorSettings)
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+    coarse: CoarseSettings = field(default_factory=CoarseSettings)
 
     def __post_init__(self) -> None:
         for name, least in LEAST.items():

@@ -92,15 +92,14 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
         """
         yield Progress("Looking for cases", 0, 0)
         yield from in_background("Loading", _importTraining)
-        from LiverUNetLib.geometry import PreprocessingSpec
-        from LiverUNetTrainLib.cache import prepare
+        from LiverUNetTrainLib.cache import Grids, prepare
         from LiverUNetTrainLib.estimate import check_disk
         from LiverUNetTrainLib.layouts import find_cases
 
         cases = find_cases(folders)
         check_disk(cases, cache)
-        spec = find_model(parent).card.preprocessing if parent else PreprocessingSpec()
-        return (yield from _each("Preparing", prepare(cases, cache, spec), len(cases)))
+        grids = Grids.of(find_model(parent).card.spec) if parent else Grids()
+        return (yield from _each("Preparing", prepare(cases, cache, grids), len(cases)))
 
     def pairsSteps(self, source: Path, target: Path) -> Generator[Progress, None, list[Finding]]:
         """Write the cases of a folder, or of 3D-IRCADb-01 as one zip, as pairs of NIfTI."""
@@ -122,9 +121,7 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
             from LiverUNetTrainLib.figures import draw_augmentation
             from LiverUNetTrainLib.recipes import RECIPES
 
-            recipe = RECIPES[recipeName]
-            view = recipe.view(open_cache(cache))
-            write_figure(picture, draw_augmentation(view, name, recipe.settings.augmentation, height=height))
+            write_figure(picture, draw_augmentation(open_cache(cache), name, RECIPES[recipeName], height=height))
             return picture
 
         return (yield from in_background("Drawing", draw))
@@ -317,6 +314,6 @@ def _importTraining() -> None:
     try:
         importLibraries("torch")
         with withoutCollector():
-            import LiverUNetTrainLib.training  # noqa: F401
+            import LiverUNetTrainLib.model_training  # noqa: F401
     except ImportError as error:
         raise LiverUNetError(f"A package is missing ({error}); press Segment in the module LiverUNet once.") from error

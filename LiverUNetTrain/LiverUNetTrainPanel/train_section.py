@@ -178,7 +178,7 @@ class TrainSection:
         resumable = "" if self._begun and self._phase in ("stopped", "died") else _("There is no run to resume.")
         idle = "" if works else _("No training works in this run folder.")
         fixed = _("A model that learns more has a recipe of its own, fine-tuning.") if self.parent() else ""
-        recipes = _("Accurate: three views, 50 epochs. Fast: axial slices, 16 epochs. Notebook: what this began with.")
+        recipes = _("Accurate: a coarse and a fine look. Notebook: what this began with.")
         enableOrSayWhy(ui.recipeSelector, fixed, recipes)
         enableOrSayWhy(ui.estimateButton, busy or noCache, _("Time and memory, from a few steps."))
         enableOrSayWhy(

@@ -4,8 +4,8 @@
         [--against VENV ...] [--engine torch ...] [--cobra MODEL.onnx] [--threads] [--install]
 
 For Linux. Other scans are made of the one that is given: finer, longer, and three thick slices; the batch is the first
-ten `*_orig.nii.gz` of its folder. All that is compared takes turns on every scan, so that it sees the same machine, and
-of the runs the one with the fewest CPU seconds counts. The table goes to Testing/benchmarks/cost.md.
+ten `*_orig.nii.gz` of its folder. All that is compared takes turns on every scan, so that it sees the same machine. The
+table goes to Testing/benchmarks/cost.md.
 """
 
 from __future__ import annotations
@@ -164,16 +164,23 @@ def slabs(hu_kji: np.ndarray, affine: np.ndarray, thick: int) -> tuple[np.ndarra
     return np.rint(part.mean(axis=1)).astype(hu_kji.dtype), affine @ to_old
 
 
-def program(venv: Path, *options: str) -> tuple[Way, str]:
+def program(venv: Path, *options: str, place: str = "") -> tuple[Way, str]:
     """The LiverUNet of a virtual environment, or of a checkout that holds it as `v`, and what it runs on."""
     python = next((path for path in (venv / "v/bin/python", venv / "bin/python") if path.exists()), None)
     if python is None:
         sys.exit(f"{venv} holds neither bin/python nor v/bin/python; name a virtual environment or a checkout.")
     library, packages = json.loads(output_of(python, "-c", ABOUT, *PACKAGES))
-    commit = output_of("git", "-C", library, "log", "-1", "--format=%h").strip()
-    changed = ["(changed)"] if output_of("git", "-C", library, "status", "--porcelain", ".") else []
-    name = " ".join([commit, *changed, *options])
+    name = " ".join([commit_of(Path(library)), *options, *([f"in {place}"] if place else [])])
     return Way(name, python, options), f"{name}: {', '.join(packages)}."
+
+
+def commit_of(folder: Path) -> str:
+    """The commit of a folder, and whether it was changed since; installed from a wheel, it has none."""
+    git = ["git", "-C", str(folder)]
+    if subprocess.run([*git, "rev-parse"], capture_output=True).returncode:
+        return "installed"
+    changed = output_of(*git, "status", "--porcelain", ".")
+    return output_of(*git, "log", "-1", "--format=%h").strip() + (" (changed)" if changed else "")
 
 
 def output_of(*command: str | Path) -> str:
@@ -184,7 +191,7 @@ def programs(options: argparse.Namespace) -> tuple[list[Way], list[str]]:
     """All that is compared, and what each runs on; this one comes first."""
     here = Path(sys.prefix)
     found = [program(here), *(program(here, "--engine", engine) for engine in options.engine)]
-    found += [program(venv) for venv in options.against]
+    found += [program(venv, place=str(venv)) for venv in options.against]
     ways, abouts = [way for way, _ in found], [about for _, about in found]
     if options.cobra:
         ways.append(Way("COBRA", ways[0].python, cobra=options.cobra))
@@ -223,15 +230,14 @@ def stage_lines(found: dict[tuple[str, str], Runs]) -> list[str]:
 
 def install(checkout: Path, folder: Path) -> str:
     """Install a checkout into an empty environment, nothing cached; a row about it."""
-    venv = folder / f"venv of {checkout.name}"
+    venv = Path(tempfile.mkdtemp(dir=folder))
     steps = ([sys.executable, "-m", "venv", venv], [venv / "bin/pip", "install", "--no-cache-dir", "-q", checkout])
     costs = [run(step, len(ALL_CORES)) for step in steps]
     size_mb = sum(path.lstat().st_blocks * 512 for path in venv.rglob("*")) / 1e6
     names = {package["name"] for package in json.loads(output_of(venv / "bin/pip", "list", "--format=json"))}
-    commit = output_of("git", "-C", checkout, "log", "-1", "--format=%h").strip()
     cpu_s, wall_s = sum(cost.cpu_s for cost in costs), sum(cost.wall_s for cost in costs)
     torch = "yes" if "torch" in names else "no"
-    return f"| {commit} | {cpu_s:.0f} | {wall_s:.0f} | {size_mb:.0f} | {len(names)} | {torch} |"
+    return f"| {commit_of(checkout)} | {cpu_s:.0f} | {wall_s:.0f} | {size_mb:.0f} | {len(names)} | {torch} |"
 
 
 def machine() -> str:

@@ -93,7 +93,8 @@ def main() -> int:
     # The command line imports these names when it needs them, so it finds the watched ones.
     formats.read_volume = clock.timed(READING, formats.read_volume)
     formats.write_mask = clock.timed(WRITING, formats.write_mask)
-    model.LiverModel.network = clock.timed(LOADING, model.LiverModel.network)
+    for name in {"network", "networks"} & set(vars(model.LiverModel)):  # commits differ in how many a model has
+        setattr(model.LiverModel, name, clock.timed(LOADING, getattr(model.LiverModel, name)))
     pipeline.segment = clock.watched(pipeline.segment)
     try:
         return cli.main()

@@ -112,7 +112,7 @@ def test_the_command_line_is_watched_where_it_does_its_work(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "mask.nii.gz").exists()
     spent = json.loads((tmp_path / "stages.json").read_text())
-    named = {"Python and imports", "reading", "Preparing", "loading the network", "Segmenting", "Restoring", "writing"}
+    named = {"Python and imports", "reading", "loading the network", "Preparing", "Restoring", "writing"}
     assert named <= set(spent)
     assert "unnamed" not in spent
     assert all(spent[name] > 0 for name in named)

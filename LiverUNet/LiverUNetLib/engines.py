@@ -21,7 +21,7 @@ __all__ = ["Network", "OnnxNetwork", "TorchNetwork"]
 logger = logging.getLogger(__name__)
 
 # Fixed for each kind of device, so that a scan gives the same mask on every run.
-BATCH_SIZE = {"cpu": 8, "mps": 16, "cuda": 32}
+BATCH_SIZE = {"cpu": 4, "mps": 16, "cuda": 32}
 
 
 class Network(Protocol):
@@ -58,6 +58,7 @@ class OnnxNetwork:
         self.device, self.batch_size = device, BATCH_SIZE[device.kind]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or usable_cores()
+        options.enable_mem_pattern = False  # a plan of memory for each shape costs more of it than it saves time
         options.log_severity_level = 4  # what fails is raised
         # Waiting threads sleep; else they hold cores that others need, see Testing/benchmarks/busy_machine.md.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -75,11 +75,12 @@ def coarse_probabilities(
         image: HU in coarse cubes, clipped to the window, float32.
     """
     probability = np.empty(image.shape, dtype=np.float32)
+    yield 0, len(image)
     for first, last in _windows(len(image)):
-        yield first, len(image)
         start, stop = max(first - OVERLAP, 0), min(last + OVERLAP, len(image))
         seen = probabilities(network, spec.normalise(image[None, None, start:stop]), spec.coarse.network.multiple)[0]
         probability[first:last] = seen[first - start : last - start]
+        yield last, len(image)
     return probability
 
 
@@ -114,11 +115,14 @@ def fine_probabilities(
     else:
         told = finish(resample(prior.probability, prior.grid, grid))
     probability = np.empty(grid.shape, dtype=np.float32)
-    for first in range(0, len(image), network.batch_size):
-        yield first, len(image)
-        part = slice(first, first + network.batch_size)
+    done = 0
+    yield done, len(image)
+    while done < len(image):
+        part = slice(done, min(done + network.batch_size, len(image)))
         slices = fine_input(spec, image[context[part]], told[part])
         probability[part] = probabilities(network, slices, spec.fine.network.multiple)
+        done = part.stop
+        yield done, len(image)
     return probability
 
 

@@ -13,7 +13,7 @@ from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-__all__ = ["Progress", "finish", "in_background", "in_one_thread", "prefixed", "stage"]
+__all__ = ["Progress", "finish", "in_background", "in_one_thread", "mapped", "prefixed", "stage"]
 
 T = TypeVar("T")
 
@@ -44,23 +44,23 @@ def finish(steps: Generator[Any, None, T], show: Callable[[Any], None] = lambda 
             return end.value
 
 
-def stage(name: str, counts: Generator[tuple[int, int], None, T]) -> Generator[Progress, None, T]:
-    """Pass on the counts of a generator, done and in all, as Progress."""
+def mapped(steps: Generator[Any, None, T], change: Callable[[Any], Any]) -> Generator[Any, None, T]:
+    """The same steps with everything that they yield changed; their result stays."""
     while True:
         try:
-            yield Progress(name, *next(counts))
+            yield change(next(steps))
         except StopIteration as end:
             return end.value
+
+
+def stage(name: str, counts: Generator[tuple[int, int], None, T]) -> Generator[Progress, None, T]:
+    """The counts of a generator, done and in all, as Progress."""
+    return mapped(counts, lambda count: Progress(name, *count))
 
 
 def prefixed(name: str, steps: Generator[Progress, None, T]) -> Generator[Progress, None, T]:
     """The same steps, with a name before every stage."""
-    while True:
-        try:
-            progress = next(steps)
-        except StopIteration as end:
-            return end.value
-        yield replace(progress, stage=f"{name}: {progress.stage}")
+    return mapped(steps, lambda progress: replace(progress, stage=f"{name}: {progress.stage}"))
 
 
 def in_background(name: str, work: Callable[[], T], *, final: bool = False) -> Generator[Progress, None, T]:

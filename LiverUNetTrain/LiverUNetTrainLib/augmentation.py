@@ -30,6 +30,7 @@ class AugmentationSettings:
         liver_shift: the same, of the liver alone: fatty livers, and other phases of contrast.
         lesion: largest radius, in shares of the side, of an ellipse of another density, drawn inside the liver or
             outside of it: a tumour, a cyst, or a mass of another organ, which the mask never shows.
+        mass: largest radius, in shares of the columns, of a round mass of another organ that touches the liver.
         p_fluid: fat around the liver becomes fluid, as in ascites.
         streaks: amplitude of rays from a point, as metal and arms cause, in units of the window's half width.
         low_resolution: pixels are enlarged by up to this factor and interpolated back.
@@ -55,6 +56,8 @@ class AugmentationSettings:
     liver_shift: float = 0.4
     p_lesion: float = 0.2
     lesion: float = 0.2
+    p_mass: float = 0.25
+    mass: float = 0.22
     p_fluid: float = 0.05
     p_streaks: float = 0.08
     streaks: float = 0.4
@@ -67,7 +70,8 @@ def augment(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Change a batch at random; the same generator state gives the same result.
 
-    Volumes get no lesions, fluid, blur, low resolution or streaks: on a coarse grid little of these is seen.
+    Volumes get no lesions, fluid, blur, low resolution or streaks: on a coarse grid little of these is seen. Masses of
+    other organs they get, which are large.
 
     Args:
         image: normalised to [-1, 1], float32 (batch, channels, rows, columns) or (batch, channels, slices, rows,
@@ -80,6 +84,7 @@ def augment(
     draw = _Draw(image, generator)
     move = _move if image.ndim == 4 else _move_volumes
     image, others = move(image, others, settings, draw)
+    image, others = _add_mass(image, others, settings, draw)
     mask = others[:, :1]
     if image.ndim == 4:
         image = _change_tissue(image, mask, settings, draw)
@@ -112,10 +117,14 @@ class _Draw:
         return torch.where(self.happens(probability), self.uniform(-most, most), 0.0)
 
     def pixel(self, weight: torch.Tensor) -> torch.Tensor:
-        """One pixel, drawn by weight (batch, 1, rows, columns): its place as (batch, 2), row and column."""
+        """One pixel, drawn by weight (batch, 1, *sides): its place as (batch, sides)."""
         flat = (weight.flatten(1) + 1e-6).cpu()
         index = torch.multinomial(flat, 1, generator=self._generator).to(self._device)[:, 0]
-        return torch.stack([index // weight.shape[3], index % weight.shape[3]], dim=1)
+        return torch.stack(torch.unravel_index(index, weight.shape[2:]), dim=1)
+
+    def normal(self, count: int) -> torch.Tensor:
+        """So many normally distributed numbers for each image, (batch, count)."""
+        return torch.randn(self._shape[0], count, generator=self._generator).to(self._device)
 
     def noise(self, like: torch.Tensor) -> torch.Tensor:
         return torch.randn(like.shape, generator=self._generator).to(self._device)
@@ -170,6 +179,45 @@ def _sample(image: torch.Tensor, others: torch.Tensor, theta: torch.Tensor) -> t
     return both[:, :channels] + AIR, both[:, channels:]
 
 
+def _add_mass(
+    image: torch.Tensor, others: torch.Tensor, settings: AugmentationSettings, draw: _Draw
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A round mass of another organ that pushes the liver aside; its middle lies outside of the liver.
+
+    Without it a network takes what is large, round and dark beside a liver for a tumour inside of it. The
+    prior may be mistaken in the same way.
+    """
+    mask = others[:, :1]
+    start = draw.pixel((mask > 0.5).float()).float()
+    radius = draw.uniform(0.2, 1) * settings.mass * image.shape[-1]
+    radii = torch.cat([radius * draw.factor(1.0, 0.4) for _ in image.shape[2:]], dim=1).flatten(1)
+    centre = start + torch.nn.functional.normalize(draw.normal(radii.shape[1]), dim=1) * radii * draw.uniform(
+        0.6, 1.2
+    ).flatten(1)
+    density, told = draw.uniform(-0.3, 0.4), draw.uniform(-1, 1).clamp(0, 1)
+    inside = (
+        centre.round()
+        .long()
+        .clamp(torch.zeros_like(start).long(), torch.tensor(image.shape[2:], device=image.device) - 1)
+    )
+    batch = torch.arange(len(image), device=image.device)
+    outside = mask[(batch, 0, *inside.T)] < 0.5
+    body = image[:, image.shape[1] // 2, None] > AIR + 0.1
+
+    def mass(part: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        shape = (-1, *[1] * (part.ndim - 1))
+        axes = zip(_from(centre[chosen], part), radii[chosen].T, strict=True)
+        distance = sum((axis / radius.view(shape)) ** 2 for axis, radius in axes)
+        share = body[chosen] * ((1.1 - distance) / 0.1).clamp(0, 1)
+        pictures, mask, prior = part[:, : image.shape[1]], part[:, image.shape[1], None], part[:, image.shape[1] + 1 :]
+        pictures = pictures + (density[chosen] - pictures) * share
+        return torch.cat([pictures, mask * (1 - share), prior + (told[chosen] - prior) * share], dim=1)
+
+    shown = (outside & (mask > 0.5).flatten(1).any(dim=1)).view(density.shape)
+    both = _sometimes(torch.cat([image, others], dim=1), draw.happens(settings.p_mass) & shown, mass)
+    return both[:, : image.shape[1]], both[:, image.shape[1] :]
+
+
 def _change_tissue(
     image: torch.Tensor, mask: torch.Tensor, settings: AugmentationSettings, draw: _Draw
 ) -> torch.Tensor:
@@ -208,9 +256,10 @@ def _sometimes(
 
 
 def _from(pixel: torch.Tensor, image: torch.Tensor) -> list[torch.Tensor]:
-    """Rows and columns counted from a pixel of each slice, both (batch, 1, rows, columns)."""
+    """Places along each axis counted from a pixel of each image, all (batch, 1, *sides)."""
     axes = torch.meshgrid(*(torch.arange(size, device=image.device) for size in image.shape[2:]), indexing="ij")
-    return [(axis - pixel[:, n].view(-1, 1, 1, 1)).float() for n, axis in enumerate(axes)]
+    shape = (-1, *[1] * (image.ndim - 1))
+    return [(axis - pixel[:, n].view(shape)).float() for n, axis in enumerate(axes)]
 
 
 def _softened(mask: torch.Tensor) -> torch.Tensor:

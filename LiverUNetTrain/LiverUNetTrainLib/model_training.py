@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from LiverUNetLib.files import make_folder, save_array, staged
 from LiverUNetLib.looks import Prior
 from LiverUNetLib.model import LiverModel
 from LiverUNetLib.spec import ModelSpec
-from LiverUNetLib.steps import Progress
+from LiverUNetLib.steps import Progress, mapped
 
 from .cache import Cache
 from .coarse_sampling import CoarseSampler
@@ -155,13 +156,7 @@ class ModelTraining:
         for stage in self._stages():
             trainer = self._coarse_trainer(stage)
             steps = trainer.epochs(until=until)
-            while True:
-                try:
-                    event = next(steps)
-                except StopIteration as end:
-                    ending = end.value
-                    break
-                yield replace(event, stage=stage.title)
+            ending = yield from mapped(steps, partial(replace, stage=stage.title))
             if ending.interrupted:
                 return ending
             yield from self._write_priors(trainer.network(), stage.predicted)

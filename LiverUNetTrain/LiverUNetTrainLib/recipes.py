@@ -91,6 +91,7 @@ NOTEBOOK = Recipe(
             p_shift=0.0,
             p_liver_shift=0.0,
             p_lesion=0.0,
+            p_mass=0.0,
             p_fluid=0.0,
             p_streaks=0.0,
             p_low_resolution=0.0,

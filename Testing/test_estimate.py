@@ -70,7 +70,7 @@ def test_the_coarse_look_is_counted_once_whole_and_in_two_halves(a_cache, tmp_pa
     clock = iter(range(0, 1000, 2))
     monkeypatch.setattr(estimate.time, "perf_counter", lambda: next(clock))
     cost = finish(estimate_order(TrainingOrder(a_cache.folder, tmp_path / "run"), a_cache, None, cpu))
-    assert cost.coarse_seconds == 2 * (3 * 2 / 2) * 2, "3 cases that train, each shown twice, in batches of 2, 2 s each; twice"
+    assert cost.coarse_seconds == 2 * (3 * 2 / 2) * 2, "3 cases, each shown twice, in batches of 2, 2 s each; twice"
 
 
 def test_the_estimate_knows_no_prior_yet(a_cache):

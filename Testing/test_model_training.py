@@ -162,8 +162,8 @@ def test_resuming_with_another_model_other_settings_or_other_cases_is_refused_by
     steps = a_trainer("run", **BOTH).epochs()
     next(steps)
     steps.close()
+    other = replace(TWO_LOOKS, coarse=replace(TWO_LOOKS.coarse, margin_mm=20.0))
     with pytest.raises(TrainingError, match="cannot be resumed: its spec differ"):
-        other = replace(TWO_LOOKS, coarse=replace(TWO_LOOKS.coarse, margin_mm=20.0))
         a_trainer("run", spec=other, settings=BOTH["settings"], resume=True)
     with pytest.raises(TrainingError, match="cannot be resumed: its training differ"):
         a_trainer("run", spec=TWO_LOOKS, settings=SETTINGS, resume=True)

@@ -17,8 +17,8 @@ from LiverUNetTrainLib import fine_sampling
 from LiverUNetTrainLib.cache import prepare
 from LiverUNetTrainLib.cli import main
 from LiverUNetTrainLib.dataset import split_by_patient
-from LiverUNetTrainLib.layouts import find_cases
 from LiverUNetTrainLib.fine_sampling import FineSampler
+from LiverUNetTrainLib.layouts import find_cases
 from LiverUNetTrainLib.learner import Learner
 from LiverUNetTrainLib.run_folder import EpochLog
 from LiverUNetTrainLib.training import Trainer

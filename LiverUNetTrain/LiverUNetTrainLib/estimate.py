@@ -44,8 +44,12 @@ ACTIVATION_COPIES = 3
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds for an epoch of the fine look, its share of validation included, for all, and of that for the coarse
-    look before it; memory in GiB beside Python's own."""
+    """Seconds for an epoch of the fine look, its share of validation included, and for all; memory in GiB.
+
+    Attributes:
+        memory_gib: beside Python's own.
+        coarse_seconds: what of all the coarse look takes.
+    """
 
     epoch_seconds: float
     total_seconds: float

@@ -146,19 +146,7 @@ def test_a_tuned_run_is_judged_on_what_it_holds_out(a_model, a_grown_cache, pair
 def test_the_trainer_itself_refuses_what_a_parent_holds_out(a_model, a_cache, tmp_path, cpu):
     split = split_by_patient([case.name for case in a_cache.cases])
     with pytest.raises(TrainingError, match="patient3 must never train: parent holds them out"):
-        Trainer(a_cache, split, tmp_path / "x", network=NETWORK, settings=SETTINGS, device=cpu, parent=a_model)
-
-
-def test_a_parent_of_another_grid_is_refused(a_model, a_cache, tmp_path, cpu):
-    other = replace(a_cache, preprocessing=replace(a_cache.preprocessing, pixel_mm=3.0))
-    split = split_by_patient([case.name for case in a_cache.cases], held_out=["patient3"])
-    with pytest.raises(TrainingError, match="made for another model grid"):
-        Trainer(other, split, tmp_path / "x", network=NETWORK, settings=SETTINGS, device=cpu, parent=a_model)
-
-
-def test_cases_are_prepared_on_the_grid_of_the_model_that_is_to_learn(a_model, pairs, tmp_path):
-    assert main(["prepare", str(pairs), "--cache", str(tmp_path / "alike"), "--like", str(a_model.folder)]) == 0
-    assert open_cache(tmp_path / "alike").preprocessing == a_model.card.preprocessing
+        ModelTraining(a_cache, split, tmp_path / "x", spec=SPEC, settings=SETTINGS, device=cpu, parent=a_model)
 
 
 def test_a_single_patient_trains_without_validation_and_is_told_what_that_means(a_cache, tmp_path, cpu, caplog):
@@ -166,7 +154,7 @@ def test_a_single_patient_trains_without_validation_and_is_told_what_that_means(
     assert (split.training, split.validation) == (("patient0",), ())
     settings = replace(SETTINGS, epochs=2)
     with caplog.at_level(logging.WARNING):
-        trainer = Trainer(a_cache, split, tmp_path / "run", network=NETWORK, settings=settings, device=cpu)
+        trainer = ModelTraining(a_cache, split, tmp_path / "run", spec=SPEC, settings=settings, device=cpu)
     assert "No patient is left to validate" in caplog.text
     list(trainer.epochs())
     assert all(log.validation_dice is None for log in trainer.history)

@@ -158,7 +158,7 @@ class ModelTraining:
             return None
         for stage in self._stages():
             trainer = self._coarse_trainer(stage)
-            steps = trainer.epochs(until=until)
+            steps, before = trainer.epochs(until=until), len(trainer.history)
             while True:
                 try:
                     event = next(steps)
@@ -169,7 +169,7 @@ class ModelTraining:
             if ending.interrupted:
                 return ending
             yield from self._write_priors(trainer.network(), stage.predicted)
-            if time.monotonic() > until:
+            if time.monotonic() > until and len(trainer.history) > before:
                 return Ending(f"the time is up after the {stage.title.lower()}; --resume continues", interrupted=True)
         return None
 

@@ -76,10 +76,10 @@ def test_a_short_part_lies_in_the_middle_of_air():
     image, mask = sampler(case).batch([Part(case, slice(5, 9))], 0, "cpu")
     shown = hu(image)
     assert shown[4:8, 0, 0] == pytest.approx([5, 6, 7, 8], abs=0.01)
-    assert np.all(shown[:4] == -160)
-    assert np.all(shown[8:] == -160)
-    assert mask[0, 0].nonzero().tolist() == [[n, 5, 7] for n in range(4, 8)]
-    assert mask.max() == 1
+    assert shown[:4].max() == pytest.approx(-160, abs=0.01)
+    assert shown[8:].max() == pytest.approx(-160, abs=0.01)
+    assert (mask[0, 0] > 0.001).nonzero().tolist() == [[n, 5, 7] for n in range(4, 8)]
+    assert mask.max().item() == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(4, 6), (30, 40), (9, 41)])
@@ -90,7 +90,7 @@ def test_image_and_mask_are_cut_or_padded_around_the_same_middle(rows, columns):
     assert image.shape == mask.shape == (1, 1, 12, 10, 14)
     assert np.array_equal(hu(image) > 199, mask[0, 0].numpy() > 0.5)
     assert (mask > 0.5).sum() == 12
-    assert (hu(image) == -160).sum() == 12 * (140 - min(rows, 10) * min(columns, 14))
+    assert (hu(image) < -159).sum() == 12 * (140 - min(rows, 10) * min(columns, 14))
 
 
 def test_every_seed_augments_in_its_own_way_and_one_seed_in_one():

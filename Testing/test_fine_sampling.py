@@ -198,7 +198,7 @@ def test_stacks_too_short_for_a_coarse_look_and_a_share_of_all_are_told_nothing(
         assert (short.read([Slice(case, 20)], seed)[2] == UNKNOWN).all()
         assert (hidden.read([Slice(case, 20)], seed)[2] == UNKNOWN).all()
     image, _ = hidden.batch([Slice(case, 20)], 0, "cpu")
-    assert image[0, 3].abs().max() < 1e-5, "as a channel that is 0"
+    assert image[0, 3].abs().max() < 1e-4, "as a channel that is 0"
 
 
 def test_a_prior_is_moved_by_the_millimetres_that_are_set(sampler, case):

@@ -160,7 +160,7 @@ def test_prepare_train_export_evaluate_make_a_model_that_knows_its_lineage(pairs
     assert "CC0-1.0" in readme
 
 
-def test_a_canvas_is_enlarged_to_sides_that_the_network_takes(a_trainer, a_cache):
+def test_a_canvas_is_enlarged_to_sides_that_the_network_takes(a_cache):
     deep = replace(SPEC.fine.network, channels=(4,) * 8, strides=(2,) * 7)
     sampler = FineSampler(a_cache.cases, replace(SPEC, fine=replace(FINE_LOOK, network=deep)), SETTINGS)
     image, mask = sampler.batch(sampler.epoch(0)[:1], 0, "cpu")

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 from dataclasses import replace
 
 import pytest
@@ -67,6 +68,10 @@ def test_training_stops_early_when_validation_does_not_improve(a_trainer):
     assert logs_of(again) == []
 
 
+def steps_of_first_epoch(trainer: ModelTraining) -> int:
+    return math.ceil(len(trainer._fine._sampler.epoch(0)) / SETTINGS.batch_size)
+
+
 def diverge(monkeypatch, *, times: int, after: int) -> None:
     """Make the loss not finite `times` times, after so many steps."""
     honest, count = Learner._learn, iter(range(10**6))
@@ -80,8 +85,8 @@ def diverge(monkeypatch, *, times: int, after: int) -> None:
 
 
 def test_a_loss_that_is_not_finite_goes_back_once_with_half_the_learning_rate(a_trainer, monkeypatch, caplog):
-    diverge(monkeypatch, times=1, after=10)
     trainer = a_trainer("run", settings=replace(SETTINGS, schedule="constant", warmup_epochs=0))
+    diverge(monkeypatch, times=1, after=steps_of_first_epoch(trainer) + 1)
     logs = logs_of(trainer)
     assert [log.epoch for log in logs] == [1, 2, 3]
     assert [log.learning_rate for log in logs] == [2e-3, 1e-3, 1e-3]
@@ -89,8 +94,8 @@ def test_a_loss_that_is_not_finite_goes_back_once_with_half_the_learning_rate(a_
 
 
 def test_a_loss_that_is_not_finite_again_stops_and_keeps_the_checkpoint(a_trainer, tmp_path, monkeypatch):
-    diverge(monkeypatch, times=2, after=10)
     trainer = a_trainer("run")
+    diverge(monkeypatch, times=2, after=steps_of_first_epoch(trainer) + 1)
     steps = trainer.epochs()
     while not isinstance(next(steps), EpochLog):
         pass

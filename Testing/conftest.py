@@ -4,13 +4,14 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from helpers import REPOSITORY, SETTINGS, SHAPE_IJK, SPACING_MM, SPEC, write_pair
+from helpers import REPOSITORY, SETTINGS, SHAPE_IJK, SPACING_MM, SPEC, TWO_LOOKS, write_pair
 from LiverUNetLib.batch import segment_folder
 from LiverUNetLib.bundle import save_model
 from LiverUNetLib.card import FINE, ModelCard
@@ -139,6 +140,19 @@ def a_trainer(a_cache, tmp_path, cpu):
         return ModelTraining(a_cache, split, tmp_path / run, spec=spec, settings=settings, device=cpu, resume=resume)
 
     return make
+
+
+@pytest.fixture
+def small_recipes(monkeypatch) -> None:
+    """The recipes, with both looks as small as those of the other tests."""
+    from LiverUNetTrainLib.recipes import RECIPES
+
+    small = ModelSpec(replace(TWO_LOOKS.fine, pixel_mm=1.25, slice_mm=2.0), replace(TWO_LOOKS.coarse, voxel_mm=4.0))
+    for name, recipe in RECIPES.items():
+        coarse = replace(recipe.settings.coarse, shown=1, size_mm=(48.0, 64.0, 80.0))
+        settings = replace(recipe.settings, canvas_mm=(64.0, 80.0), coarse=coarse)
+        spec = small if recipe.spec.coarse else SPEC
+        monkeypatch.setitem(RECIPES, name, replace(recipe, spec=spec, settings=settings))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Image and mask move together; intensities change in the image alone."""
 
+import math
 from dataclasses import fields, replace
 
 import pytest
@@ -80,6 +81,78 @@ def test_the_liver_alone_can_change_its_attenuation(batch):
     assert torch.allclose(mask, batch[1], atol=1e-5)
 
 
-def test_context_drop_out_puts_the_middle_slice_everywhere(batch):
-    image, _ = augment(*batch, replace(NOTHING, p_context_dropout=1.0), seeded())
-    assert torch.allclose(image, batch[0][:, 1:2].expand(-1, 3, -1, -1), atol=1e-5)
+def spread(mask: torch.Tensor) -> torch.Tensor:
+    """The covariance of the places of what a mask shows, weighted by its shares, in steps of its grid."""
+    places = torch.stack(torch.meshgrid(*(torch.arange(side) for side in mask.shape), indexing="ij"), dim=-1)
+    places, weight = places.reshape(-1, mask.ndim).double(), mask.flatten().double()
+    return torch.cov(places.T, aweights=weight, correction=0)
+
+
+def ball(*sides: int, radius: float) -> torch.Tensor:
+    """One of a batch of one, in the middle."""
+    axes = (torch.arange(side) - (side - 1) / 2 for side in sides)
+    squares = sum(axis**2 for axis in torch.meshgrid(*axes, indexing="ij"))
+    return (radius + 0.5 - squares.sqrt()).clamp(0, 1)[None, None]
+
+
+@pytest.mark.parametrize("sides", [(48, 80), (80, 48), (24, 48, 80), (24, 80, 48)])
+def test_what_is_round_stays_round_when_it_is_rotated_on_a_canvas_that_is_not_square(sides):
+    mask = ball(*sides, radius=10)
+    turned = replace(NOTHING, p_affine=1.0, rotation_degrees=80.0, scaling=0.0, shift=0.0)
+    for seed in range(4):
+        _, moved = augment(2 * mask - 1, mask, turned, seeded(seed))
+        assert torch.allclose(spread(moved[0, 0]), spread(mask[0, 0]), atol=0.3)
+        assert moved.sum().item() == pytest.approx(mask.sum().item(), rel=0.01)
+
+
+def test_what_lies_off_the_middle_keeps_its_distance_in_a_rotation():
+    mask = torch.zeros(1, 1, 64, 96)
+    mask[:, :, 30:34, 66:70] = 1  # 20 pixels to the right of the middle
+    turned = replace(NOTHING, p_affine=1.0, rotation_degrees=80.0, scaling=0.0, shift=0.0)
+    _, moved = augment(2 * mask - 1, mask, turned, seeded(1))
+    rows, columns = (moved[0, 0] > 0.5).nonzero().double().mean(dim=0) - torch.tensor([31.5, 47.5])
+    assert abs(rows) > 2, "it was rotated"
+    assert math.hypot(rows, columns) == pytest.approx(20, abs=0.3)
+
+
+def test_all_that_goes_with_an_image_moves_as_the_mask_does(batch):
+    image, mask = batch
+    others = torch.cat([mask, mask / 2], dim=1)
+    _, moved = augment(image, others, replace(AugmentationSettings(), p_affine=1.0), seeded(5))
+    assert not torch.allclose(moved[:, :1], mask, atol=0.1)
+    assert torch.allclose(moved[:, 1:], moved[:, :1] / 2, atol=1e-6)
+
+
+@pytest.fixture
+def volumes() -> tuple[torch.Tensor, torch.Tensor]:
+    """Two volumes of 16 slices: a body with a liver off the middle."""
+    image, mask = torch.full((2, 1, 16, 40, 56), -1.0), torch.zeros(2, 1, 16, 40, 56)
+    image[:, :, :, 6:34, 6:50] = 0
+    mask[:, :, 4:12, 10:24, 12:28] = 1
+    return image + 0.4 * mask, mask
+
+
+def test_a_volume_with_every_probability_at_zero_stays_as_it_is(volumes):
+    image, mask = augment(*volumes, NOTHING, seeded())
+    assert torch.allclose(image, volumes[0], atol=1e-5)
+    assert torch.allclose(mask, volumes[1], atol=1e-5)
+
+
+def test_image_and_mask_of_a_volume_move_alike_and_again_with_the_same_seed(volumes):
+    moves = replace(NOTHING, p_affine=1.0)
+    image, mask = augment(*volumes, moves, seeded(3))
+    assert not torch.allclose(mask, volumes[1], atol=0.1)
+    assert torch.allclose(image[mask > 0.99], torch.tensor(0.4), atol=0.02)
+    assert image[(mask < 0.01) & (image > -0.5)].max() < 0.02
+    again, other = (augment(*volumes, AugmentationSettings(), seeded(seed))[0] for seed in (3, 4))
+    assert torch.equal(again, augment(*volumes, AugmentationSettings(), seeded(3))[0])
+    assert not torch.equal(again, other)
+    assert again.min() >= -1
+    assert again.max() <= 1
+
+
+def test_volumes_are_never_mirrored(volumes):
+    flips = replace(NOTHING, p_flip_left_right=1.0, p_flip_top_bottom=1.0)
+    image, mask = augment(*volumes, flips, seeded())
+    assert torch.allclose(image, volumes[0], atol=1e-5)
+    assert torch.allclose(mask, volumes[1], atol=1e-5)

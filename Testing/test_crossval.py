@@ -7,12 +7,11 @@ from itertools import chain
 
 import pytest
 
-from helpers import write_pair
+from helpers import SETTINGS, TWO_LOOKS, write_pair
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.geometry import PreprocessingSpec
 from LiverUNetLib.model import open_model
-from LiverUNetLib.network import NetworkSpec
-from LiverUNetTrainLib.cache import open_cache, prepare
+from LiverUNetLib.spec import FineLook, ModelSpec, NetworkSpec
+from LiverUNetTrainLib.cache import Grids, open_cache, prepare
 from LiverUNetTrainLib.cli import main
 from LiverUNetTrainLib.crossval import CrossValidation, folds_as_in, folds_of
 from LiverUNetTrainLib.evaluation import CaseScores
@@ -22,8 +21,9 @@ from LiverUNetTrainLib.run_folder import EpochLog
 from LiverUNetTrainLib.settings import TrainingSettings
 
 TINY = Recipe(
-    context_mm=(0.0,),
-    network=NetworkSpec(in_channels=1, channels=(8, 16), strides=(2,), features=4),
+    ModelSpec(
+        FineLook(context_mm=(0.0,), network=NetworkSpec(in_channels=1, channels=(8, 16), strides=(2,), features=4))
+    ),
     settings=TrainingSettings(epochs=1, batch_size=8),
 )
 
@@ -35,8 +35,7 @@ def a_cross_validation(pairs, tmp_path) -> CrossValidation:
     extra.mkdir()
     write_pair(extra, "other", seed=9)
     cases = find_cases([pairs, extra])
-    spec = PreprocessingSpec(pixel_mm=8.0, slice_mm=18.0)
-    list(prepare(cases, tmp_path / "work/cache", spec, canvas_px=48))
+    list(prepare(cases, tmp_path / "work/cache", Grids(pixel_mm=8.0, slice_mm=18.0, voxel_mm=16.0)))
     references = tuple(case for case in cases if case.name != "other")
     return CrossValidation(tmp_path / "work", open_cache(tmp_path / "work/cache"), references, TINY, folds=2)
 
@@ -119,25 +118,48 @@ def test_a_work_folder_of_another_cross_validation_is_refused(a_cross_validation
         list(without_extra.run(cpu))
 
 
+def test_a_fold_is_trained_with_both_looks_and_goes_on_in_the_coarse_one(a_cross_validation, cpu, tmp_path):
+    coarse = replace(SETTINGS.coarse, epochs=1)
+    both = replace(TINY, spec=TWO_LOOKS, settings=replace(SETTINGS, epochs=1, coarse=coarse))
+    whole, broken = (replace(a_cross_validation, work=tmp_path / name, recipe=both) for name in ("one", "two"))
+    told = [event.stage for _, event in whole.run(cpu, only=1) if isinstance(event, EpochLog)]
+    assert told == ["Coarse look, half 1", "Coarse look, half 2", "Coarse look", ""]
+    steps = broken.run(cpu, only=1)
+    while next(steps)[1].stage != "Coarse look, half 2":
+        pass
+    steps.close()
+    again = [event.stage for _, event in broken.run(cpu, only=1) if isinstance(event, EpochLog)]
+    assert again == told[1:]
+    assert [case.scores for case in broken.scores()] == [case.scores for case in whole.scores()]
+    assert open_model(tmp_path / "one/fold1/model").looks == ("model", "coarse")
+    plan = json.loads((tmp_path / "one/crossval.json").read_text())
+    assert plan["recipe"]["spec"]["coarse"]["voxel_mm"] == 16.0
+
+
 def test_the_notebook_recipe_is_the_notebook():
     recipe = RECIPES["notebook"]
     settings, augmentation = recipe.settings, recipe.settings.augmentation
     assert (settings.batch_size, settings.epochs, settings.learning_rate, recipe.validation) == (10, 50, 1e-3, 0.2)
-    assert (settings.schedule, settings.ema_decay, recipe.network.in_channels) == ("constant", 0.0, 1)
+    assert (settings.schedule, settings.ema_decay, settings.weight_decay) == ("constant", 0.0, 0.0)
+    assert (recipe.spec.coarse, recipe.spec.fine.context_mm, recipe.spec.fine.network.in_channels) == (None, (0.0,), 1)
+    assert (settings.stacks.p_thick, settings.stacks.p_short, settings.stacks.p_alone) == (0, 0, 0)
     drawn = {name for name in vars(augmentation) if name.startswith("p_") and getattr(augmentation, name) > 0}
     assert drawn == {"p_flip_left_right", "p_flip_top_bottom", "p_affine", "p_blur"}
     assert (augmentation.scaling, augmentation.shift) == (0, 0)
 
 
+@pytest.mark.usefixtures("small_recipes")
 @pytest.mark.parametrize("recipe", ["accurate", "notebook"])
 def test_crossval_on_the_command_line_prints_and_writes_one_table(recipe, pairs, tmp_path, capsys):
     output = tmp_path / "scores.json"
     work = ["--work", str(tmp_path / "work"), "--json", str(output), "--csv", str(tmp_path / "scores.csv")]
-    small = ["--folds", "3", "--limit", "3", "--epochs", "1", "--device", "cpu", "--recipe", recipe]
-    assert main(["crossval", str(pairs), *work, *small]) == 0
+    small = ["--folds", "3", "--limit", "3", "--epochs", "1", "--coarse-epochs", "1", "--device", "cpu"]
+    assert main(["crossval", str(pairs), *work, *small, "--recipe", recipe]) == 0
     written = json.loads(output.read_text())
     assert len(written["cases"]) == 3
-    assert written["command"] == f"liver-unet-train crossval {pairs} --folds 3 --recipe {recipe} --limit 3 --epochs 1"
+    few = f"--folds 3 --recipe {recipe} --limit 3 --epochs 1 --coarse-epochs 1"
+    assert written["command"] == f"liver-unet-train crossval {pairs} {few}"
     told = capsys.readouterr().out
+    assert ("fold 3, Coarse look, epoch 1" in told) == (recipe == "accurate")
     assert "fold 3, epoch 1" in told
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == 4

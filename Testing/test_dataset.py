@@ -10,14 +10,13 @@ import pytest
 from helpers import ALL_48, with_other_axes, write_pair
 from LiverUNetLib.errors import ScanError, TrainingError
 from LiverUNetLib.formats import read_volume, write_volume
-from LiverUNetLib.geometry import PreprocessingSpec
 from LiverUNetLib.volume import CTVolume
-from LiverUNetTrainLib.cache import open_cache, prepare
+from LiverUNetTrainLib.cache import Grids, open_cache, prepare
 from LiverUNetTrainLib.cli import main
 from LiverUNetTrainLib.dataset import align_mask, check_case, content_hash, split_by_patient
 from LiverUNetTrainLib.layouts import find_cases
 
-SPEC = PreprocessingSpec(pixel_mm=8.0, slice_mm=18.0)
+GRIDS = Grids(pixel_mm=8.0, slice_mm=18.0, voxel_mm=16.0)
 # A turn by 30 degrees about the patient's long axis.
 OBLIQUE = np.array([[0.75**0.5, -0.5, 0, 0], [0.5, 0.75**0.5, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 
@@ -122,41 +121,6 @@ def test_a_split_that_cannot_be_made_says_why():
         split_by_patient(["a", "b"], validation=1.5)
 
 
-def cached(pairs, folder, spec=SPEC) -> list[str]:
-    return [finding.words for finding in prepare(find_cases([pairs]), folder, spec, canvas_px=48)]
-
-
-def test_the_cache_holds_each_case_on_the_model_grid(pairs, tmp_path):
-    cached(pairs, tmp_path / "cache")
-    cache = open_cache(tmp_path / "cache")
-    assert [case.name for case in cache.cases] == ["patient0", "patient1", "patient2", "patient3"]
-    case = cache.cases[0]
-    assert case.image.shape == case.mask.shape == (12, 48, 48)
-    assert (case.image.min(), case.image.max()) == (-160, 240)
-    scan, mask = find_cases([pairs])[0].read()
-    assert case.mask.sum() / 255 * case.voxel_ml == pytest.approx(mask.hu_kji.sum() * scan.voxel_ml, rel=0.01)
-    liver = case.image[case.mask == 255]
-    assert liver.mean() == pytest.approx(scan.hu_kji[mask.hu_kji == 1].mean(), abs=5)
-
-
-def test_no_liver_lies_outside_the_slices_of_the_cache(pairs, tmp_path):
-    """Slices of 224 mm around the body's centre would end 16 mm before the liver does."""
-    list(prepare(find_cases([pairs]), tmp_path / "cache", SPEC, canvas_px=28))
-    case = open_cache(tmp_path / "cache").cases[0]
-    scan, mask = find_cases([pairs])[0].read()
-    assert case.mask.sum() / 255 * case.voxel_ml == pytest.approx(mask.hu_kji.sum() * scan.voxel_ml, rel=0.002)
-
-
-def test_only_what_changed_is_prepared_again(pairs, tmp_path):
-    folder = tmp_path / "cache"
-    assert not any("unchanged" in verdict for verdict in cached(pairs, folder))
-    assert all("unchanged" in verdict for verdict in cached(pairs, folder))
-    write_pair(pairs, "patient1", seed=77)
-    assert ["unchanged" in verdict for verdict in cached(pairs, folder)] == [True, False, True, True]
-    other = cached(pairs, folder, PreprocessingSpec(pixel_mm=4.0))
-    assert not any("unchanged" in verdict for verdict in other)
-
-
 def test_faulty_and_repeated_cases_are_named_and_left_out(pairs, tmp_path, capsys):
     change_mask(pairs, "patient0", lambda mask, affine: (mask * 0, affine))
     for ending in ("orig", "liver"):
@@ -255,7 +219,7 @@ def test_a_patient_stored_with_other_axes_is_left_out_as_the_same_scan(pairs, tm
     for ending in ("orig", "liver"):
         twin = shutil.copy(pairs / f"patient1_{ending}.nii.gz", pairs / f"twin_{ending}.nii.gz")
         with_other_axes(twin, "RAS")
-    told = [str(finding) for finding in prepare(find_cases([pairs]), tmp_path / "cache", SPEC, canvas_px=48)]
+    told = [str(finding) for finding in prepare(find_cases([pairs]), tmp_path / "cache", GRIDS)]
     assert told[-1] == "twin: left out: twin is the same scan as patient1; remove one of them."
 
 

@@ -6,17 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from helpers import unix_only
+from helpers import SETTINGS, TWO_LOOKS, unix_only
 from LiverUNetLib.errors import TrainingError
 from LiverUNetTrainLib import cli_training
 from LiverUNetTrainLib.detached import launch, resume, state_of
 from LiverUNetTrainLib.occupancy import claimed, is_occupied
 from LiverUNetTrainLib.order import TrainingOrder
-from LiverUNetTrainLib.run_folder import RunFolder
+from LiverUNetTrainLib.run_folder import EpochLog, RunFolder
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def start(a_cache, tmp_path):
     started = []
 
     def begin(*more, epochs=3):
-        arguments = ["train", a_cache.folder, "--run", tmp_path / "run", "--device", "cpu"]
+        arguments = ["train", a_cache.folder, "--run", tmp_path / "run", "--device", "cpu", "--recipe", "notebook"]
         few = ["--epochs", epochs, "--batch-size", 4, "--validate-every", 1]
         started.append(launch([*arguments, *few, *more], tmp_path / "run"))
         return started[-1]
@@ -67,7 +68,7 @@ def test_it_stops_on_request_and_goes_on(start, run):
     wait_for(run, "running", process, epochs=1)
     (run / "stop").touch()
     state = wait_for(run, "stopped", process)
-    assert "--resume goes on" in state.words
+    assert "--resume continues" in state.words
     before = len(state.history)
     assert not (run / "stop").exists(), "the training has heeded it"
     process = resume(run)
@@ -110,7 +111,7 @@ def test_ended_by_a_scheduler_it_says_how_to_resume_and_leaves_no_half_written_f
 def test_it_outlives_whoever_started_it(a_cache, run):
     code = (
         "import sys; from pathlib import Path; from LiverUNetTrainLib.detached import launch;"
-        "launch(['train', *sys.argv[1:], '--device', 'cpu', '--epochs', '400'], Path(sys.argv[3]));"
+        "launch(['train', *sys.argv[1:], '--recipe', 'notebook', '--epochs', '400'], Path(sys.argv[3]));"
         "import os; os.kill(os.getpid(), 9)"
     )
     command = [sys.executable, "-c", code, str(a_cache.folder), "--run", str(run)]
@@ -200,3 +201,30 @@ def test_an_order_says_all_that_was_chosen_in_the_words_of_the_command_line():
     names = ("recipe", "parent", "epochs", "minutes", "batch_size", "learning_rate", "validation", "patience", "device")
     assert all(getattr(parsed, name) == getattr(order, name) for name in names)
     assert (parsed.cache, parsed.run_folder, tuple(parsed.hold_out)) == (order.cache, order.run, order.held_out)
+
+
+def test_while_the_coarse_look_is_trained_a_watcher_sees_how_far_it_is(a_trainer, run):
+    epochs = 2
+    settings = replace(SETTINGS, coarse=replace(SETTINGS.coarse, epochs=epochs))
+    told, training = [], a_trainer("run", spec=TWO_LOOKS, settings=settings)
+    for event in training.epochs():
+        state = state_of(run)
+        assert (state.phase, state.epochs) == ("running", 3)
+        if event.stage != "Training" and not isinstance(event, EpochLog) and state.stage not in told:
+            assert state.history == ()
+            told.append(state.stage)
+        if isinstance(event, EpochLog) and not event.stage:
+            assert state.stage == ""
+    parts = ("Coarse look, half 1", "Coarse look, half 2", "Coarse look")
+    assert [stage for stage in told if stage] == [f"{part}: epoch {n} of 2" for part in parts for n in (1, 2)]
+    assert state_of(run).stage == ""
+
+
+def test_stopped_in_the_coarse_look_it_is_told_where(a_trainer, run):
+    training = a_trainer("run", spec=TWO_LOOKS)
+    for event in training.epochs():
+        if event.stage == "Coarse look, half 2":
+            (run / "stop").touch()
+    state = state_of(run)
+    assert (state.phase, state.stage) == ("stopped", "Coarse look, half 2: epoch 1 of 1")
+    assert state_of(run).history == ()

@@ -1,7 +1,5 @@
 """What the pictures of a training show, measured on the figures themselves."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,7 +13,7 @@ from LiverUNetTrainLib.run_folder import EpochLog
 def test_the_caption_of_a_validation_case_lies_above_the_image_and_within_the_picture(shape, name):
     mask = np.zeros(shape, np.uint8)
     mask[1, 20:50, 10:30] = 255
-    figure = draw_validation(SimpleNamespace(name=name, image=np.zeros(shape), mask=mask), mask / 255)
+    figure = draw_validation(name, np.zeros(shape), mask, mask / 255)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     (caption,) = figure.texts

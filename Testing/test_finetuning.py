@@ -7,21 +7,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers import NETWORK, SETTINGS, with_other_axes, write_pair
+from helpers import SETTINGS, SPEC, with_other_axes, write_pair
 from LiverUNetLib.card import Lineage
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.geometry import PreprocessingSpec
 from LiverUNetLib.model import open_model
 from LiverUNetTrainLib.cache import open_cache, prepare
 from LiverUNetTrainLib.cli import main
 from LiverUNetTrainLib.dataset import Split, split_by_patient
 from LiverUNetTrainLib.evaluation import CaseScores, compare_masks
 from LiverUNetTrainLib.export import Statement, export_run
+from LiverUNetTrainLib.fine_sampling import FineSampler
 from LiverUNetTrainLib.finetuning import compare_before_after, judge, split_for_finetuning
 from LiverUNetTrainLib.layouts import find_cases
+from LiverUNetTrainLib.model_training import ModelTraining
 from LiverUNetTrainLib.run_folder import RunFolder
-from LiverUNetTrainLib.sampling import SliceSampler
-from LiverUNetTrainLib.training import Trainer
 
 
 @pytest.fixture
@@ -36,8 +35,7 @@ def a_grown_cache(a_cache, pairs, tmp_path):
     """The cache with three patients more, whom the model does not know."""
     for n in range(3):
         write_pair(pairs, f"new{n}", seed=10 + n)
-    spec = PreprocessingSpec(pixel_mm=8.0, slice_mm=18.0, context_mm=(-18.0, 0.0, 18.0))
-    list(prepare(find_cases([pairs]), tmp_path / "cache", spec, canvas_px=64))
+    list(prepare(find_cases([pairs]), tmp_path / "cache", a_cache.grids))
     return open_cache(tmp_path / "cache")
 
 
@@ -91,28 +89,16 @@ def test_without_anything_new_there_is_nothing_to_learn(a_model, a_cache):
         split_for_finetuning(a_cache, a_model, held_out=["typo"])
 
 
-def test_an_epoch_replays_known_slices_for_new_ones(a_grown_cache):
-    sampler = SliceSampler(a_grown_cache, a_grown_cache.cases)
-    old = {"patient0", "patient1", "patient2", "patient3"}
-    for replay in (0.0, 0.5, 1.0):
-        slices = sampler.epoch(0, 0, empty_slices=0.0, replayed=old, replay=replay)
-        shown = sum(stack.case.name in old for stack, _ in slices)
-        assert shown == round(replay * (len(slices) - shown))
-    assert slices == sampler.epoch(0, 0, empty_slices=0.0, replayed=old)
-    assert slices != sampler.epoch(0, 1, empty_slices=0.0, replayed=old)
-
-
 def test_who_is_held_out_is_known_with_other_axes_and_under_another_name(a_model, a_grown_cache, pairs, cpu, tmp_path):
     for ending in ("orig", "liver"):
         file = (pairs / f"patient3_{ending}.nii.gz").rename(pairs / f"copy_{ending}.nii.gz")
         with_other_axes(file, "RAS")
-    spec = a_grown_cache.preprocessing
-    list(prepare(find_cases([pairs]), tmp_path / "turned", spec, canvas_px=64))
+    list(prepare(find_cases([pairs]), tmp_path / "turned", a_grown_cache.grids))
     cache = open_cache(tmp_path / "turned")
     assert split_for_finetuning(cache, a_model)[0].held_out == ("copy",)
     split = Split(training=("copy", "new0"), validation=("new1",), held_out=())
     with pytest.raises(TrainingError, match="copy must never train: parent holds them out"):
-        Trainer(cache, split, tmp_path / "run", network=NETWORK, settings=SETTINGS, device=cpu, parent=a_model)
+        ModelTraining(cache, split, tmp_path / "run", spec=SPEC, settings=SETTINGS, device=cpu, parent=a_model)
 
 
 def test_a_run_of_an_older_liver_unet_is_neither_exported_nor_resumed(a_trainer, tmp_path):
@@ -160,19 +146,7 @@ def test_a_tuned_run_is_judged_on_what_it_holds_out(a_model, a_grown_cache, pair
 def test_the_trainer_itself_refuses_what_a_parent_holds_out(a_model, a_cache, tmp_path, cpu):
     split = split_by_patient([case.name for case in a_cache.cases])
     with pytest.raises(TrainingError, match="patient3 must never train: parent holds them out"):
-        Trainer(a_cache, split, tmp_path / "x", network=NETWORK, settings=SETTINGS, device=cpu, parent=a_model)
-
-
-def test_a_parent_of_another_grid_is_refused(a_model, a_cache, tmp_path, cpu):
-    other = replace(a_cache, preprocessing=replace(a_cache.preprocessing, pixel_mm=3.0))
-    split = split_by_patient([case.name for case in a_cache.cases], held_out=["patient3"])
-    with pytest.raises(TrainingError, match="made for another model grid"):
-        Trainer(other, split, tmp_path / "x", network=NETWORK, settings=SETTINGS, device=cpu, parent=a_model)
-
-
-def test_cases_are_prepared_on_the_grid_of_the_model_that_is_to_learn(a_model, pairs, tmp_path):
-    assert main(["prepare", str(pairs), "--cache", str(tmp_path / "alike"), "--like", str(a_model.folder)]) == 0
-    assert open_cache(tmp_path / "alike").preprocessing == a_model.card.preprocessing
+        ModelTraining(a_cache, split, tmp_path / "x", spec=SPEC, settings=SETTINGS, device=cpu, parent=a_model)
 
 
 def test_a_single_patient_trains_without_validation_and_is_told_what_that_means(a_cache, tmp_path, cpu, caplog):
@@ -180,7 +154,7 @@ def test_a_single_patient_trains_without_validation_and_is_told_what_that_means(
     assert (split.training, split.validation) == (("patient0",), ())
     settings = replace(SETTINGS, epochs=2)
     with caplog.at_level(logging.WARNING):
-        trainer = Trainer(a_cache, split, tmp_path / "run", network=NETWORK, settings=settings, device=cpu)
+        trainer = ModelTraining(a_cache, split, tmp_path / "run", spec=SPEC, settings=settings, device=cpu)
     assert "No patient is left to validate" in caplog.text
     list(trainer.epochs())
     assert all(log.validation_dice is None for log in trainer.history)
@@ -234,7 +208,7 @@ def test_a_child_keeps_the_lineage_of_a_parent_whose_cases_are_not_there_and_bot
     split, _ = split_for_finetuning(new, parent, held_out=["new1"])
     run = tmp_path / "run"
     settings = replace(SETTINGS, epochs=1)
-    list(Trainer(new, split, run, network=NETWORK, settings=settings, device=cpu, parent=parent).epochs())
+    list(ModelTraining(new, split, run, spec=SPEC, settings=settings, device=cpu, parent=parent).epochs())
     lineage = export_run(run, tmp_path / "child", Statement("child")).card.lineage
     assert set(known.training.values()) <= set(lineage.training.values())
     (own,) = (case.content_hash for case in new.cases if case.name == "new1")
@@ -246,18 +220,32 @@ def test_the_trainer_knows_a_held_out_case_under_another_name(a_model, a_cache, 
     cache = replace(a_cache, cases=cases)
     split = split_by_patient([case.name for case in cases])
     with pytest.raises(TrainingError, match="renamed must never train: parent holds them out"):
-        Trainer(cache, split, tmp_path / "x", network=NETWORK, settings=SETTINGS, device=cpu, parent=a_model)
+        ModelTraining(cache, split, tmp_path / "x", spec=SPEC, settings=SETTINGS, device=cpu, parent=a_model)
 
 
 def test_a_fine_tuning_replays_and_stays_near_its_parent(a_model, a_grown_cache, tmp_path, cpu, monkeypatch):
-    asked, epoch = [], SliceSampler.epoch
-    monkeypatch.setattr(
-        SliceSampler, "epoch", lambda self, *a, **named: asked.append(named) or epoch(self, *a, **named)
-    )
+    shown, epoch = [], FineSampler.epoch
+
+    def record(self, number):
+        shown.extend(epoch(self, number))
+        return shown
+
+    monkeypatch.setattr(FineSampler, "epoch", record)
     split, replayed = split_for_finetuning(a_grown_cache, a_model)
     settings = replace(SETTINGS, epochs=1, replay=0.5, parent_share=0.25)
-    given = {"network": NETWORK, "settings": settings, "device": cpu, "parent": a_model, "replayed": replayed}
-    trainer = Trainer(a_grown_cache, split, tmp_path / "run", **given)
-    list(trainer.epochs())
-    assert (asked[0]["replayed"], asked[0]["replay"]) == (replayed, 0.5)
-    assert trainer._learner._start_share == 0.25
+    given = {"spec": SPEC, "settings": settings, "device": cpu, "parent": a_model, "replayed": replayed}
+    training = ModelTraining(a_grown_cache, split, tmp_path / "run", **given)
+    list(training.epochs())
+    known = [each for each in shown if each.case.name in replayed]
+    assert len(known) == round(0.5 * (len(shown) - len(known)))
+    assert training._fine._learner._start_share == 0.25
+
+
+def test_a_cache_on_other_grids_than_those_of_the_parent_is_refused(a_model, a_grown_cache, pairs, tmp_path, capsys):
+    list(prepare(find_cases([pairs]), tmp_path / "other", replace(a_grown_cache.grids, pixel_mm=7.0)))
+    assert main(["train", str(tmp_path / "other"), "--run", str(tmp_path / "x"), "--from", str(a_model.folder)]) == 1
+    assert "was prepared on other grids than this model's; prepare the cases again" in capsys.readouterr().err
+    assert not (tmp_path / "x/settings.json").exists()
+    assert main(["prepare", str(pairs), "--cache", str(tmp_path / "like"), "--like", str(a_model.folder)]) == 0
+    like = open_cache(tmp_path / "like").grids
+    assert (like.pixel_mm, like.slice_mm) == (8.0, 18.0)

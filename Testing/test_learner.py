@@ -1,17 +1,19 @@
 """One step of learning: its rate, its limits, and the average of the weights."""
 
+import numpy as np
 import pytest
 import torch
 
 from LiverUNetLib.environment import Device
-from LiverUNetTrainLib.learner import Learner
+from LiverUNetTrainLib.learner import LOSSES, Learner, scores_of
+from LiverUNetTrainLib.settings import TrainingSettings
 
 
 @pytest.fixture
 def pupil():
     def make(**settings):
         usual = {"loss": "dice", "learning_rate": 1.0, "weight_decay": 0.0, "ema_decay": 0.0, "gradient_norm": 1.0}
-        return Learner(torch.nn.Conv2d(1, 1, 1), Device("cpu"), **(usual | settings))
+        return Learner(torch.nn.Conv2d(1, 1, 1), Device("cpu"), TrainingSettings(**(usual | settings)))
 
     return make
 
@@ -43,3 +45,26 @@ def test_the_average_follows_the_weights_slower_and_slower(pupil):
         weight, reached = learn(one), min(0.2, (1 + updates) / (10 + updates))
         expected = reached * expected + (1 - reached) * weight
         assert one.averaged.module.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_scores_of_a_whole_case_ask_the_threshold_that_is_given():
+    probability = np.zeros((1, 2, 4), np.float32)
+    probability[0, 0] = 0.6, 0.8, 0.8, 0.3
+    mask = np.zeros((1, 2, 4), np.uint8)
+    mask[0, 0] = 0, 255, 128, 127  # half of a voxel is liver
+    loss = LOSSES["dice"](sigmoid=True)
+    assert scores_of(loss, probability, mask, 0.5).dice == pytest.approx(2 * 2 / (3 + 2))
+    assert scores_of(loss, probability, mask, 0.5).accuracy == pytest.approx(7 / 8)
+    assert scores_of(loss, probability, mask, 0.7).dice == 1
+    assert scores_of(loss, probability * 0, mask * 0, 0.5).dice == 1, "both are empty"
+    right = scores_of(loss, mask.astype(np.float32) / 255, mask, 0.5)
+    wrong = scores_of(loss, 1 - mask.astype(np.float32) / 255, mask, 0.5)
+    assert right.loss < wrong.loss
+
+
+def test_volumes_are_learned_from_as_slices_are(cpu):
+    one = Learner(torch.nn.Conv3d(1, 1, 1), cpu, TrainingSettings(loss="dice", ema_decay=0.0))
+    before = one._network.weight.item()
+    scores = one.step(torch.randn(2, 1, 4, 4, 4), torch.ones(2, 1, 4, 4, 4), 0.1)
+    assert 0 < scores.loss < 1
+    assert one._network.weight.item() != before

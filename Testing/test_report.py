@@ -39,9 +39,10 @@ def test_bland_altman_draws_bias_and_limits_worked_out_on_paper():
     assert [line.get_ydata()[0] for line in axes.lines] == pytest.approx([0, -1.96 * 2, 1.96 * 2])
 
 
+@pytest.mark.usefixtures("small_recipes")
 def test_a_cross_validation_becomes_one_file_with_all_its_pictures(pairs, tmp_path, capsys):
     work = tmp_path / "work"
-    common = ["--epochs", "1", "--device", "cpu"]
+    common = ["--epochs", "1", "--coarse-epochs", "1", "--device", "cpu"]
     assert main(["crossval", str(pairs), "--work", str(work), "--folds", "2", *common]) == 0
     output = tmp_path / "report.html"
     report = ["report", str(work), "-o", str(output), "--device", "cpu"]

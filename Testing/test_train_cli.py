@@ -85,7 +85,7 @@ def test_without_stderr_all_is_done_and_stdout_holds_results_alone(pairs, thresh
         assert done.returncode == 0, done.stdout
         return done.stdout.splitlines()
 
-    cache, few = tmp_path / "cache", ["--recipe", "fast", "--epochs", 1, "--device", "cpu"]
+    cache, few = tmp_path / "cache", ["--recipe", "notebook", "--epochs", 1, "--device", "cpu"]
     assert run("prepare", pairs, "--cache", cache, "--pixel-mm", 8, "--slice-mm", 18)[1].startswith("patient0")
     assert run("train", cache, "--run", tmp_path / "run", *few)[0].startswith("epoch 1: ")
     assert (tmp_path / "run/last.pt").is_file()

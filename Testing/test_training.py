@@ -10,17 +10,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers import NETWORK, SETTINGS, assert_same_weights, unix_only, weights_of, write_pair
+from helpers import FINE_LOOK, SETTINGS, SPEC, assert_same_weights, unix_only, weights_of, write_pair
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.model import open_model
-from LiverUNetTrainLib import training
+from LiverUNetTrainLib import fine_sampling
 from LiverUNetTrainLib.cache import prepare
 from LiverUNetTrainLib.cli import main
 from LiverUNetTrainLib.dataset import split_by_patient
+from LiverUNetTrainLib.fine_sampling import FineSampler
 from LiverUNetTrainLib.layouts import find_cases
 from LiverUNetTrainLib.learner import Learner
 from LiverUNetTrainLib.run_folder import EpochLog
-from LiverUNetTrainLib.sampling import SliceSampler
 from LiverUNetTrainLib.training import Trainer
 
 
@@ -48,7 +48,7 @@ def test_every_epoch_is_logged_and_validated_when_due(a_trainer, tmp_path):
 
 def test_the_learning_rate_warms_up_and_falls_to_zero(a_trainer):
     trainer = a_trainer("run", settings=replace(SETTINGS, epochs=10, warmup_epochs=2))
-    rates = [trainer._learning_rate(epoch) for epoch in (0, 1, 2, 6, 10)]
+    rates = [trainer._fine._learning_rate(epoch) for epoch in (0, 1, 2, 6, 10)]
     assert rates == pytest.approx([2e-5, 1e-3, 2e-3, 1e-3, 0])
 
 
@@ -87,6 +87,8 @@ def test_killed_with_sigkill_and_resumed_it_ends_with_the_same_weights(a_cache, 
             a_cache.folder,
             "--run",
             tmp_path / run,
+            "--recipe",
+            "notebook",
             "--epochs",
             "3",
             "--batch-size",
@@ -120,9 +122,10 @@ def test_a_run_folder_is_neither_overwritten_nor_resumed_under_other_settings(a_
 
 def test_a_data_set_that_has_changed_is_named_when_resuming(pairs, a_cache, tmp_path, capsys):
     train = ["train", str(a_cache.folder), "--run", str(tmp_path / "run"), "--device", "cpu", "--epochs", "1"]
+    train += ["--recipe", "notebook"]
     assert main(train) == 0
     write_pair(pairs, "patient1", seed=77)
-    list(prepare(find_cases([pairs]), a_cache.folder, a_cache.preprocessing, canvas_px=a_cache.canvas_px))
+    list(prepare(find_cases([pairs]), a_cache.folder, a_cache.grids))
     assert main([*train, "--resume"]) == 1
     assert "the data set or its split has changed (patient1); prepare the cases" in capsys.readouterr().err
 
@@ -136,11 +139,12 @@ def test_resuming_says_when_it_cannot_be_exact(a_trainer, tmp_path, caplog):
     assert "started with 77" in caplog.text
 
 
+@pytest.mark.usefixtures("small_recipes")
 def test_prepare_train_export_evaluate_make_a_model_that_knows_its_lineage(pairs, tmp_path, capsys):
     cache, run, model = (str(tmp_path / name) for name in ("cache", "run", "phantom-model"))
     assert main(["prepare", str(pairs), "--cache", cache, "--pixel-mm", "8"]) == 0
-    train = ["train", cache, "--run", run, "--hold-out", "patient2", "--epochs", "1", "--device", "cpu"]
-    assert main(train) == 0
+    train = ["train", cache, "--run", run, "--hold-out", "patient2", "--epochs", "1", "--coarse-epochs", "1"]
+    assert main([*train, "--device", "cpu"]) == 0
     assert main(["export", run, "-o", model, "--license", "CC0-1.0"]) == 0
     assert main(["export", run, "-o", model]) == 1
     assert "exists already" in capsys.readouterr().err
@@ -156,11 +160,11 @@ def test_prepare_train_export_evaluate_make_a_model_that_knows_its_lineage(pairs
     assert "CC0-1.0" in readme
 
 
-def test_slices_that_the_network_cannot_take_are_refused(a_cache, tmp_path, cpu):
-    split = split_by_patient([case.name for case in a_cache.cases])
-    deep = replace(NETWORK, channels=(4,) * 8, strides=(2,) * 7)
-    with pytest.raises(TrainingError, match="a multiple of 128"):
-        Trainer(a_cache, split, tmp_path / "run", network=deep, settings=SETTINGS, device=cpu)
+def test_a_canvas_is_enlarged_to_sides_that_the_network_takes(a_cache):
+    deep = replace(SPEC.fine.network, channels=(4,) * 8, strides=(2,) * 7)
+    sampler = FineSampler(a_cache.cases, replace(SPEC, fine=replace(FINE_LOOK, network=deep)), SETTINGS)
+    image, mask = sampler.batch(sampler.epoch(0)[:1], 0, "cpu")
+    assert image.shape[2:] == mask.shape[2:] == (128, 128), "of 32 and 40 pixels"
 
 
 def test_exporting_what_is_no_run_says_so(tmp_path, capsys):
@@ -169,13 +173,13 @@ def test_exporting_what_is_no_run_says_so(tmp_path, capsys):
 
 
 def test_it_shows_the_network_the_patients_of_its_split_and_no_other(a_trainer, a_cache, monkeypatch):
-    shown, batch = set(), SliceSampler.batch
+    shown, batch = set(), FineSampler.batch
 
-    def record(self, slices):
-        shown.update(stack.case.name for stack, _ in slices)
-        return batch(self, slices)
+    def record(self, slices, seed, device):
+        shown.update(each.case.name for each in slices)
+        return batch(self, slices, seed, device)
 
-    monkeypatch.setattr(SliceSampler, "batch", record)
+    monkeypatch.setattr(FineSampler, "batch", record)
     list(a_trainer("run").epochs())
     names = [case.name for case in a_cache.cases]
     assert shown == set(split_by_patient(names, held_out=["patient3"], validation=0.3).training)
@@ -189,14 +193,14 @@ def test_the_best_weights_are_those_of_the_best_validation(a_trainer, tmp_path, 
     steps = trainer.epochs()
     while not isinstance(next(steps), EpochLog):
         pass
-    first = {key: value.clone() for key, value in trainer._learner.averaged.module.state_dict().items()}
+    first = {key: value.clone() for key, value in trainer._fine._learner.averaged.module.state_dict().items()}
     list(steps)
     assert_same_weights(torch.load(tmp_path / "run/best.pt", weights_only=True), first)
 
 
 def test_every_batch_is_augmented_with_a_seed_of_its_own_and_image_and_mask_go_on_together(a_trainer, monkeypatch):
     seeds, made, learned = [], [], []
-    augment, step = training.augment, Learner.step
+    augment, step = fine_sampling.augment, Learner.step
 
     def record(image, mask, settings, random):
         seeds.append(random.initial_seed())
@@ -207,8 +211,10 @@ def test_every_batch_is_augmented_with_a_seed_of_its_own_and_image_and_mask_go_o
         learned.append((image, mask))
         return step(self, image, mask, rate)
 
-    monkeypatch.setattr(training, "augment", record)
+    monkeypatch.setattr(fine_sampling, "augment", record)
     monkeypatch.setattr(Learner, "step", learn)
     list(a_trainer("run").epochs())
     assert len(set(seeds)) == len(seeds) > 3
-    assert all(a is b for pair, other in zip(made, learned, strict=True) for a, b in zip(pair, other, strict=True))
+    for (image, others), (learned_image, learned_mask) in zip(made, learned, strict=True):
+        assert learned_image is image, "without a coarse look nothing is put to it"
+        assert torch.equal(learned_mask, others[:, :1])

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 from dataclasses import replace
 
 import pytest
@@ -11,20 +12,23 @@ from helpers import SETTINGS, assert_same_weights, weights_of
 from LiverUNetLib.environment import Device
 from LiverUNetLib.errors import TrainingError
 from LiverUNetTrainLib import learner
+from LiverUNetTrainLib.fine_sampling import FineSampler
 from LiverUNetTrainLib.learner import Learner
+from LiverUNetTrainLib.model_training import ModelTraining
 from LiverUNetTrainLib.run_folder import EpochLog
-from LiverUNetTrainLib.sampling import SliceSampler
-from LiverUNetTrainLib.training import Trainer
+from LiverUNetTrainLib.settings import CoarseSettings, TrainingSettings
+
+PLAIN = TrainingSettings(loss="dice", learning_rate=1, weight_decay=0, ema_decay=0, gradient_norm=1)
 
 
-def logs_of(trainer: Trainer, **options: float) -> list[EpochLog]:
+def logs_of(trainer: ModelTraining, **options: float) -> list[EpochLog]:
     return [event for event in trainer.epochs(**options) if isinstance(event, EpochLog)]
 
 
 def test_a_training_that_is_whole_says_so(a_trainer):
     trainer = a_trainer("run")
     list(trainer.epochs())
-    assert (trainer.end, trainer.interrupted) == ("all 3 epochs are done", False)
+    assert (trainer.ending.words, trainer.ending.interrupted) == ("all 3 epochs are done", False)
 
 
 def test_a_time_budget_ends_the_training_with_a_validated_epoch_and_resumes(a_trainer, tmp_path):
@@ -32,8 +36,8 @@ def test_a_time_budget_ends_the_training_with_a_validated_epoch_and_resumes(a_tr
     logs = logs_of(trainer, minutes=0)
     assert [log.epoch for log in logs] == [1]
     assert logs[0].validation_dice
-    assert trainer.interrupted
-    assert "the time is up after 1 epochs" in trainer.end
+    assert trainer.ending.interrupted
+    assert "the time is up after 1 epochs" in trainer.ending.words
     list(a_trainer("short", settings=replace(SETTINGS, validate_every=3), resume=True).epochs())
     list(a_trainer("whole", settings=replace(SETTINGS, validate_every=3)).epochs())
     assert_same_weights(weights_of(tmp_path / "short"), weights_of(tmp_path / "whole"))
@@ -47,7 +51,7 @@ def test_a_stop_file_ends_the_training_after_the_batch_and_resuming_forgets_it(a
     next(steps)
     (tmp_path / "run/stop").touch()
     assert list(steps) == []
-    assert (len(trainer.history), trainer.interrupted) == (1, True)
+    assert (len(trainer.history), trainer.ending.interrupted) == (1, True)
     resumed = a_trainer("run", resume=True)
     assert len(logs_of(resumed)) == 2
 
@@ -59,9 +63,13 @@ def test_training_stops_early_when_validation_does_not_improve(a_trainer):
     assert 4 <= len(logs) < 30
     dices = [log.mean_validation_dice for log in logs]
     assert max(dices[-3:]) <= max(dices[:-3])
-    assert "has not become better since epoch" in trainer.end
+    assert "has not become better since epoch" in trainer.ending.words
     again = a_trainer("run", settings=settings, resume=True)
     assert logs_of(again) == []
+
+
+def steps_of_first_epoch(trainer: ModelTraining) -> int:
+    return math.ceil(len(trainer._fine._sampler.epoch(0)) / SETTINGS.batch_size)
 
 
 def diverge(monkeypatch, *, times: int, after: int) -> None:
@@ -77,17 +85,17 @@ def diverge(monkeypatch, *, times: int, after: int) -> None:
 
 
 def test_a_loss_that_is_not_finite_goes_back_once_with_half_the_learning_rate(a_trainer, monkeypatch, caplog):
-    diverge(monkeypatch, times=1, after=10)
     trainer = a_trainer("run", settings=replace(SETTINGS, schedule="constant", warmup_epochs=0))
+    diverge(monkeypatch, times=1, after=steps_of_first_epoch(trainer) + 1)
     logs = logs_of(trainer)
     assert [log.epoch for log in logs] == [1, 2, 3]
     assert [log.learning_rate for log in logs] == [2e-3, 1e-3, 1e-3]
-    assert "going on after epoch 1 with half the learning rate" in caplog.text
+    assert "resuming after epoch 1 with half the learning rate" in caplog.text
 
 
 def test_a_loss_that_is_not_finite_again_stops_and_keeps_the_checkpoint(a_trainer, tmp_path, monkeypatch):
-    diverge(monkeypatch, times=2, after=10)
     trainer = a_trainer("run")
+    diverge(monkeypatch, times=2, after=steps_of_first_epoch(trainer) + 1)
     steps = trainer.epochs()
     while not isinstance(next(steps), EpochLog):
         pass
@@ -99,7 +107,7 @@ def test_a_loss_that_is_not_finite_again_stops_and_keeps_the_checkpoint(a_traine
 
 def test_a_loss_of_nan_is_seen_before_it_changes_the_weights():
     network = torch.nn.Conv2d(1, 1, 1)
-    pupil = Learner(network, Device("cpu"), loss="dice", learning_rate=1, weight_decay=0, ema_decay=0, gradient_norm=1)
+    pupil = Learner(network, Device("cpu"), PLAIN)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     with pytest.raises(learner.NotFiniteError):
         pupil.step(torch.full((2, 1, 4, 4), float("nan")), torch.zeros(2, 1, 4, 4), 0.1)
@@ -131,9 +139,7 @@ class Greedy(torch.nn.Module):
 
 def test_out_of_memory_halves_the_batch_in_words(caplog):
     network = Greedy()
-    pupil = Learner(
-        network, SmallGpu("cpu"), loss="dice", learning_rate=1, weight_decay=0, ema_decay=0, gradient_norm=1
-    )
+    pupil = Learner(network, SmallGpu("cpu"), PLAIN)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             pupil.step(torch.randn(16, 1, 4, 4), torch.ones(16, 1, 4, 4), 0.1)
@@ -145,16 +151,7 @@ def test_out_of_memory_halves_the_batch_in_words(caplog):
 def test_of_the_averaged_weights_a_share_stays_as_it_was():
     network = torch.nn.Conv2d(1, 1, 1)
     start = network.weight.item()
-    pupil = Learner(
-        network,
-        Device("cpu"),
-        loss="dice",
-        learning_rate=1,
-        weight_decay=0,
-        ema_decay=0,
-        gradient_norm=1,
-        start_share=0.25,
-    )
+    pupil = Learner(network, Device("cpu"), replace(PLAIN, parent_share=0.25), tuned=True)
     pupil.step(torch.randn(2, 1, 4, 4), torch.ones(2, 1, 4, 4), 0.1)
     assert network.weight.item() != start
     expected = 0.25 * start + 0.75 * network.weight.item()
@@ -163,8 +160,8 @@ def test_of_the_averaged_weights_a_share_stays_as_it_was():
 
 def test_an_epoch_without_slices_says_so(a_trainer, monkeypatch):
     trainer = a_trainer("run")
-    monkeypatch.setattr(SliceSampler, "epoch", lambda *_, **__: [])
-    with pytest.raises(TrainingError, match="Epoch 1 has drawn 0 slices, too few to train on"):
+    monkeypatch.setattr(FineSampler, "epoch", lambda *_: [])
+    with pytest.raises(TrainingError, match="Epoch 1 has nothing to show; add cases"):
         list(trainer.epochs())
 
 
@@ -172,3 +169,9 @@ def test_an_epoch_without_slices_says_so(a_trainer, monkeypatch):
 def test_settings_without_sense_are_refused(name):
     with pytest.raises(TrainingError, match=f"The setting {name} must be .*, not -1"):
         replace(SETTINGS, **{name: -1})
+
+
+@pytest.mark.parametrize("name", ["epochs", "shown", "batch_size"])
+def test_settings_of_the_coarse_look_without_sense_are_refused(name):
+    with pytest.raises(TrainingError, match=f"The setting coarse.{name} must be at least 1, not 0"):
+        CoarseSettings(**{name: 0})

@@ -139,11 +139,12 @@ def _move(
     shift_x, shift_y = (draw.amount(settings.p_affine, 2 * settings.shift).flatten() for _ in "xy")
     mirror_x = 1 - 2 * draw.happens(settings.p_flip_left_right).flatten().float()
     mirror_y = 1 - 2 * draw.happens(settings.p_flip_top_bottom).flatten().float()
+    rows, columns = image.shape[-2:]
     cosine, sine = angle.cos(), angle.sin()
     theta = torch.stack(
         [
-            torch.stack([mirror_x * scale_x * cosine, -mirror_x * scale_x * sine, shift_x], dim=1),
-            torch.stack([mirror_y * scale_y * sine, mirror_y * scale_y * cosine, shift_y], dim=1),
+            torch.stack([mirror_x * scale_x * cosine, -mirror_x * scale_x * sine * rows / columns, shift_x], dim=1),
+            torch.stack([mirror_y * scale_y * sine * columns / rows, mirror_y * scale_y * cosine, shift_y], dim=1),
         ],
         dim=1,
     )

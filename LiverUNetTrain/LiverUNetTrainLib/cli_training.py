@@ -76,7 +76,7 @@ def _train(options: argparse.Namespace) -> None:
         cache,
         split,
         options.run_folder,
-        spec=recipe.on(cache.grids),
+        spec=recipe.on(cache.grids, parent),
         settings=recipe.settings,
         device=device_for(options.device, "torch"),
         resume=options.resume,

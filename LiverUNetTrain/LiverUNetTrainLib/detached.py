@@ -8,14 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.files import make_folder
 
 from .occupancy import claimed_at, is_occupied
-from .run_folder import EpochLog, RunFolder
+from .run_folder import COARSE_STAGES, EpochLog, RunFolder
 
 __all__ = ["RunState", "launch", "resume", "state_of"]
 
@@ -36,12 +37,14 @@ class RunState:
         phase: "none" (nothing was begun here), "starting", "running", "stopped" (it can go on), "finished" or "died".
         epochs: how many it was asked for; 0 if that is not known yet.
         words: why it ended, or the last sentence of one that died.
+        stage: how far the training of the coarse look is, while that of the fine one has not begun.
     """
 
     phase: str
     history: tuple[EpochLog, ...] = ()
     epochs: int = 0
     words: str = ""
+    stage: str = ""
 
 
 def launch(arguments: Sequence[str], run: Path, *, python: str = sys.executable) -> subprocess.Popen:
@@ -92,18 +95,29 @@ def state_of(run: Path, process: subprocess.Popen | None = None) -> RunState:
     if not run.is_dir():
         raise TrainingError(f"The run folder {run} is gone; what was in it cannot be resumed.")
     folder = RunFolder(run)
+    settings = folder.settings()["training"] if folder.exists() else {}
     history = tuple(folder.history())
-    epochs = folder.settings()["training"]["epochs"] if folder.exists() else 0
+    state = RunState("running", history, settings.get("epochs", 0), stage="" if history else _stage(run, settings))
     if is_occupied(run):
-        return RunState("running", history, epochs)
-    if not folder.exists() and not (run / ERRORS).exists():
+        return state
+    if not settings and not (run / ERRORS).exists():
         return RunState("none")
     if process.poll() is None if process else _begins(run):
-        return RunState("starting", history, epochs)
+        return replace(state, phase="starting")
     end = folder.end()
     if end:
-        return RunState("stopped" if end["interrupted"] else "finished", history, epochs, end["words"])
-    return RunState("died", history, epochs, _last_sentence(run) or WITHOUT_A_WORD)
+        return replace(state, phase="stopped" if end["interrupted"] else "finished", words=end["words"])
+    return replace(state, phase="died", words=_last_sentence(run) or WITHOUT_A_WORD)
+
+
+def _stage(run: Path, settings: dict[str, Any]) -> str:
+    """How far the training of the coarse look is; empty before, after and without it."""
+    for place, title in reversed(COARSE_STAGES.items()):
+        if (run / place / "last.pt").exists():
+            done, epochs = len(RunFolder(run / place).history()), settings["coarse"]["epochs"]
+            over = place == "coarse" and done == epochs
+            return "" if over else f"{title}: epoch {min(done + 1, epochs)} of {epochs}"
+    return ""
 
 
 def _begins(run: Path) -> bool:

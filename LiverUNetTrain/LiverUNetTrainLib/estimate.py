@@ -44,11 +44,17 @@ ACTIVATION_COPIES = 3
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds for an epoch, its share of validation included, and for all; memory in GiB beside Python's own."""
+    """Seconds for an epoch of the fine look, its share of validation included, and for all; memory in GiB.
+
+    Attributes:
+        memory_gib: beside Python's own.
+        coarse_seconds: what of all the coarse look takes.
+    """
 
     epoch_seconds: float
     total_seconds: float
     memory_gib: float
+    coarse_seconds: float = 0.0
 
     def words(self, budget_minutes: float | None = None) -> str:
         """In a line, and what a time budget allows."""
@@ -56,7 +62,8 @@ class Cost:
         length = f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
         line = f"about {length} ({self.epoch_seconds:.0f} s an epoch), {self.memory_gib:.1f} GiB of memory"
         if budget_minutes is not None and budget_minutes < minutes:
-            line += f"; {budget_minutes:g} min are enough for {60 * budget_minutes // self.epoch_seconds:.0f} epochs"
+            left = max(60 * budget_minutes - self.coarse_seconds, 0)
+            line += f"; {budget_minutes:g} min are enough for {left // self.epoch_seconds:.0f} epochs"
         return line
 
 
@@ -87,7 +94,7 @@ def estimate_order(
     """
     recipe = choose_recipe(order.recipe, parent, vars(order))
     split, replayed = split_cases(cache, recipe, parent, order.held_out)
-    spec, settings = recipe.on(cache.grids), recipe.settings
+    spec, settings = recipe.on(cache.grids, parent), recipe.settings
     sampler = FineSampler(
         cache.select(split.training),
         spec,
@@ -106,6 +113,7 @@ def estimate_order(
     return replace(
         fine,
         total_seconds=fine.total_seconds + 2 * whole.total_seconds,
+        coarse_seconds=2 * whole.total_seconds,
         memory_gib=max(fine.memory_gib, whole.memory_gib),
     )
 

@@ -63,7 +63,12 @@ def export_run(run: Path, folder: Path, statement: Statement, *, weights: str = 
         **asdict(statement),
         spec=spec_from_json(settings["spec"]),
         lineage=_lineage(settings),
-        training=settings["training"] | {"weights": weights, "validated": list(settings["split"]["validation"])},
+        training=settings["training"]
+        | {
+            "weights": weights,
+            "validated": list(settings["split"]["validation"]),
+            "parent": parent and f"{parent['name']} {parent['version']}",
+        },
     )
     return save_model(folder, card, _weights(run, card, weights), _readme(card))
 
@@ -72,7 +77,8 @@ def _weights(run: Path, card: ModelCard, which: str) -> dict[str, dict[str, torc
     """Of each look; a fine-tuned model has the coarse look of its parent."""
     found = {FINE: RunFolder(run).weights(which)}
     if card.spec.coarse:
-        found[COARSE] = RunFolder(run / "coarse").weights("best")  # validated at its end alone
+        # The last ones are what the fine look was told by; nothing but "best" is kept of a parent's.
+        found[COARSE] = RunFolder(run / "coarse").weights("last" if card.training["parent"] is None else "best")
     return found
 
 
@@ -114,7 +120,7 @@ def _readme(card: ModelCard) -> str:
         f"{training['epochs']} epochs, batches of {training['batch_size']}, AdamW at {training['learning_rate']:g} "
         f"with {COURSES[training['schedule']]}, {_loss(training)}, "
         f"averaged weights (decay {training['ema_decay']:g}), "
-        f"seed {training['seed']}. All settings are in `configs/metadata.json`.",
+        f"seed {training['seed']}.{_origin(card)} All settings are in `configs/metadata.json`.",
         _scores_section(card.scores),
         "## Limits\n\n" + LIMITS.format(pixel_mm=card.spec.fine.pixel_mm),
         card.notes.strip(),
@@ -131,6 +137,22 @@ def _validated(weights: str, patients: Sequence[str]) -> str:
 
 def _loss(training: dict[str, Any]) -> str:
     return training.get("loss", "dice+cross-entropy").replace("dice", "Dice").replace("+", " and ")
+
+
+def _origin(card: ModelCard) -> str:
+    """How the coarse look was trained, and what was tuned."""
+    coarse, parent = card.spec.coarse, card.training.get("parent")
+    if parent:
+        kept = "; the coarse look is that of the parent, unchanged" if coarse else ""
+        return f" Fine-tuned from {parent}{kept}."
+    if not coarse:
+        return ""
+    settings = card.training["coarse"]
+    return (
+        f" The coarse look: {settings['epochs']} epochs, in each {settings['shown']} parts of every patient, batches "
+        f"of {settings['batch_size']}; what the fine look was told came from coarse looks that had not learned from "
+        "the patient."
+    )
 
 
 def _networks(spec: ModelSpec) -> str:

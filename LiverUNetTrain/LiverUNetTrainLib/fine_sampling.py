@@ -112,7 +112,8 @@ class FineSampler:
     def probability(self, network: Network, case: CachedCase) -> np.ndarray:
         """What the network finds in a whole case, as `pipeline.segment` sees it: where the prior says, float32."""
         probability = np.zeros(case.image.shape, np.float32)
-        prior = self._priors(case.name) if self._priors else None
+        coarse, shown_mm = self._spec.coarse, case.fine_grid.slices.stop_mm
+        prior = self._priors(case.name) if coarse and shown_mm >= coarse.shortest_mm else None
         box = prior.box(case.fine_grid, self._spec) if prior else case.fine_grid.whole
         steps = fine_probabilities(
             case.image[box].astype(np.float32), case.fine_grid.part(box), self._spec, network, prior

@@ -35,7 +35,7 @@ from .dataset import Split
 from .fine_sampling import FineSampler
 from .occupancy import claimed
 from .request import descent, request
-from .run_folder import EpochLog, RunFolder
+from .run_folder import COARSE_STAGES, EpochLog, RunFolder
 from .settings import TrainingSettings
 from .training import Ending, Trainer
 
@@ -53,10 +53,14 @@ class Stage:
         training, predicted: cases that it learns from, and those whose prior it makes.
     """
 
-    title: str
     folder: str
     training: tuple[str, ...]
     predicted: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """What the user sees."""
+        return COARSE_STAGES[self.folder]
 
 
 class ModelTraining:
@@ -155,11 +159,13 @@ class ModelTraining:
             return None
         for stage in self._stages():
             trainer = self._coarse_trainer(stage)
-            steps = trainer.epochs(until=until)
-            ending = yield from mapped(steps, partial(replace, stage=stage.title))
+            before = len(trainer.history)
+            ending = yield from mapped(trainer.epochs(until=until), partial(replace, stage=stage.title))
             if ending.interrupted:
                 return ending
             yield from self._write_priors(trainer.network(), stage.predicted)
+            if time.monotonic() > until and len(trainer.history) > before:
+                return Ending(f"the time is up after the {stage.title.lower()}; --resume continues", interrupted=True)
         return None
 
     def _stages(self) -> list[Stage]:
@@ -169,13 +175,11 @@ class ModelTraining:
         halves = [tuple(training[n] for n in sorted(order[start::2])) for start in (0, 1)]
         others = tuple(case.name for case in self._cache.cases if case.name not in training)
         if not all(halves):  # of a single case there are none
-            return [Stage("Coarse look", "coarse", training, (*training, *others))]
+            return [Stage("coarse", training, (*training, *others))]
         return [
-            *(
-                Stage(f"Coarse look, half {n + 1}", f"coarse/half{n + 1}", halves[n], halves[1 - n])
-                for n in range(len(halves))
-            ),
-            Stage("Coarse look", "coarse", training, others),
+            Stage("coarse/half1", halves[0], halves[1]),
+            Stage("coarse/half2", halves[1], halves[0]),
+            Stage("coarse", training, others),
         ]
 
     def _coarse_trainer(self, stage: Stage) -> Trainer:

@@ -51,8 +51,10 @@ class Recipe:
             validation=self.validation if share is None else share,
         )
 
-    def on(self, grids: Grids) -> ModelSpec:
-        """The model on the grids of a cache."""
+    def on(self, grids: Grids, parent: LiverModel | None = None) -> ModelSpec:
+        """The model on the grids of a cache; that of a parent stays as it is."""
+        if parent:
+            return parent.card.spec
         fine = replace(self.spec.fine, pixel_mm=grids.pixel_mm, slice_mm=grids.slice_mm)
         coarse = self.spec.coarse and replace(self.spec.coarse, voxel_mm=grids.voxel_mm)
         return replace(self.spec, fine=fine, coarse=coarse, window_hu=grids.window_hu)
@@ -121,11 +123,10 @@ def choose_recipe(name: str | None, parent: LiverModel | None, given: dict[str, 
 
     Args:
         name: of RECIPES; None for "fine-tuning" with a parent and "accurate" without one.
-        parent: the model that is to learn more; its networks and numbers stay.
+        parent: the model that is to learn more.
         given: what is set, see `Recipe.with_settings`.
     """
-    recipe = RECIPES[name or ("fine-tuning" if parent else "accurate")].with_settings(given)
-    return replace(recipe, spec=parent.card.spec) if parent else recipe
+    return RECIPES[name or ("fine-tuning" if parent else "accurate")].with_settings(given)
 
 
 def split_cases(

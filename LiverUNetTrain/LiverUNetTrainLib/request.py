@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from LiverUNetLib.errors import TrainingError
@@ -36,7 +36,10 @@ def request(cache: Cache, split: Split, spec: ModelSpec, settings: TrainingSetti
 
 
 def _check_grids(cache: Cache, spec: ModelSpec) -> None:
-    if cache.grids != Grids.of(spec):
+    expected = Grids.of(spec)
+    if spec.coarse is None:  # what a cache holds for it is not used
+        expected = replace(expected, voxel_mm=cache.grids.voxel_mm)
+    if cache.grids != expected:
         raise TrainingError(
             f"{cache.folder} was prepared on other grids than this model's; prepare the cases again, for the "
             "fine-tuning of a model with --like MODEL."

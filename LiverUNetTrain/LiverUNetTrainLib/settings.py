@@ -11,6 +11,7 @@ from .augmentation import AugmentationSettings
 __all__ = ["CoarseSettings", "PriorSettings", "StackSettings", "TrainingSettings"]
 
 LEAST = {"epochs": 1, "batch_size": 1, "validate_every": 1, "patience": 0}
+COARSE_LEAST = {"epochs": 1, "shown": 1, "batch_size": 1}
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,9 @@ class CoarseSettings:
     shortest_mm: float = 16.0
     longest_short_mm: float = 120.0
 
+    def __post_init__(self) -> None:
+        _check_least(self, COARSE_LEAST, "coarse.")
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
@@ -74,7 +78,7 @@ class TrainingSettings:
 
     Attributes:
         loss: one of `learner.LOSSES`.
-        canvas_mm: rows and columns of what is shown of a slice, around the liver; None for all of it.
+        canvas_mm: rows and columns of what is shown of a slice, around the liver.
         empty_slices: share of the slices without liver that an epoch shows; all others are shown once.
         warmup_epochs: the learning rate rises linearly to its highest, for a fifth of the training at most.
         schedule: then it falls to zero along a "cosine", or stays "constant".
@@ -98,7 +102,7 @@ class TrainingSettings:
     schedule: str = "cosine"
     gradient_norm: float = 5.0
     ema_decay: float = 0.998
-    canvas_mm: tuple[float, float] | None = (240.0, 280.0)
+    canvas_mm: tuple[float, float] = (240.0, 280.0)
     empty_slices: float = 0.25
     replay: float = 1.0
     parent_share: float = 0.0
@@ -111,8 +115,12 @@ class TrainingSettings:
     coarse: CoarseSettings = field(default_factory=CoarseSettings)
 
     def __post_init__(self) -> None:
-        for name, least in LEAST.items():
-            if getattr(self, name) < least:
-                raise TrainingError(f"The setting {name} must be at least {least}, not {getattr(self, name)}.")
+        _check_least(self, LEAST)
         if not self.learning_rate > 0:
             raise TrainingError(f"The setting learning_rate must be positive, not {self.learning_rate:g}.")
+
+
+def _check_least(settings: object, smallest: dict[str, int], within: str = "") -> None:
+    for name, least in smallest.items():
+        if getattr(settings, name) < least:
+            raise TrainingError(f"The setting {within}{name} must be at least {least}, not {getattr(settings, name)}.")

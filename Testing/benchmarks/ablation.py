@@ -18,20 +18,19 @@ import torch
 
 from LiverUNetLib.environment import choose_device
 from LiverUNetLib.files import write_json
-from LiverUNetLib.geometry import PreprocessingSpec
 from LiverUNetLib.model import open_model
-from LiverUNetLib.network import NetworkSpec
+from LiverUNetLib.spec import CoarseLook
 from LiverUNetTrainLib.augmentation import AugmentationSettings
-from LiverUNetTrainLib.cache import Cache, open_cache, prepare
+from LiverUNetTrainLib.cache import Cache, Grids, open_cache, prepare
 from LiverUNetTrainLib.crossval import folds_of
 from LiverUNetTrainLib.dataset import Case, Split, split_by_patient
 from LiverUNetTrainLib.evaluation import evaluate_model, summarise
 from LiverUNetTrainLib.export import Statement, export_run
 from LiverUNetTrainLib.layouts import find_cases
+from LiverUNetTrainLib.model_training import ModelTraining
 from LiverUNetTrainLib.recipes import Recipe
-from LiverUNetTrainLib.run_folder import RunFolder
-from LiverUNetTrainLib.settings import TrainingSettings
-from LiverUNetTrainLib.training import Trainer
+from LiverUNetTrainLib.run_folder import EpochLog, RunFolder
+from LiverUNetTrainLib.settings import StackSettings
 
 EPOCHS = 8
 TABLE = Path(__file__).with_name("ablation.md")
@@ -39,10 +38,8 @@ TABLE = Path(__file__).with_name("ablation.md")
 NOTES = TABLE.with_name("ablation_notes.md")
 
 
-# What every other row is compared with: 2 mm pixels, axial slices, and none of the changes of tissue.
-PLAIN = AugmentationSettings(p_lesion=0.0, p_fluid=0.0, p_streaks=0.0, noise=0.12)
-BASE = Recipe(views=("axial",), settings=TrainingSettings(augmentation=PLAIN))
-THREE_VIEWS = replace(BASE, views=Recipe().views)
+BASE = Recipe()
+FINE = BASE.spec.fine
 
 
 @dataclass(frozen=True)
@@ -51,16 +48,34 @@ class Variant:
 
     change: str
     recipe: Recipe = BASE
-    pixel_mm: float = 2.0
+    pixel_mm: float = FINE.pixel_mm
     epochs: int = EPOCHS
 
 
-def context(*distances_mm: float) -> Recipe:
-    return replace(BASE, context_mm=distances_mm, network=NetworkSpec(in_channels=len(distances_mm)))
-
-
 def network(**settings: object) -> Recipe:
-    return replace(BASE, network=NetworkSpec(**settings))
+    """Another network of the fine look."""
+    return looking(network=replace(FINE.network, **settings))
+
+
+def context(*distances_mm: float) -> Recipe:
+    """Other channels; one more holds what the coarse look has found."""
+    return looking(context_mm=distances_mm, network=replace(FINE.network, in_channels=len(distances_mm) + 1))
+
+
+def looking(**settings: object) -> Recipe:
+    """Another fine look."""
+    return replace(BASE, spec=replace(BASE.spec, fine=replace(FINE, **settings)))
+
+
+def alone() -> Recipe:
+    """A fine look without a coarse one."""
+    one_less = replace(FINE.network, in_channels=FINE.network.in_channels - 1)
+    return replace(BASE, spec=replace(BASE.spec, coarse=None, fine=replace(FINE, network=one_less)))
+
+
+def coarsely(**settings: object) -> Recipe:
+    """Another coarse look."""
+    return replace(BASE, spec=replace(BASE.spec, coarse=replace(CoarseLook(), **settings)))
 
 
 def training(**settings: object) -> Recipe:
@@ -68,36 +83,40 @@ def training(**settings: object) -> Recipe:
 
 
 def augmented(**settings: float) -> Recipe:
-    return training(augmentation=replace(PLAIN, **settings))
+    return training(augmentation=replace(AugmentationSettings(), **settings))
 
 
 INTENSITY = ("blur", "noise", "contrast", "gamma", "shift", "liver_shift", "low_resolution")
+TISSUE = {f"p_{name}": 0.0 for name in ("lesion", "fluid", "streaks")}
 VARIANTS = {
-    "base": Variant("2 mm pixels, five axial slices, plain augmentation"),
+    "base": Variant("what *accurate* means, but for the epochs"),
     "seed": Variant("the base with another seed: what is noise", training(seed=1)),
-    "full-resolution": Variant(
-        "a first level without stride: channels 8 to 256, strides 1 2 2 2 2 2",
-        network(channels=(8, 16, 32, 64, 128, 256, 256), strides=(1, 2, 2, 2, 2, 2)),
+    "alone": Variant("a fine look at whole slices without a coarse one", alone()),
+    "blind-trust": Variant(
+        "what the coarse look has found is never hidden, moved or distorted",
+        training(prior=replace(BASE.settings.prior, p_hidden=0.0, p_shifted=0.0, p_distorted=0.0)),
     ),
-    "pixel-1.5": Variant("model grid 1.5 mm instead of 2 mm", pixel_mm=1.5),
-    "context-wide": Variant("context at 0, 8 and 16 mm instead of 0, 4 and 8 mm", context(-16, -8, 0, 8, 16)),
+    "thin-stacks": Variant(
+        "neither thick slices nor short stacks", training(stacks=StackSettings(p_thick=0.0, p_short=0.0, p_alone=0.0))
+    ),
+    "margin-32": Variant("a margin of 32 mm around what the coarse look has found", coarsely(margin_mm=32.0)),
+    "pixel-1": Variant("pixels of 1 mm", pixel_mm=1.0),
+    "pixel-1.5": Variant("pixels of 1.5 mm", pixel_mm=1.5),
+    "pixel-2": Variant("pixels of 2 mm", pixel_mm=2.0),
+    "context-1": Variant("a single slice", context(0.0)),
+    "context-3": Variant("three slices: context at 0 and 4 mm", context(-4.0, 0.0, 4.0)),
+    "context-wide": Variant("context at 0, 8 and 16 mm", context(-16.0, -8.0, 0.0, 8.0, 16.0)),
     "wide": Variant("1.5 times the channels", network(channels=(24, 48, 96, 192, 384, 384))),
-    "flips": Variant("slices mirrored left to right, half of them", augmented(p_flip_left_right=0.5)),
-    "no-intensity": Variant("no changes of intensity", augmented(**{f"p_{name}": 0.0 for name in INTENSITY})),
-    "context-7": Variant("seven slices: context at 0, 4, 8 and 12 mm", context(-12, -8, -4, 0, 4, 8, 12)),
-    "pixel-2.5": Variant("model grid 2.5 mm", pixel_mm=2.5),
-    "no-affine": Variant("no rotation, scaling and shift", augmented(p_affine=0.0)),
-    "no-ema": Variant("the last weights instead of their moving average", training(ema_decay=0.0)),
-    "context-1": Variant("a single slice", context(0)),
+    "narrow": Variant("half the channels", network(channels=(8, 16, 32, 64, 128, 128))),
+    "instance": Variant("instance instead of batch normalisation", network(norm="instance")),
     "dice": Variant("Dice loss without cross-entropy", training(loss="dice")),
     "focal": Variant("focal loss instead of cross-entropy", training(loss="dice+focal")),
-    "narrow": Variant("half the channels", network(channels=(8, 16, 32, 64, 128, 128))),
-    "context-3": Variant("three slices: context at 0 and 4 mm", context(-4, 0, 4)),
-    "instance": Variant("instance instead of batch normalisation", network(norm="instance")),
-    "tissue": Variant("lesions, masses, fluid, streaks, more noise", training(augmentation=AugmentationSettings())),
-    "views": Variant("axial, coronal and sagittal slices, averaged", THREE_VIEWS),
+    "flips": Variant("slices mirrored left to right, half of them", augmented(p_flip_left_right=0.5)),
+    "no-affine": Variant("no rotation, scaling and shift", augmented(p_affine=0.0)),
+    "no-intensity": Variant("no changes of intensity", augmented(**{f"p_{name}": 0.0 for name in INTENSITY})),
+    "no-tissue": Variant("no lesions, masses, fluid and streaks", augmented(**TISSUE)),
+    "no-ema": Variant("the last weights instead of their moving average", training(ema_decay=0.0)),
     "long": Variant("twice the epochs", epochs=2 * EPOCHS),
-    "long-views": Variant("twice the epochs with all three views", THREE_VIEWS, epochs=2 * EPOCHS),
 }
 
 
@@ -119,8 +138,7 @@ def measure(name: str, tested: list[Case], extra: list[Case], work: Path) -> Non
     variant = VARIANTS[name]
     cache_folder = work / f"cache-{variant.pixel_mm:g}"
     if not (cache_folder / "cache.json").exists():
-        spec = PreprocessingSpec(pixel_mm=variant.pixel_mm)
-        for finding in prepare([*tested, *extra], cache_folder, spec):
+        for finding in prepare([*tested, *extra], cache_folder, Grids(pixel_mm=variant.pixel_mm)):
             print(finding, flush=True)
     cache = open_cache(cache_folder)
     names = {case.name for case in tested}
@@ -136,17 +154,17 @@ def measure(name: str, tested: list[Case], extra: list[Case], work: Path) -> Non
 def train(folder: Path, cache: Cache, split: Split, variant: Variant) -> None:
     recipe = variant.recipe
     settings = replace(recipe.settings, epochs=variant.epochs, validate_every=variant.epochs)
-    trainer = Trainer(
-        recipe.view(cache),
+    made = ModelTraining(
+        cache,
         split,
         folder / "run",
-        network=recipe.network,
+        spec=recipe.on(cache.grids),
         settings=settings,
-        device=choose_device("auto"),
+        device=choose_device("auto", "torch"),
         resume=RunFolder(folder / "run").exists(),
     )
-    for event in trainer.epochs():
-        if hasattr(event, "epoch"):
+    for event in made.epochs():
+        if isinstance(event, EpochLog):
             print(folder.name, event, flush=True)
     export_run(folder / "run", folder / "model", Statement(folder.name, description="Part of an ablation"))
 

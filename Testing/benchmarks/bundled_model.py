@@ -21,7 +21,7 @@ HOLD_OUT = [f"ircad_e{number}" for number in range(16, 21)]
 TRAINING = ["--epochs", 24, "--validation", 0.04, "--validate-every", 8]
 STATEMENT = [
     *("--model-version", "0.2.1"),
-    *("--description", "The liver in contrast-enhanced abdominal CT, from slices in three directions"),
+    *("--description", "The liver in contrast-enhanced abdominal CT, by a coarse and a fine look"),
     "--license",
     "Non-commercial research only; learned from 3D-IRCADb-01 (CC BY-NC-ND) and LiTS (CC BY-NC-SA or BY-NC-ND)",
 ]

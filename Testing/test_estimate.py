@@ -1,0 +1,80 @@
+"""What a training will cost, from a few steps of it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from helpers import SETTINGS, SPEC, TWO_LOOKS
+from LiverUNetLib.looks import Prior
+from LiverUNetLib.steps import finish
+from LiverUNetTrainLib import estimate
+from LiverUNetTrainLib.estimate import Cost, estimate_order, estimate_training
+from LiverUNetTrainLib.fine_sampling import FineSampler
+from LiverUNetTrainLib.order import TrainingOrder
+from LiverUNetTrainLib.recipes import RECIPES, Recipe
+
+
+@pytest.fixture
+def cost_of(a_cache, cpu):
+    def measure(validated=(), **changes):
+        settings = replace(SETTINGS, **changes)
+        sampler = FineSampler(a_cache.cases, SPEC, settings)
+        return finish(estimate_training(sampler, SPEC.fine.network, settings, cpu, validated=validated))
+
+    return measure
+
+
+def test_an_epoch_is_counted_in_batches_and_the_whole_in_epochs(cost_of, monkeypatch):
+    clock = iter(range(0, 1000, 2))
+    monkeypatch.setattr(estimate.time, "perf_counter", lambda: next(clock))
+    cost = cost_of(epochs=10, batch_size=4, empty_slices=1.0)
+    assert cost.epoch_seconds == 2 * 12, "4 cases of 12 slices in batches of 4, 2 s each by this clock"
+    assert cost.total_seconds == 240
+
+
+def test_validation_is_part_of_an_epoch_as_often_as_it_happens(cost_of, a_cache, monkeypatch):
+    clock = iter(range(0, 1000, 2))
+    monkeypatch.setattr(estimate.time, "perf_counter", lambda: next(clock))
+    cost = cost_of(a_cache.cases[:3], epochs=10, batch_size=4, empty_slices=1.0, validate_every=5)
+    assert cost.total_seconds == pytest.approx(240 + 2 * 3 * 2), "two validations of three cases, 2 s each"
+
+
+def test_larger_batches_and_canvases_need_more_memory(cost_of):
+    one, larger = cost_of(), cost_of(batch_size=8, canvas_mm=(512.0, 640.0))
+    assert larger.memory_gib > 4 * one.memory_gib
+
+
+def test_a_cost_is_told_in_a_line_and_what_a_budget_allows():
+    words = Cost(60.0, 600.0, 1.0).words(5)
+    assert words == "about 10 min (60 s an epoch), 1.0 GiB of memory; 5 min are enough for 5 epochs"
+    assert Cost(60.0, 600.0, 1.0).words(10) == "about 10 min (60 s an epoch), 1.0 GiB of memory"
+    after_the_coarse_look = Cost(60.0, 780.0, 1.0, coarse_seconds=180.0)
+    assert after_the_coarse_look.words(5).endswith("; 5 min are enough for 2 epochs")
+    assert after_the_coarse_look.words(2).endswith("; 2 min are enough for 0 epochs")
+
+
+def test_of_a_model_with_two_looks_both_are_counted(a_cache, tmp_path, cpu, monkeypatch):
+    monkeypatch.setitem(RECIPES, "accurate", Recipe(spec=TWO_LOOKS, settings=SETTINGS))
+    monkeypatch.setitem(RECIPES, "notebook", Recipe(spec=SPEC, settings=SETTINGS))
+    given = a_cache, None, cpu
+    two = finish(estimate_order(TrainingOrder(a_cache.folder, tmp_path / "run"), *given))
+    one = finish(estimate_order(TrainingOrder(a_cache.folder, tmp_path / "run", recipe="notebook"), *given))
+    assert two.coarse_seconds > 0
+    assert two.total_seconds == pytest.approx(two.coarse_seconds + SETTINGS.epochs * two.epoch_seconds)
+    assert one.coarse_seconds == 0
+
+
+def test_the_coarse_look_is_counted_once_whole_and_in_two_halves(a_cache, tmp_path, cpu, monkeypatch):
+    monkeypatch.setitem(RECIPES, "accurate", Recipe(spec=TWO_LOOKS, settings=SETTINGS, validation=0.2))
+    clock = iter(range(0, 1000, 2))
+    monkeypatch.setattr(estimate.time, "perf_counter", lambda: next(clock))
+    cost = finish(estimate_order(TrainingOrder(a_cache.folder, tmp_path / "run"), a_cache, None, cpu))
+    assert cost.coarse_seconds == 2 * (3 * 2 / 2) * 2, "3 cases, each shown twice, in batches of 2, 2 s each; twice"
+
+
+def test_the_estimate_knows_no_prior_yet(a_cache):
+    prior = estimate._unknown(a_cache, "patient1")
+    assert isinstance(prior, Prior)
+    assert np.all(prior.probability == 0.5)
+    assert prior.grid.shape == a_cache.select(["patient1"])[0].coarse.shape

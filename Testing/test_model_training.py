@@ -1,0 +1,254 @@
+"""A model is trained look by look, in one run folder; whatever ends it, it can be resumed to the same weights."""
+
+import itertools
+import json
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import SETTINGS, SPEC, TWO_LOOKS, assert_same_weights, unix_only, weights_of, write_pair
+from LiverUNetLib.card import COARSE, FINE
+from LiverUNetLib.engines import TorchNetwork
+from LiverUNetLib.errors import TrainingError
+from LiverUNetLib.formats import read_volume
+from LiverUNetLib.grid import canonical_scan
+from LiverUNetLib.looks import look_finely
+from LiverUNetLib.network import build_network
+from LiverUNetLib.pipeline import segment
+from LiverUNetLib.steps import Progress, finish
+from LiverUNetTrainLib.cache import open_cache, prepare
+from LiverUNetTrainLib.dataset import Split
+from LiverUNetTrainLib.export import Statement, export_run
+from LiverUNetTrainLib.finetuning import split_for_finetuning
+from LiverUNetTrainLib.layouts import find_cases
+from LiverUNetTrainLib.model_training import ModelTraining
+from LiverUNetTrainLib.occupancy import is_occupied
+from LiverUNetTrainLib.run_folder import COARSE_STAGES, EpochLog, RunFolder
+
+FOLDERS = ("", "coarse", "coarse/half1", "coarse/half2")
+BOTH = {"spec": TWO_LOOKS, "settings": replace(SETTINGS, epochs=2, coarse=replace(SETTINGS.coarse, epochs=2))}
+# What the progress of each stage is called; the priors come after each of the coarse ones.
+STAGES = ("Coarse look, half 1", "Looking coarsely", "Coarse look, half 2", "Coarse look", "Training")
+
+
+@pytest.fixture
+def whole(a_trainer, tmp_path):
+    """A training of both looks that nothing has disturbed."""
+    training = a_trainer("whole", **BOTH)
+    training.events = list(training.epochs())
+    return training
+
+
+def assert_same_run(one, other) -> None:
+    for folder in FOLDERS:
+        assert_same_weights(weights_of(one / folder), weights_of(other / folder))
+        best = (torch.load(run / folder / "best.pt", weights_only=True) for run in (one, other))
+        assert_same_weights(*best)
+
+
+def test_the_coarse_look_is_trained_in_two_halves_and_whole_before_the_fine_one(whole):
+    logs = [(log.stage, log.epoch) for log in whole.events if isinstance(log, EpochLog)]
+    assert logs == [*itertools.product(COARSE_STAGES.values(), (1, 2)), ("", 1), ("", 2)]
+    told = [event.stage for event in whole.events if isinstance(event, Progress)]
+    assert [stage for stage, _ in itertools.groupby(told)] == [
+        "Coarse look, half 1", "Looking coarsely", "Coarse look, half 2", "Looking coarsely", "Coarse look",
+        "Looking coarsely", "Training",
+    ]  # fmt: skip
+    assert [log.epoch for log in whole.history] == [1, 2]
+    assert (whole.ending.words, whole.ending.interrupted) == ("all 2 epochs are done", False)
+
+
+def test_the_prior_of_a_training_case_is_of_the_half_that_has_not_learned_from_it(whole, a_cache, tmp_path, cpu):
+    split = json.loads((tmp_path / "whole/settings.json").read_text())["split"]
+    halves = [stage.training for stage in whole._stages()[:2]]
+    assert sorted(itertools.chain(*halves)) == sorted(split["training"])
+    assert not set(halves[0]) & set(halves[1])
+
+    def found(folder, case):
+        network = build_network(TWO_LOOKS.coarse.network)
+        network.load_state_dict(RunFolder(tmp_path / "whole" / folder).weights("last"))
+        image = TWO_LOOKS.normalise(case.coarse.astype(np.float32))[None, None]
+        padded = np.pad(image, [(0, 0), (0, 0), *((0, -side % 2) for side in image.shape[2:])], constant_values=-1)
+        logits = TorchNetwork(network, cpu)(padded)[0, 0]
+        return 1 / (1 + np.exp(-logits[tuple(map(slice, case.coarse.shape))]))
+
+    for case in a_cache.cases:
+        kept = np.load(tmp_path / "whole/coarse/priors" / f"{case.name}.npy").astype(np.float32)
+        made_by = [folder for folder in COARSE_STAGES if np.allclose(found(folder, case), kept, atol=2e-3)]
+        expected = "coarse"
+        if case.name in split["training"]:
+            expected = "coarse/half2" if case.name in halves[0] else "coarse/half1"
+        assert made_by == [expected], case.name
+
+
+def test_a_single_case_is_told_by_the_whole_coarse_look(a_cache, tmp_path, cpu):
+    split = Split(("patient0",), ("patient1",), ())
+    training = ModelTraining(a_cache, split, tmp_path / "run", device=cpu, **BOTH)
+    logs = [log.stage for log in training.epochs() if isinstance(log, EpochLog)]
+    assert logs == ["Coarse look", "Coarse look", "", ""]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stopped_in_any_stage_and_resumed_it_ends_with_the_same_weights(stage, whole, a_trainer, tmp_path):
+    stopped = a_trainer("stopped", **BOTH)
+    for event in stopped.epochs():
+        assert is_occupied(tmp_path / "stopped")
+        if event.stage == stage and not (tmp_path / "stopped/stop").exists():
+            (tmp_path / "stopped/stop").touch()
+    assert stopped.ending.interrupted
+    assert RunFolder(tmp_path / "stopped").end() == asdict(stopped.ending)
+    assert not list((tmp_path / "stopped").rglob("stop")), "the training has heeded it"
+    assert not is_occupied(tmp_path / "stopped")
+    resumed = a_trainer("stopped", **BOTH, resume=True)
+    list(resumed.epochs())
+    assert not resumed.ending.interrupted
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+KILLED = """
+import os, pickle, signal, sys
+from LiverUNetTrainLib.cache import open_cache
+from LiverUNetTrainLib.model_training import ModelTraining
+folder, stage, count, given = sys.argv[1], sys.argv[2], int(sys.argv[3]), pickle.loads(bytes.fromhex(sys.argv[4]))
+for event in ModelTraining(open_cache(folder), **given).epochs():
+    count -= event.stage == stage
+    if count == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@unix_only
+@pytest.mark.parametrize(("stage", "event"), [(STAGES[0], 3), (STAGES[1], 2), (STAGES[3], 4), (STAGES[4], 3)])
+def test_killed_in_any_stage_and_resumed_it_ends_with_the_same_weights(
+    stage, event, whole, a_trainer, a_cache, tmp_path, cpu
+):
+    given = BOTH | {"split": whole._split, "run": tmp_path / "killed", "device": cpu}
+    command = [sys.executable, "-c", KILLED, a_cache.folder, stage, str(event), pickle.dumps(given).hex()]
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    assert subprocess.run(command, env=os.environ | threads).returncode == -9
+    assert RunFolder(tmp_path / "killed").end() == {}
+    resumed = a_trainer("killed", **BOTH, resume=True)
+    list(resumed.epochs())
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_time_budget_ends_it_in_the_coarse_look_and_each_resume_takes_it_on(whole, a_trainer, tmp_path):
+    endings = []
+    for n in range(20):
+        training = a_trainer("short", **BOTH, resume=n > 0)
+        list(training.epochs(minutes=0))
+        endings.append(training.ending.words)
+        assert json.loads((tmp_path / "short/end.json").read_text())["interrupted"] == training.ending.interrupted
+        if not training.ending.interrupted:
+            break
+    assert endings[0] == "the time is up after 1 epochs; --resume continues"
+    assert endings[1] == "the time is up after the coarse look, half 1; --resume continues"
+    assert endings[-1] == "all 2 epochs are done"
+    for folder in FOLDERS:
+        assert_same_weights(weights_of(tmp_path / "whole" / folder), weights_of(tmp_path / "short" / folder))
+    models = [export_run(tmp_path / run, tmp_path / f"{run}-model", Statement(run)) for run in ("whole", "short")]
+    assert_same_weights(*(model.state_dict(COARSE) for model in models))
+
+
+def test_resuming_with_another_model_other_settings_or_other_cases_is_refused_by_name(
+    a_trainer, a_cache, pairs, tmp_path, cpu
+):
+    steps = a_trainer("run", **BOTH).epochs()
+    next(steps)
+    steps.close()
+    other = replace(TWO_LOOKS, coarse=replace(TWO_LOOKS.coarse, margin_mm=20.0))
+    with pytest.raises(TrainingError, match="cannot be resumed: its spec differ"):
+        a_trainer("run", spec=other, settings=BOTH["settings"], resume=True)
+    with pytest.raises(TrainingError, match="cannot be resumed: its training differ"):
+        a_trainer("run", spec=TWO_LOOKS, settings=SETTINGS, resume=True)
+    write_pair(pairs, "patient1", seed=77)
+    list(prepare(find_cases([pairs]), a_cache.folder, a_cache.grids))
+    split = Split(**{part: tuple(names) for part, names in RunFolder(tmp_path / "run").settings()["split"].items()})
+    with pytest.raises(TrainingError, match=r"its split has changed \(patient1\)"):
+        ModelTraining(open_cache(a_cache.folder), split, tmp_path / "run", device=cpu, resume=True, **BOTH)
+
+
+def test_a_model_on_other_grids_than_the_cache_is_refused(a_trainer):
+    other = replace(TWO_LOOKS, coarse=replace(TWO_LOOKS.coarse, voxel_mm=12.0))
+    with pytest.raises(TrainingError, match="was prepared on other grids than this model's"):
+        a_trainer("run", spec=other)
+    assert a_trainer("one", spec=SPEC), "of the cubes of a cache a model without a coarse look makes no use"
+
+
+def test_the_exported_model_has_both_looks_and_segments(a_trainer, tmp_path, pairs, cpu):
+    taught = replace(SETTINGS, epochs=25, learning_rate=5e-3, ema_decay=0.95, validate_every=25)
+    taught = replace(taught, coarse=replace(SETTINGS.coarse, epochs=10))
+    list(a_trainer("run", spec=TWO_LOOKS, settings=taught).epochs())
+    model = export_run(tmp_path / "run", tmp_path / "model", Statement("both"))
+    assert model.looks == (FINE, COARSE)
+    kept, trained = model.state_dict(COARSE), RunFolder(tmp_path / "run/coarse").weights("last")
+    assert_same_weights(kept, {key: value.to(kept[key].dtype) for key, value in trained.items()})
+    scan, reference = find_cases([pairs])[3].read()
+    found = finish(segment(scan, model, cpu)).mask_kji
+    assert 2 * (found & reference.hu_kji).sum() / (found.sum() + reference.hu_kji.sum()) > 0.8
+
+
+def test_what_validation_sees_is_what_segmenting_sees(whole, a_cache, pairs, cpu):
+    """The files have the voxels of the fine grid, so both look at the same numbers."""
+    (case,) = a_cache.select(["patient3"])
+    sampler, network = whole._fine._sampler, whole._fine.network()
+    scan = canonical_scan(read_volume(pairs / "patient3_orig.nii.gz"))
+    prior = whole._prior("patient3")
+    box = prior.box(scan[1], TWO_LOOKS)
+    grid = scan[1].part(box).pixels(8.0, 18.0)
+    expected = np.zeros(case.image.shape, np.float32)
+    expected[box] = finish(look_finely(*scan, grid, TWO_LOOKS, network, prior))
+    np.testing.assert_allclose(sampler.probability(network, case), expected, atol=1e-4)
+
+
+@pytest.fixture
+def a_parent(a_trainer, tmp_path):
+    def make(**given):
+        list(a_trainer("parent-run", **given).epochs())
+        return export_run(tmp_path / "parent-run", tmp_path / "parent", Statement("parent"))
+
+    return make
+
+
+def tune(parent, pairs, cache, run, cpu):
+    """Fine-tune a model on one new case; returns the child."""
+    write_pair(pairs, "new", seed=42)
+    list(prepare(find_cases([pairs]), cache.folder, cache.grids))
+    cache = open_cache(cache.folder)
+    split, replayed = split_for_finetuning(cache, parent)
+    settings = replace(SETTINGS, epochs=1, learning_rate=1e-2)
+    given = {"spec": parent.card.spec, "settings": settings, "device": cpu, "parent": parent, "replayed": replayed}
+    training = ModelTraining(cache, split, run, **given)
+    assert not any("half" in event.stage for event in training.epochs())
+    return export_run(run, run.with_name("child"), Statement("child"))
+
+
+def test_fine_tuning_keeps_the_coarse_look_of_the_parent_and_says_so(a_parent, pairs, a_cache, tmp_path, cpu):
+    parent = a_parent(**BOTH)
+    child = tune(parent, pairs, a_cache, tmp_path / "run", cpu)
+    assert_same_weights(parent.state_dict(COARSE), child.state_dict(COARSE))
+    assert any(not torch.equal(value, child.state_dict()[key]) for key, value in parent.state_dict().items())
+    readme = (child.folder / "docs/README.md").read_text()
+    assert "Fine-tuned from parent 0.1.0; the coarse look is that of the parent, unchanged." in readme
+    assert "2 epochs, in each 2 parts of every patient" in (parent.folder / "docs/README.md").read_text()
+
+
+def test_fine_tuning_of_a_model_without_a_coarse_look(a_parent, pairs, a_cache, tmp_path, cpu):
+    parent = a_parent(settings=replace(SETTINGS, epochs=1))
+    child = tune(parent, pairs, a_cache, tmp_path / "run", cpu)
+    assert child.looks == (FINE,)
+    assert "Fine-tuned from parent 0.1.0. All" in (child.folder / "docs/README.md").read_text()
+    assert not (tmp_path / "run/coarse").exists()
+
+
+def test_a_prior_that_is_damaged_is_named(whole, a_trainer, tmp_path):
+    for path in (tmp_path / "whole/coarse/priors").iterdir():
+        path.write_bytes(b"damaged")
+    with pytest.raises(TrainingError, match=r"priors/.*\.npy cannot be read .* start a new run"):
+        whole._prior("patient0")

@@ -80,6 +80,7 @@ def coarse_probabilities(
         start, stop = max(first - OVERLAP, 0), min(last + OVERLAP, len(image))
         seen = probabilities(network, spec.normalise(image[None, None, start:stop]), spec.coarse.network.multiple)[0]
         probability[first:last] = seen[first - start : last - start]
+    yield len(image), len(image)
     return probability
 
 
@@ -119,6 +120,7 @@ def fine_probabilities(
         part = slice(first, first + network.batch_size)
         slices = fine_input(spec, image[context[part]], told[part])
         probability[part] = probabilities(network, slices, spec.fine.network.multiple)
+    yield len(image), len(image)
     return probability
 
 

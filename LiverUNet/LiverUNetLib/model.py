@@ -155,12 +155,13 @@ class LiverModel:
                 is not installed.
         """
         if device.engine == "onnx" and not self.has_onnx:
+            missing = " and ".join(name for name in map(onnx_file, self.looks) if name not in self.card.checksums)
             if find_spec("torch") is None:
                 raise ModelError(
-                    f"The model {self.card.name} has no {onnx_file(FINE)}, so it needs PyTorch: install "
+                    f"The model {self.card.name} has no {missing}, so it needs PyTorch: install "
                     "liver-unet[train], or export the model again."
                 )
-            note = f"The model {self.card.name} has no {onnx_file(FINE)}; PyTorch has computed it."
+            note = f"The model {self.card.name} has no {missing}; PyTorch has computed it."
             device = replace(device, engine="torch", note=" ".join(filter(None, [device.note, note])))
         made = {look: self._network(look, device, threads) for look in self.looks}
         return Networks(made[FINE], made.get(COARSE))

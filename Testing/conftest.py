@@ -20,6 +20,8 @@ from helpers import (
     thresholding_weights,
     write_pair,
 )
+from LiverUNetLib import environment
+from LiverUNetLib import model as model_folder
 from LiverUNetLib.batch import segment_folder
 from LiverUNetLib.bundle import save_model
 from LiverUNetLib.card import FINE, ModelCard
@@ -99,6 +101,13 @@ def threshold_model(tmp_path_factory) -> LiverModel:
 def two_looks_model(tmp_path_factory) -> LiverModel:
     """The same with a coarse look before it, which does so too; nothing is found where that has found nothing."""
     return save_two_looks(tmp_path_factory.mktemp("models") / "two-looks")
+
+
+@pytest.fixture
+def without_torch(monkeypatch):
+    """As if PyTorch were not installed."""
+    for module in (environment, model_folder):
+        monkeypatch.setattr(module, "find_spec", {}.get)
 
 
 @pytest.fixture(scope="session")

@@ -82,6 +82,8 @@ def onnx_graph(network: nn.Module, spec: NetworkSpec) -> bytes:
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         # What the layers ask of an image's size has one answer for all that they take.
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        # Instance normalisation computes as in training, always.
+        warnings.filterwarnings("ignore", message="ONNX export mode is set to TrainingMode.EVAL")
         torch.onnx.export(
             network,
             (torch.zeros(1, spec.in_channels, *sides),),

@@ -9,18 +9,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from helpers import REPOSITORY, SETTINGS, SHAPE_IJK, SPACING_MM, SPEC, TWO_LOOKS, write_pair
+from helpers import (
+    REPOSITORY,
+    SETTINGS,
+    SHAPE_IJK,
+    SPACING_MM,
+    SPEC,
+    THRESHOLDING,
+    TWO_LOOKS,
+    save_two_looks,
+    thresholding_weights,
+    write_pair,
+)
+from LiverUNetLib import environment
+from LiverUNetLib import model as model_folder
 from LiverUNetLib.batch import segment_folder
 from LiverUNetLib.bundle import save_model
 from LiverUNetLib.card import FINE, ModelCard
 from LiverUNetLib.environment import Device
 from LiverUNetLib.formats import write_volume
 from LiverUNetLib.model import LiverModel
-from LiverUNetLib.network import build_network
-from LiverUNetLib.phantom import LIVER, abdomen, axial_affine
-from LiverUNetLib.spec import FineLook, ModelSpec, NetworkSpec
+from LiverUNetLib.phantom import abdomen, axial_affine
+from LiverUNetLib.spec import FineLook, ModelSpec
 from LiverUNetLib.steps import finish
 from LiverUNetLib.volume import CTVolume
 from LiverUNetTrainLib.cache import Cache, Grids, open_cache, prepare
@@ -80,27 +91,25 @@ def read_only(tmp_path) -> Iterator[Path]:
 def threshold_model(tmp_path_factory) -> LiverModel:
     """A real model folder whose network says liver within 10 HU of the phantom's liver.
 
-    Tests of geometry and formats then never hang on trained weights. The logit falls linearly to
-    both sides of the liver's HU, by two ReLU in the first layer of an ordinary U-Net.
+    Tests of geometry and formats then never hang on trained weights.
     """
-    network_spec = NetworkSpec(
-        in_channels=1, channels=(2, 2), strides=(1,), features=1, residual_units=0, kernel_size=1
-    )
-    spec = ModelSpec(FineLook(pixel_mm=4.0, slice_mm=5.0, context_mm=(0.0,), network=network_spec))
-    centre, width = spec.normalise(LIVER), 10 / 200
-    network = build_network(network_spec)
-    state = {key: torch.zeros_like(value) for key, value in network.state_dict().items()}
-    for key in state:
-        if key.endswith(("N.weight", "N.running_var")):
-            state[key] += 1
-    first, up, head = "0.model.0.conv", "0.model.2.conv", "1"
-    state[f"{first}.weight"][:, 0, 0, 0] = torch.tensor([1.0, -1.0])
-    state[f"{first}.bias"][:] = torch.tensor([-centre, centre])
-    state[f"{up}.weight"][:2, 0, 0, 0] = -5 / width
-    state[f"{head}.weight"][:] = 1
-    state[f"{head}.bias"][:] = 5
+    spec = ModelSpec(FineLook(pixel_mm=4.0, slice_mm=5.0, context_mm=(0.0,), network=THRESHOLDING))
     card = ModelCard("threshold", "1", "Thresholds HU", "Apache-2.0", spec)
-    return save_model(tmp_path_factory.mktemp("models") / "threshold", card, {FINE: state}, "For tests.\n")
+    weights = {FINE: thresholding_weights(spec.fine.network)}
+    return save_model(tmp_path_factory.mktemp("models") / "threshold", card, weights, "For tests.\n")
+
+
+@pytest.fixture(scope="session")
+def two_looks_model(tmp_path_factory) -> LiverModel:
+    """The same with a coarse look before it, which does so too; nothing is found where that has found nothing."""
+    return save_two_looks(tmp_path_factory.mktemp("models") / "two-looks")
+
+
+@pytest.fixture
+def without_torch(monkeypatch):
+    """As if PyTorch were not installed."""
+    for module in (environment, model_folder):
+        monkeypatch.setattr(module, "find_spec", {}.get)
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,13 @@ import pytest
 import torch
 
 from LiverUNetLib.batch import TABLE_NAME
+from LiverUNetLib.bundle import save_model
+from LiverUNetLib.card import COARSE, FINE, ModelCard
 from LiverUNetLib.formats import write_volume
-from LiverUNetLib.phantom import abdomen, axial_affine
-from LiverUNetLib.spec import CoarseLook, FineLook, ModelSpec, NetworkSpec
+from LiverUNetLib.model import LiverModel
+from LiverUNetLib.network import build_network
+from LiverUNetLib.phantom import LIVER, abdomen, axial_affine
+from LiverUNetLib.spec import CoarseLook, FineLook, ModelSpec, NetworkSpec, Rules
 from LiverUNetTrainLib.settings import CoarseSettings, TrainingSettings
 
 unix_only = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL and deletes nothing that is open")
@@ -43,6 +47,58 @@ SETTINGS = TrainingSettings(
     canvas_mm=(256.0, 320.0),
     coarse=CoarseSettings(epochs=1, shown=2, size_mm=(192.0, 256.0, 320.0)),
 )
+
+
+# An ordinary U-Net small enough to give its weights by hand, see `thresholding_weights`.
+THRESHOLDING = NetworkSpec(in_channels=1, channels=(2, 2), strides=(1,), features=1, residual_units=0, kernel_size=1)
+
+
+def thresholding_weights(
+    network: NetworkSpec, *, width_hu: float = 10.0, trusting: bool = True
+) -> dict[str, torch.Tensor]:
+    """Weights whose logit is 5 at the HU of the phantom's liver and 0 at `width_hu` from it.
+
+    It falls linearly to both sides, by two ReLU in the first layer. With a second input, the prior, and a third
+    feature it falls where that is below 0.25 as well, to -15 at 0; so it does unless `trusting` is false.
+    """
+    centre, width = ModelSpec().normalise(LIVER), width_hu / 200
+    state = {key: torch.zeros_like(value) for key, value in build_network(network).state_dict().items()}
+    for key in state:
+        if key.endswith(("N.weight", "N.running_var")):
+            state[key] += 1
+    first, up, head = (
+        state[f"{layer}.weight"].flatten(2)[..., 0] for layer in ("0.model.0.conv", "0.model.2.conv", "1")
+    )
+    first[0, 0], first[1, 0] = 1, -1
+    state["0.model.0.conv.bias"][:2] = torch.tensor([-centre, centre])
+    up[:2, 0] = -5 / width
+    if network.in_channels > 1 and trusting:
+        first[2, 1] = -1
+        state["0.model.0.conv.bias"][2] = -0.5
+        up[2, 0] = -40
+    head[:] = 1
+    state["1.bias"][:] = 5
+    return state
+
+
+def save_two_looks(
+    folder: Path,
+    *,
+    coarse: CoarseLook = CoarseLook(),  # noqa: B008 - frozen
+    coarse_width_hu: float = 10.0,
+    rules: Rules = Rules(),  # noqa: B008 - frozen
+    trusting: bool = True,
+) -> LiverModel:
+    """A real model folder of thresholds that looks twice."""
+    fine = replace(THRESHOLDING, in_channels=2, channels=(3, 2))
+    coarse = replace(coarse, network=replace(THRESHOLDING, spatial_dims=3))
+    spec = ModelSpec(FineLook(pixel_mm=4.0, slice_mm=5.0, context_mm=(0.0,), network=fine), coarse, rules)
+    card = ModelCard("two-looks", "1", "Thresholds HU twice", "Apache-2.0", spec)
+    weights = {
+        FINE: thresholding_weights(fine, trusting=trusting),
+        COARSE: thresholding_weights(coarse.network, width_hu=coarse_width_hu),
+    }
+    return save_model(folder, card, weights, "For tests.\n")
 
 
 def write_pair(folder: Path, name: str, *, seed: int) -> None:

@@ -171,9 +171,7 @@ def test_a_read_only_folder_is_named(a_ct_file, segment_with, read_only, capsys)
 
 @pytest.mark.parametrize("words", ["demo -o OUT", "demo -o OUT/new", "batch HERE -o OUT/new", "models install MODEL"])
 def test_a_read_only_target_is_named_before_any_work(words, a_ct_file, threshold_model, read_only, monkeypatch, capsys):
-    monkeypatch.setattr(
-        LiverModel, "network", lambda _model: None if "install" in words else pytest.fail("work is done")
-    )
+    monkeypatch.setattr(LiverModel, "networks", lambda *_, **__: pytest.fail("work is done"))
     monkeypatch.setenv("LIVER_UNET_MODELS", str(read_only / "models"))
     places = {"HERE": a_ct_file.parent, "MODEL": threshold_model.folder}
     arguments = [str(places.get(word, word.replace("OUT", str(read_only)))) for word in words.split()]
@@ -267,7 +265,7 @@ def test_help_needs_no_torch():
 def test_demo_finds_the_known_liver_with_the_bundled_model(tmp_path, capsys):
     assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Dice"))
-    assert float(line.split()[-1]) >= 0.85
+    assert float(line.split()[-1]) >= 0.95
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {
         "phantom_ct.nii.gz",
         "phantom_liver.nii.gz",

@@ -1,6 +1,8 @@
 """ONNX Runtime and PyTorch compute the same network; segmenting needs no PyTorch."""
 
+import contextlib
 import json
+import logging
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,102 +12,82 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import save_two_looks
 from LiverUNetLib import bundle, environment
-from LiverUNetLib import model as model_folder
 from LiverUNetLib.bundle import save_model
-from LiverUNetLib.card import ONNX, ModelCard
+from LiverUNetLib.card import COARSE, FINE, ModelCard, onnx_file
 from LiverUNetLib.cli import main
-from LiverUNetLib.engines import OnnxNetwork
+from LiverUNetLib.engines import OnnxNetwork, TorchNetwork
 from LiverUNetLib.environment import Device, choose_device
 from LiverUNetLib.errors import DeviceError, ModelError
-from LiverUNetLib.exchange import install_model, pack_model
-from LiverUNetLib.geometry import PreprocessingSpec
-from LiverUNetLib.model import METADATA, LiverModel, open_model
-from LiverUNetLib.network import NetworkSpec, build_network
+from LiverUNetLib.network import build_network
 from LiverUNetLib.pipeline import segment
+from LiverUNetLib.spec import CoarseLook, FineLook, ModelSpec, NetworkSpec
 from LiverUNetLib.steps import finish
 
 ONNX_ON_CPU, TORCH_ON_CPU = Device("cpu", "onnx"), Device("cpu", "torch")
 
 
-@pytest.fixture
-def an_old_model(threshold_model, tmp_path) -> LiverModel:
-    """As LiverUNet wrote them before there were ONNX forms."""
-    folder = save_model(tmp_path / "old", threshold_model.card, threshold_model.state_dict(), "").folder
-    (folder / ONNX).unlink()
-    metadata = json.loads((folder / METADATA).read_text())
-    checksums = metadata["liver_unet"].pop("checksums")
-    metadata["liver_unet"] |= {"schema_version": 2, "checksum": checksums["models/model.pt"]}
-    (folder / METADATA).write_text(json.dumps(metadata))
-    return open_model(folder)
-
-
-@pytest.fixture
-def without_torch(monkeypatch):
-    """As if PyTorch were not installed."""
-    for module in (environment, model_folder):
-        monkeypatch.setattr(module, "find_spec", {}.get)
-
-
-def test_both_engines_give_the_same_logits(tmp_path):
+def with_statistics(spec: NetworkSpec) -> dict[str, torch.Tensor]:
+    """Random weights with running statistics that differ from 0 and 1."""
     torch.manual_seed(0)
-    spec = NetworkSpec(in_channels=3, channels=(4, 8, 16), strides=(2, 2))
     network = build_network(spec)
     for _ in range(3):
-        network(torch.randn(2, 3, 16, 16))  # running statistics that differ from 0 and 1
-    card = ModelCard("both", "1", "", "MIT", spec, PreprocessingSpec(context_mm=(-4.0, 0.0, 4.0)))
-    model = save_model(tmp_path / "both", card, network.state_dict(), "")
-    slices = np.random.default_rng(0).uniform(-1, 1, (5, 3, 24, 36)).astype(np.float32)
-    onnx, pytorch = (model.network(device)(slices) for device in (ONNX_ON_CPU, TORCH_ON_CPU))
-    assert onnx.shape == (5, 1, 24, 36)
-    np.testing.assert_allclose(onnx, pytorch, atol=1e-5)
+        network(torch.randn(2, spec.in_channels, *[16] * spec.spatial_dims))
+    return network.state_dict()
 
 
-def test_both_engines_find_the_same_voxels_and_say_which_they_are(a_phantom, threshold_model):
-    results = [finish(segment(a_phantom[0], threshold_model, device)) for device in (ONNX_ON_CPU, TORCH_ON_CPU)]
+def test_both_engines_give_the_same_logits_in_both_looks(tmp_path):
+    fine = NetworkSpec(in_channels=4, channels=(4, 8, 16), strides=(2, 2))
+    coarse = NetworkSpec(in_channels=1, channels=(4, 8), strides=(2,), spatial_dims=3)
+    spec = ModelSpec(FineLook(context_mm=(-4.0, 0.0, 4.0), network=fine), CoarseLook(network=coarse))
+    weights = {FINE: with_statistics(fine), COARSE: with_statistics(coarse)}
+    model = save_model(tmp_path / "both", ModelCard("both", "1", "", "MIT", spec), weights, "")
+    onnx, pytorch = (model.networks(device) for device in (ONNX_ON_CPU, TORCH_ON_CPU))
+    random = np.random.default_rng(0)
+    for look, shape in (("fine", (5, 4, 24, 36)), ("coarse", (1, 1, 10, 12, 14))):
+        image = random.uniform(-1, 1, shape).astype(np.float32)
+        one, other = (getattr(networks, look)(image) for networks in (onnx, pytorch))
+        assert one.shape == (shape[0], 1, *shape[2:])
+        assert one.dtype == other.dtype == np.float32
+        np.testing.assert_allclose(one, other, atol=1e-5)
+        assert one.std() > 0.01
+
+
+@pytest.mark.parametrize("model", ["threshold_model", "two_looks_model"])
+def test_both_engines_find_the_same_voxels_and_say_which_they_are(model, a_phantom, request):
+    model = request.getfixturevalue(model)
+    results = [finish(segment(a_phantom[0], model, device)) for device in (ONNX_ON_CPU, TORCH_ON_CPU)]
     assert np.array_equal(*(result.mask_kji for result in results))
     assert [result.provenance["engine"] for result in results] == ["onnx", "torch"]
 
 
-def test_a_model_on_which_the_engines_disagree_is_not_written(threshold_model, tmp_path, monkeypatch):
-    changed = threshold_model.state_dict()
+@pytest.mark.parametrize("look", [FINE, COARSE])
+def test_a_model_on_which_the_engines_disagree_is_not_written(look, two_looks_model, tmp_path, monkeypatch):
+    weights = {look: two_looks_model.state_dict(look) for look in two_looks_model.looks}
+    changed = two_looks_model.state_dict(look)
     changed["1.bias"] += 0.01
-    other = build_network(threshold_model.card.network)
+    other = build_network(two_looks_model.network_spec(look))
     other.load_state_dict(changed)
     monkeypatch.setattr(bundle, "onnx_graph", partial(wrong_graph, bundle.onnx_graph, other))
     with pytest.raises(ModelError, match=r"do not agree on this model: their logits differ by up to 0\.01"):
-        save_model(tmp_path / "model", threshold_model.card, threshold_model.state_dict(), "")
+        save_model(tmp_path / "model", two_looks_model.card, weights, "")
     assert not (tmp_path / "model").exists()
 
 
-def wrong_graph(onnx_graph, other, _network, spec) -> bytes:
-    return onnx_graph(other, spec)
+def wrong_graph(onnx_graph, other, network, spec) -> bytes:
+    """The graph of another network where it takes the same images."""
+    same = [weight.shape for weight in network.parameters()] == [weight.shape for weight in other.parameters()]
+    return onnx_graph(other if same else network, spec)
 
 
-def test_a_model_without_an_onnx_form_is_computed_by_torch_and_says_so(a_phantom, an_old_model, threshold_model):
-    result = finish(segment(a_phantom[0], an_old_model, ONNX_ON_CPU))
-    assert any("has no models/model.onnx; PyTorch has computed it." in warning for warning in result.warnings)
-    assert result.provenance["engine"] == "torch"
-    assert np.array_equal(result.mask_kji, finish(segment(a_phantom[0], threshold_model, ONNX_ON_CPU)).mask_kji)
-
-
-def test_a_model_without_an_onnx_form_travels(an_old_model, tmp_path, monkeypatch):
-    monkeypatch.setenv("LIVER_UNET_MODELS", str(tmp_path / "installed"))
-    pack_model(an_old_model, tmp_path / "old.zip")
-    assert install_model(tmp_path / "old.zip").card == an_old_model.card
-
-
-def test_a_model_without_an_onnx_form_says_what_it_needs_where_there_is_no_torch(an_old_model, without_torch):
-    with pytest.raises(ModelError, match=r"needs PyTorch: install liver-unet\[train\], or export the model again"):
-        an_old_model.network(ONNX_ON_CPU)
-
-
-def test_a_changed_graph_is_refused(threshold_model, tmp_path):
-    model = save_model(tmp_path / "model", threshold_model.card, threshold_model.state_dict(), "")
-    graph = model.folder / ONNX
+@pytest.mark.parametrize("look", [FINE, COARSE])
+def test_a_changed_graph_is_refused(look, tmp_path):
+    model = save_two_looks(tmp_path / "model")
+    graph = model.folder / onnx_file(look)
     graph.write_bytes(graph.read_bytes()[:-1])
-    with pytest.raises(ModelError, match=r"the SHA-256 of models/model\.onnx is"):
-        model.network(ONNX_ON_CPU)
+    with pytest.raises(ModelError, match=rf"the SHA-256 of models/{look}\.onnx is"):
+        model.networks(ONNX_ON_CPU)
 
 
 @pytest.mark.parametrize("graph", [b"no graph", b""])
@@ -115,9 +97,11 @@ def test_a_graph_that_cannot_be_computed_is_refused(graph, cpu):
 
 
 def test_a_graph_of_another_network_is_refused(threshold_model):
-    card = replace(threshold_model.card, network=replace(threshold_model.card.network, in_channels=3))
+    network = replace(threshold_model.network_spec(FINE), in_channels=3)
+    spec = threshold_model.card.spec
+    card = replace(threshold_model.card, spec=replace(spec, fine=replace(spec.fine, network=network)))
     with pytest.raises(ModelError, match=r"is damaged \(it takes 1 channels, not 3\); install"):
-        replace(threshold_model, card=card).network(ONNX_ON_CPU)
+        replace(threshold_model, card=card).networks(ONNX_ON_CPU)
 
 
 @pytest.mark.parametrize(
@@ -149,10 +133,10 @@ def test_a_gpu_that_fails_leaves_the_cpu_to_onnx_runtime(monkeypatch):
     assert "cuda:0 is present but cannot be used" in device.note
 
 
-def test_segmenting_imports_neither_torch_nor_monai(a_ct_file, threshold_model, tmp_path):
+def test_segmenting_imports_neither_torch_nor_monai(a_ct_file, two_looks_model, tmp_path):
     code = (
         "import sys; from LiverUNetLib.cli import main;"
-        f"code = main(['segment', {str(a_ct_file)!r}, '--model', {str(threshold_model.folder)!r}]);"
+        f"code = main(['segment', {str(a_ct_file)!r}, '--model', {str(two_looks_model.folder)!r}]);"
         "sys.exit(code or ' '.join({'torch', 'monai', 'matplotlib'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -166,3 +150,49 @@ def test_an_engine_is_chosen_on_the_command_line(a_ct_file, threshold_model, tmp
     assert json.loads(report.read_text())["provenance"]["engine"] == "torch"
     assert main([*asked, "--engine", "onnx", "--device", "mps", "--overwrite"]) == 1
     assert "ONNX Runtime computes on the CPU alone" in capsys.readouterr().err
+
+
+class SmallGpu(Device):
+    """A GPU whose memory holds `most` slices, played by the CPU."""
+
+    kind = property(lambda self: "cpu" if self.note else "cuda")
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext()
+
+
+class Greedy(torch.nn.Module):
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.seen = most, []
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        self.seen.append(len(batch))
+        if len(batch) > self.most:
+            raise torch.OutOfMemoryError
+        return batch[:, :1]
+
+
+def test_out_of_memory_on_a_gpu_halves_the_batch_in_words(caplog):
+    image = np.linspace(-1, 1, 40 * 4, dtype=np.float32).reshape(40, 1, 2, 2)
+    network = Greedy(most=10)
+    with caplog.at_level(logging.WARNING):
+        logits = TorchNetwork(network, SmallGpu("cpu"))(image)
+    assert network.seen == [32, 16, 8, 8, 8, 8, 8]
+    assert np.array_equal(logits, image)
+    assert "going on with batches of 8 slices" in caplog.text
+
+
+def test_out_of_memory_for_one_slice_goes_on_with_the_cpu(caplog):
+    class NeedsCpu(Greedy):
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            if len(self.seen) < 6:
+                return super().forward(batch)
+            return batch[:, :1]
+
+    with caplog.at_level(logging.WARNING):
+        network = TorchNetwork(NeedsCpu(most=0), SmallGpu("cpu"))
+        image = np.ones((3, 1, 2, 2), np.float32)
+        assert np.array_equal(network(image), image)
+    assert network.device.name == "cpu"
+    assert "going on with the CPU" in caplog.text

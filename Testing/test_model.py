@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from LiverUNetLib.bundle import save_model
-from LiverUNetLib.card import THRESHOLD, ModelCard
+from LiverUNetLib.card import COARSE, FINE, Lineage, ModelCard
 from LiverUNetLib.errors import ModelError
-from LiverUNetLib.geometry import PreprocessingSpec
 from LiverUNetLib.model import find_model, list_models, open_model
-from LiverUNetLib.network import NetworkSpec, build_network, fold_batch_norm
+from LiverUNetLib.network import build_network, fold_batch_norm
 from LiverUNetLib.resources import model_folders, resource_folder
+from LiverUNetLib.spec import CoarseLook, FineLook, ModelSpec, NetworkSpec, Rules
 
 
 @pytest.fixture
-def a_copy(threshold_model, tmp_path):
-    return open_model(Path(shutil.copytree(threshold_model.folder, tmp_path / "copy")))
+def a_copy(two_looks_model, tmp_path):
+    return open_model(Path(shutil.copytree(two_looks_model.folder, tmp_path / "copy")))
 
 
 def metadata_of(model) -> dict:
@@ -34,33 +34,40 @@ def rewrite(model, change) -> None:
     (model.folder / "configs/metadata.json").write_text(json.dumps(content))
 
 
-def test_a_saved_model_is_read_back_as_it_was(threshold_model):
-    again = open_model(threshold_model.folder)
-    assert again.card == threshold_model.card
-    state = again.state_dict()
-    assert all(torch.equal(value, threshold_model.state_dict()[key]) for key, value in state.items())
+def weights_of(model) -> dict[str, dict[str, torch.Tensor]]:
+    return {look: model.state_dict(look) for look in model.looks}
 
 
-def test_saving_the_same_weights_twice_gives_the_same_checksum(threshold_model, tmp_path):
-    again = save_model(tmp_path / "again", threshold_model.card, threshold_model.state_dict(), "")
-    assert again.card.checksum == threshold_model.card.checksum
+def test_a_saved_model_is_read_back_as_it_was(two_looks_model):
+    again = open_model(two_looks_model.folder)
+    assert again == two_looks_model
+    for look in (FINE, COARSE):
+        state = two_looks_model.state_dict(look)
+        assert all(torch.equal(value, state[key]) for key, value in again.state_dict(look).items())
+
+
+def test_saving_the_same_weights_twice_gives_the_same_checksums(two_looks_model, tmp_path):
+    again = save_model(tmp_path / "again", two_looks_model.card, weights_of(two_looks_model), "")
+    assert again.card == two_looks_model.card
+    assert len(set(again.card.checksums.values())) == 4
 
 
 def test_statistics_beyond_float16_are_kept_and_kernels_beyond_it_refused(threshold_model, tmp_path):
     state = threshold_model.state_dict()
     state["0.model.0.adn.N.running_var"][0] = 3e5
-    saved = save_model(tmp_path / "large", threshold_model.card, state, "").state_dict()
+    saved = save_model(tmp_path / "large", threshold_model.card, {FINE: state}, "").state_dict()
     assert saved["0.model.0.adn.N.running_var"][0] == 3e5
     state["1.weight"] = torch.full((1, 1, 1, 1), 1e6)
     with pytest.raises(ModelError, match=r"1.weight are not finite"):
-        save_model(tmp_path / "kernel", threshold_model.card, state, "")
+        save_model(tmp_path / "kernel", threshold_model.card, {FINE: state}, "")
     assert not (tmp_path / "kernel").exists()
 
 
-def test_changed_weights_are_refused(a_copy):
-    weights = a_copy.folder / "models/model.pt"
+@pytest.mark.parametrize("name", [f"models/{look}.{form}" for look in ("model", "coarse") for form in ("pt", "onnx")])
+def test_changed_weights_are_refused(name, a_copy):
+    weights = a_copy.folder / name
     weights.write_bytes(weights.read_bytes() + b"x")
-    with pytest.raises(ModelError, match="were changed"):
+    with pytest.raises(ModelError, match=rf"were changed: the SHA-256 of {name}"):
         a_copy.check()
 
 
@@ -89,10 +96,11 @@ def test_weights_that_hold_code_are_refused_and_not_run(a_copy, tmp_path):
     assert not canary.exists()
 
 
-def test_weights_of_another_network_are_refused(a_copy):
-    rewrite(a_copy, lambda content: content["liver_unet"]["network"].update(channels=[4, 4]))
+@pytest.mark.parametrize(("part", "look"), [("fine", FINE), ("coarse", COARSE)])
+def test_weights_of_another_network_are_refused(part, look, a_copy):
+    rewrite(a_copy, lambda content: content["liver_unet"]["spec"][part]["network"].update(channels=[4, 4]))
     with pytest.raises(ModelError, match="do not fit"):
-        open_model(a_copy.folder).torch_network()
+        open_model(a_copy.folder).torch_network(look)
 
 
 @pytest.mark.parametrize(
@@ -100,12 +108,78 @@ def test_weights_of_another_network_are_refused(a_copy):
     [
         (lambda content: content.pop("liver_unet"), "liver_unet"),
         (lambda content: content["liver_unet"].update(schema_version=99), "schema version 99"),
-        (lambda content: content["liver_unet"]["network"].update(novelty=1), "novelty"),
+        (lambda content: content["liver_unet"].update(schema_version=1), "made by an older LiverUNet"),
+        (lambda content: content["liver_unet"].pop("spec"), "spec"),
+        (lambda content: content["liver_unet"]["spec"].pop("coarse"), "coarse"),
+        (lambda content: content["liver_unet"]["spec"]["fine"]["network"].update(novelty=1), "novelty"),
+        (lambda content: content["liver_unet"]["spec"]["rules"].update(novelty=1), "novelty"),
+        (lambda content: content["liver_unet"].update(checksums={"models/model.pt": 5}), "unusable checksums"),
+        (
+            lambda content: content["liver_unet"].update(checksums={"../secret": "x"}),
+            r"no file of a model: \.\./secret",
+        ),
+        (
+            lambda content: content["liver_unet"]["checksums"].update({"/etc/passwd": "x", "docs/README.md": "x"}),
+            r"no file of a model: /etc/passwd, docs/README\.md",
+        ),
+        (lambda content: content["liver_unet"].update(scores={"x": 1}), "'summary'"),
     ],
 )
 def test_a_card_that_is_not_ours_is_refused(change, expected, a_copy):
     rewrite(a_copy, change)
     with pytest.raises(ModelError, match=expected):
+        open_model(a_copy.folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("window_hu", [[240, -160], [0, 0], [1, 2, 3], [1], [None, 240], [-160, float("nan")]]),
+        ("fine.context_mm", [[-4.0, 0.0], [], ["0"], [float("inf")]]),
+        ("fine.pixel_mm", [0, -1, "1.25", None, float("nan"), float("inf")]),
+        ("fine.slice_mm", [0, -1, "2", float("inf")]),
+        ("coarse.voxel_mm", [0, -4, "4", float("inf")]),
+        ("coarse.threshold", [0, 1, -0.1, "0.1", None]),
+        ("coarse.margin_mm", [0, -1, "16", float("inf")]),
+        ("coarse.shortest_mm", ["40", None, float("nan")]),
+        ("rules.threshold", [0, 1, 1.5, "0.4", None, float("nan")]),
+        ("rules.minimum_ml", [-1, "1", float("inf")]),
+        ("rules.doubtful_ml", [-1, "200", float("nan")]),
+        ("rules.doubtful_probability", ["0.87", None, float("nan")]),
+    ],
+)
+def test_a_value_that_cannot_be_computed_with_is_refused_by_its_name(name, values, a_copy):
+    before = metadata_of(a_copy)
+    for value in values:
+
+        def change(content, value=value):
+            *parts, key = name.split(".")
+            place = content["liver_unet"]["spec"]
+            for part in parts:
+                place = place[part]
+            place[key] = value
+
+        rewrite(a_copy, change)
+        with pytest.raises(ModelError, match=rf"is not the card of a LiverUNet model \(unusable {name}\)\.$"):
+            open_model(a_copy.folder)
+        rewrite(a_copy, lambda content: content.update(before))
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "name"),
+    [
+        ("fine", {"in_channels": 1}, "fine.context_mm"),  # no room for what the coarse look has found
+        ("fine", {"spatial_dims": 3}, "fine.network"),
+        ("fine", {"strides": [0]}, "fine.network"),
+        ("fine", {"strides": [2.0]}, "fine.network"),
+        ("coarse", {"in_channels": 2}, "coarse.network"),
+        ("coarse", {"spatial_dims": 2}, "coarse.network"),
+        ("coarse", {"strides": [-1]}, "coarse.network"),
+    ],
+)
+def test_a_network_that_does_not_fit_its_look_is_refused_by_name(part, change, name, a_copy):
+    rewrite(a_copy, lambda content: content["liver_unet"]["spec"][part]["network"].update(change))
+    with pytest.raises(ModelError, match=rf"unusable {name}\)"):
         open_model(a_copy.folder)
 
 
@@ -119,9 +193,9 @@ def test_models_are_found_by_name_or_folder(a_copy, monkeypatch, tmp_path):
         find_model("copy")
 
 
-def test_a_failed_save_leaves_the_old_model(threshold_model, a_copy):
+def test_a_failed_save_leaves_the_old_model(two_looks_model, a_copy):
     with pytest.raises(AttributeError):
-        save_model(a_copy.folder, threshold_model.card, {"weight": "no tensor"}, "")
+        save_model(a_copy.folder, two_looks_model.card, {FINE: {}, COARSE: {"weight": "no tensor"}}, "")
     assert open_model(a_copy.folder).card == a_copy.card
     assert [path.name for path in a_copy.folder.parent.iterdir()] == ["copy"]
 
@@ -132,25 +206,40 @@ def test_a_name_that_is_no_folder_name_is_refused(name, threshold_model, tmp_pat
         save_model(tmp_path / "x", replace(threshold_model.card, name=name), {}, "")
 
 
-def test_folding_batch_norm_keeps_the_logits():
+@pytest.mark.parametrize("dims", [2, 3])
+def test_folding_batch_norm_keeps_the_logits(dims):
     torch.manual_seed(0)
-    network = build_network(NetworkSpec(in_channels=3, channels=(4, 8, 8), strides=(2, 2)))
-    image = torch.randn(2, 3, 16, 16)
+    network = build_network(NetworkSpec(in_channels=3, channels=(4, 8, 8), strides=(2, 2), spatial_dims=dims))
+    image = torch.randn(2, 3, *[16] * dims)
     for _ in range(3):
         network(image)  # running statistics that differ from 0 and 1
     network.eval()
     expected = network(image)
-    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in fold_batch_norm(network).modules())
+    norms = (torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
+    assert not any(isinstance(part, norms) for part in fold_batch_norm(network).modules())
     assert torch.allclose(network(image), expected, atol=1e-5)
 
 
-def test_monai_builds_the_network_of_the_bundle(threshold_model):
+def test_monai_builds_the_networks_of_the_bundle(two_looks_model):
     from monai.bundle import ConfigParser
 
     parser = ConfigParser()
-    parser.read_config(threshold_model.folder / "configs/inference.json")
-    network = parser.get_parsed_content("network_def")
-    network.load_state_dict(threshold_model.state_dict())
+    parser.read_config(two_looks_model.folder / "configs/inference.json")
+    for name, look in (("network_def", FINE), ("coarse_network_def", COARSE)):
+        network = parser.get_parsed_content(name)
+        network.load_state_dict(two_looks_model.state_dict(look))
+        spec = two_looks_model.network_spec(look)
+        image = torch.zeros(1, spec.in_channels, *[2 * spec.multiple] * spec.spatial_dims)
+        assert network.eval()(image).shape == (1, 1, *image.shape[2:])
+
+
+def test_the_metadata_tells_the_channels_of_the_fine_network(two_looks_model):
+    inputs = metadata_of(two_looks_model)["network_data_format"]["inputs"]["image"]
+    assert inputs["num_channels"] == 2
+    assert inputs["channel_def"] == {
+        "0": "slice at 0 mm",
+        "1": "what the coarse look has found, from -1 for surely no liver to 1",
+    }
 
 
 def test_resources_are_found_where_they_are_installed():
@@ -161,18 +250,50 @@ def test_resources_are_found_where_they_are_installed():
 def test_the_bundled_model_is_whole_small_and_honest():
     model = find_model("liver-ct")
     model.check()
-    assert (model.folder / "models/model.pt").stat().st_size < 8e6
+    assert model.looks == (FINE, COARSE)
+    assert model.has_onnx
+    assert model.note == ""
+    assert sum(path.stat().st_size for path in (model.folder / "models").iterdir()) <= 12e6
     assert {f"ircad_e{n}" for n in range(16, 21)} == set(model.card.lineage.held_out)
     seen = {*model.card.lineage.training.values(), *model.card.lineage.validation.values()}
     assert not seen & set(model.card.lineage.held_out.values())
     assert "non-commercial" in model.card.license.lower()
-    assert model.card.threshold == THRESHOLD == 0.4
-    assert model.card.scores["summary"]["dice"]["mean"] > 0.942
+    assert model.card.scores["summary"]["dice"]["mean"] >= 0.960
     assert "research tool" in (model.folder / "docs/README.md").read_text()
 
 
-def test_default_specs_travel_through_json(tmp_path):
-    card = ModelCard("default", "1", "Text", "Apache-2.0", NetworkSpec(), PreprocessingSpec())
-    state = build_network(card.network).state_dict()
-    saved = save_model(tmp_path / "default", card, state, "").card
+COARSE_NETWORK = NetworkSpec(1, channels=(4, 8), strides=(2,), features=4, norm="instance", spatial_dims=3)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ModelSpec(),
+        ModelSpec(FineLook(network=NetworkSpec(in_channels=6)), CoarseLook()),
+        ModelSpec(
+            FineLook(0.9, 3.0, (-3.0, 0.0), NetworkSpec(3, (4, 8), (4,), 2, 1, 5)),
+            CoarseLook(5.0, COARSE_NETWORK, threshold=0.2, margin_mm=7.5, shortest_mm=60.0),
+            Rules(threshold=0.7, minimum_ml=2.0, doubtful_ml=50.0, doubtful_probability=0.9),
+            window_hu=(-200.0, 300.0),
+        ),
+    ],
+    ids=["default", "two looks", "all else"],
+)
+def test_a_card_travels_through_json(spec, tmp_path):
+    lineage = Lineage({"a": "1"}, {"b": "2"}, {"c": "3"}, {"1": "4"})
+    scores = {"command": "evaluate", "summary": {"dice": {"mean": 0.9, "worst": 0.8}}, "cases": [{"case": "c"}]}
+    card = ModelCard(
+        "travels", "1.2", "Text ä", "MIT", spec, lineage, {"epochs": 3}, scores, notes="## Notes\n", checksums={}
+    )
+    weights = {FINE: build_network(spec.fine.network).state_dict()}
+    if spec.coarse:
+        weights[COARSE] = build_network(spec.coarse.network).state_dict()
+    saved = save_model(tmp_path / "travels", card, weights, "").card
     assert replace(saved, checksums={}) == card
+    assert len(saved.checksums) == 2 * len(weights)
+
+
+@pytest.mark.parametrize("rule", ["above", "below"])
+def test_the_least_volume_depends_on_the_mean_probability(rule):
+    rules = Rules(minimum_ml=3, doubtful_ml=90, doubtful_probability=0.8)
+    assert rules.least_ml(0.8 if rule == "above" else 0.79) == (3 if rule == "above" else 90)

@@ -84,5 +84,7 @@ class ModelCard:
         self.spec.check()
         if self.scores and not (self.scores["summary"]["dice"].keys() >= {"mean", "worst"} and self.scores["cases"]):
             raise ValueError("unusable scores")
+        if not all(isinstance(checksum, str) for checksum in self.checksums.values()):
+            raise ValueError("unusable checksums")
         if unknown := self.checksums.keys() - set(WEIGHT_FILES):
             raise ValueError(f"no file of a model: {', '.join(sorted(unknown))}")

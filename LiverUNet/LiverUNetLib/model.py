@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import logging
 import pickle
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
@@ -46,8 +45,6 @@ __all__ = [
     "open_model",
 ]
 
-logger = logging.getLogger(__name__)
-
 DEFAULT_MODEL = "liver-ct"
 # 2: content hashes know a scan in any order of axes. 3: all numbers in one place, two looks, ONNX forms.
 SCHEMA_VERSION, OLDEST_SCHEMA_VERSION = 3, 2
@@ -65,10 +62,15 @@ class Networks:
 
 @dataclass(frozen=True)
 class LiverModel:
-    """A model folder whose card was read."""
+    """A model folder whose card was read.
+
+    Attributes:
+        note: what every user of it should know, a sentence; empty if there is nothing.
+    """
 
     folder: Path
     card: ModelCard
+    note: str = ""
 
     def network_spec(self, look: str) -> NetworkSpec:
         """The network of a look."""
@@ -145,7 +147,9 @@ class LiverModel:
         return fold_batch_norm(network)
 
     def networks(self, device: Device, *, threads: int | None = None) -> Networks:
-        """All networks, ready to compute; without ONNX forms PyTorch computes them, which their device's note says.
+        """All networks, ready to compute; what their user should know is added to their device's note.
+
+        Without ONNX forms PyTorch computes them.
 
         Args:
             threads: of ONNX Runtime; None for as many as there are cores.
@@ -155,13 +159,15 @@ class LiverModel:
                 is not installed.
         """
         if device.engine == "onnx" and not self.has_onnx:
+            missing = " and ".join(name for name in map(onnx_file, self.looks) if name not in self.card.checksums)
             if find_spec("torch") is None:
                 raise ModelError(
-                    f"The model {self.card.name} has no {onnx_file(FINE)}, so it needs PyTorch: install "
+                    f"The model {self.card.name} has no {missing}, so it needs PyTorch: install "
                     "liver-unet[train], or export the model again."
                 )
-            note = f"The model {self.card.name} has no {onnx_file(FINE)}; PyTorch has computed it."
-            device = replace(device, engine="torch", note=" ".join(filter(None, [device.note, note])))
+            device = _noted(device, f"The model {self.card.name} has no {missing}; PyTorch has computed it.")
+            device = replace(device, engine="torch")
+        device = _noted(device, self.note)
         made = {look: self._network(look, device, threads) for look in self.looks}
         return Networks(made[FINE], made.get(COARSE))
 
@@ -187,6 +193,10 @@ class LiverModel:
             raise ModelError(f"{self.folder / name} is damaged ({error}); install the model again.") from error
 
 
+def _noted(device: Device, note: str) -> Device:
+    return replace(device, note=" ".join(filter(None, [device.note, note])))
+
+
 def open_model(folder: Path) -> LiverModel:
     """Read the card of a model folder; the weights are verified when they are used.
 
@@ -206,8 +216,10 @@ def open_model(folder: Path) -> LiverModel:
             raise ModelError(
                 f"The model {folder} has schema version {version}, this LiverUNet reads {SCHEMA_VERSION}; update it."
             )
+        note = ""
         if version < SCHEMA_VERSION:
-            ours = _as_today(ours, folder)
+            note = _note_on_views(metadata["name"], ours)
+            ours = _as_today(ours)
         card = ModelCard(
             **{key: metadata[key] for key in ("name", "version", "description", "license")},
             **{key: ours[key] for key in ("training", "scores", "notes", "checksums")},
@@ -217,16 +229,18 @@ def open_model(folder: Path) -> LiverModel:
         card.check()
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ModelError(f"{folder / METADATA} is not the card of a LiverUNet model ({error}).") from error
-    return LiverModel(folder, card)
+    return LiverModel(folder, card, note)
 
 
-def _as_today(ours: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _note_on_views(name: str, ours: dict[str, Any]) -> str:
+    if list(ours["preprocessing"]["views"]) == ["axial"]:
+        return ""
+    return f"The model {name} has learned from three views; only axial slices are used, which costs accuracy."
+
+
+def _as_today(ours: dict[str, Any]) -> dict[str, Any]:
     """What a card of schema 2 says, in the terms of today's: it looked at whole slices, from up to three sides."""
-    seen = dict(ours["preprocessing"])
-    if list(seen.pop("views")) != ["axial"]:
-        logger.warning(
-            "The model %s has learned from three views; only axial slices are used, which costs accuracy.", folder
-        )
+    seen = {key: value for key, value in ours["preprocessing"].items() if key != "views"}
     window = seen.pop("window_hu")
     return ours | {
         "spec": {

@@ -75,10 +75,15 @@ def onnx_graph(network: nn.Module, spec: NetworkSpec) -> bytes:
             parametrize.register_parametrization(layer, "weight", Widened(), unsafe=True)
     file = io.BytesIO()
     free = {axis: f"side{axis}" for axis in (0, *range(2, 2 + spec.spatial_dims))}
-    sides = [spec.multiple] * spec.spatial_dims
+    # Instance normalisation refuses a single voxel, which is what the lowest level has of the smallest image.
+    sides = [2 * spec.multiple] * spec.spatial_dims
     with warnings.catch_warnings():
         # This exporter works with every torch since 2.4 and needs no further package; the new one needs two.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
+        # What the layers ask of an image's size has one answer for all that they take.
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        # Instance normalisation computes as in training, always.
+        warnings.filterwarnings("ignore", message="ONNX export mode is set to TrainingMode.EVAL")
         torch.onnx.export(
             network,
             (torch.zeros(1, spec.in_channels, *sides),),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
@@ -130,27 +131,28 @@ def _look(
         The part of the scan that was seen, the grid on it, and the probability of liver there.
     """
     prior = yield from look_coarsely(hu, scan, spec, networks.coarse)
-    box = prior.box(scan, spec) if prior else scan.whole
+    box, margin_mm = (prior.box(scan, spec), spec.coarse.margin_mm) if prior else (scan.whole, 0.0)
     while True:
         grid = scan.part(box).pixels(spec.fine.pixel_mm, spec.fine.slice_mm)
         probability = yield from look_finely(hu, scan, grid, spec, networks.fine, prior)
         liver = without_other_components(probability, spec.rules.threshold) > spec.rules.threshold
-        larger = _larger(box, bounding_box(liver), grid, scan, spec)
+        larger = _larger(box, bounding_box(liver), grid, scan, margin_mm)
         if larger == box:
             return box, grid, probability
-        box = larger
+        # Farther every time: however little the coarse look has found, a few looks see all.
+        box, margin_mm = larger, 2 * margin_mm
 
 
-def _larger(box: Box, liver: Box | None, grid: Grid, scan: Grid, spec: ModelSpec) -> Box:
-    """The box, larger by the coarse look's margin wherever it ends in the liver while the scan goes on.
+def _larger(box: Box, liver: Box | None, grid: Grid, scan: Grid, margin_mm: float) -> Box:
+    """The box, larger by a margin wherever it ends in the liver while the scan goes on.
 
     Args:
         box: of `scan`, on which `grid` lies.
         liver: what was found on `grid`.
     """
-    if liver is None or spec.coarse is None:
+    if liver is None:
         return box
-    margins = [round(spec.coarse.margin_mm / axis.step_mm) for axis in scan.axes]
+    margins = [math.ceil(margin_mm / axis.step_mm) for axis in scan.axes]
     return tuple(
         slice(
             max(part.start - margin, 0) if found.start == 0 else part.start,

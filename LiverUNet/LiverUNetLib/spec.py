@@ -124,27 +124,52 @@ class ModelSpec:
         low, high = self.window_hu
         return 2 * (hu - low) / (high - low) - 1
 
+    def _window_is_usable(self) -> bool:
+        return len(self.window_hu) == 2 and all(map(_finite, self.window_hu)) and self.window_hu[0] < self.window_hu[1]
+
     def check(self) -> None:
         """Raise ValueError unless all of it can be computed with."""
-        low, high = self.window_hu
-        fine, rules = self.fine, self.rules
+        fine, coarse, rules = self.fine, self.coarse, self.rules
+        channels = len(fine.context_mm) + (coarse is not None)
         sound = {
-            "window_hu": low < high,
-            "fine.context_mm": len(fine.context_mm) + (self.coarse is not None) == fine.network.in_channels,
-            "fine.pixel_mm": fine.pixel_mm > 0,
-            "fine.slice_mm": fine.slice_mm > 0,
-            "rules.threshold": 0 < rules.threshold < 1,
+            "window_hu": self._window_is_usable(),
+            "fine.context_mm": all(map(_finite, fine.context_mm)) and channels == fine.network.in_channels,
+            "fine.network": fine.network.spatial_dims == 2 and _computable(fine.network),
+            "fine.pixel_mm": _positive(fine.pixel_mm),
+            "fine.slice_mm": _positive(fine.slice_mm),
+            "rules.threshold": _probability(rules.threshold),
+            "rules.minimum_ml": _finite(rules.minimum_ml) and rules.minimum_ml >= 0,
+            "rules.doubtful_ml": _finite(rules.doubtful_ml) and rules.doubtful_ml >= 0,
+            "rules.doubtful_probability": _finite(rules.doubtful_probability),
         }
-        if self.coarse:
+        if coarse:
             sound |= {
-                "coarse.voxel_mm": self.coarse.voxel_mm > 0,
-                "coarse.network": (self.coarse.network.in_channels, self.coarse.network.spatial_dims) == (1, 3),
-                "coarse.threshold": 0 < self.coarse.threshold < 1,
-                "coarse.margin_mm": self.coarse.margin_mm >= 0,
+                "coarse.voxel_mm": _positive(coarse.voxel_mm),
+                "coarse.network": (coarse.network.in_channels, coarse.network.spatial_dims) == (1, 3)
+                and _computable(coarse.network),
+                "coarse.threshold": _probability(coarse.threshold),
+                "coarse.margin_mm": _positive(coarse.margin_mm),
+                "coarse.shortest_mm": _finite(coarse.shortest_mm),
             }
         faulty = [name for name, good in sound.items() if not good]
         if faulty:
             raise ValueError(f"unusable {', '.join(faulty)}")
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _positive(value: Any) -> bool:
+    return _finite(value) and value > 0
+
+
+def _probability(value: Any) -> bool:
+    return _finite(value) and 0 < value < 1
+
+
+def _computable(network: NetworkSpec) -> bool:
+    return all(isinstance(stride, int) and stride > 0 for stride in network.strides)
 
 
 def spec_from_json(content: dict[str, Any]) -> ModelSpec:

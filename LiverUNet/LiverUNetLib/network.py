@@ -107,7 +107,7 @@ def onnx_graph(network: nn.Module, spec: NetworkSpec) -> bytes:
     file = io.BytesIO()
     free = {0: "slices", 2: "rows", 3: "columns"}
     with warnings.catch_warnings():
-        # This exporter works with every torch since 2.4 and needs no further package; the new one needs two.
+        # This exporter works with every torch since 2.4 and needs onnx alone; the new one needs onnxscript as well.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         torch.onnx.export(
             network,

@@ -26,10 +26,12 @@ from helpers import REPOSITORY
 
 HOW_TO = (
     "needs a real 3D Slicer: set SLICER to its program, and install there what Testing/in_slicer needs "
-    "(PythonSlicer -m pip install torch monai nibabel matplotlib tqdm pytest)"
+    "(PythonSlicer -m pip install torch monai onnx onnxruntime nibabel matplotlib tqdm pytest)"
 )
 TREE = (REPOSITORY / "LiverUNet", REPOSITORY / "LiverUNetTrain")
 RUNNER = Path(__file__).parent / "in_slicer" / "run_pytest.py"
+# Slicer gives itself the lowest priority, and starves beside other work, unless it is told another.
+ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1", "SLICER_BACKGROUND_THREAD_PRIORITY": "0"}
 # For one test, and for Slicer to come up and import all test files.
 LIMIT_SECONDS = 180.0
 POLL_SECONDS = 0.02
@@ -139,7 +141,7 @@ class SlicerRun:
             self._process = subprocess.Popen(
                 slicer_command(self._program, RUNNER),
                 cwd=self._root,
-                env=os.environ | about | {"PYTHONDONTWRITEBYTECODE": "1"},
+                env=os.environ | ENVIRONMENT | about,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -12,6 +12,7 @@ import pytest
 
 from dicom_files import write_series
 from helpers import dice
+from LiverUNetLib import cli, doctor, environment
 from LiverUNetLib.cli import main
 from LiverUNetLib.model import LiverModel
 from LiverUNetTrainLib.cli import main as train_main
@@ -250,9 +251,20 @@ def test_info_tells_what_a_scan_is(a_ct_file, capsys):
 def test_doctor_proves_the_cpu_and_the_models(capsys):
     assert main(["doctor"]) == 0
     told = capsys.readouterr().out
-    assert "cpu: works" in told
+    assert "cpu: works, ONNX Runtime and PyTorch in" in told
     assert "liver-ct: " in told
     assert "weights verified" in told
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["segment", "--help"]])
+def test_what_needs_no_packages_imports_none(arguments):
+    code = (
+        "import sys; from LiverUNetLib.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: print('imported:', {'numpy', 'scipy', 'nibabel', 'onnxruntime'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "imported: set()"
 
 
 def test_help_needs_no_torch():
@@ -260,6 +272,30 @@ def test_help_needs_no_torch():
         "import sys; from LiverUNetLib import cli, pipeline; sys.exit('torch' in sys.modules or 'monai' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_doctor_says_what_is_missing_whom_that_concerns_and_how_to_get_it(monkeypatch, capsys):
+    absent = {"torch", "monai", "matplotlib", "onnxruntime", "tqdm"}
+    monkeypatch.setattr(environment, "find_spec", {}.get)
+    monkeypatch.setattr(environment, "gpu_driver_present", lambda: True)
+    versions = {name: "not installed" if name in absent else "1.0" for name in environment.PACKAGES}
+    monkeypatch.setattr(doctor, "package_versions", lambda: versions)
+    monkeypatch.setattr(doctor, "list_models", dict)
+    assert main(["doctor"]) == 0
+    told = capsys.readouterr().out
+    assert "missing      onnxruntime: install them by pip; in Slicer, press Segment\n" in told
+    assert (
+        'missing      torch, monai, matplotlib: only training, reports and GPUs need them (pip install "liver' in told
+    )
+    assert "device       cpu: no engine is installed\n" in told
+    assert "device       gpu: in sight, but PyTorch is not installed; the CPU computes\n" in told
+
+
+def test_without_matplotlib_the_demo_draws_no_picture(tmp_path, threshold_model, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "find_spec", {}.get)
+    assert main(["demo", "-o", str(tmp_path), "--model", str(threshold_model.folder)]) == 0
+    assert capsys.readouterr().out.endswith(": phantom_ct.nii.gz, phantom_liver.nii.gz\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["phantom_ct.nii.gz", "phantom_liver.nii.gz"]
 
 
 def test_demo_finds_the_known_liver_with_the_bundled_model(tmp_path, capsys):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from dicom_files import assert_same, change, write_series
-from LiverUNetLib.cli import main
-from LiverUNetLib.dicom import SERIES_HELP, SERIES_RULES
+from LiverUNetLib.cli import SERIES_HELP, main
+from LiverUNetLib.dicom import SERIES_RULES
 from LiverUNetLib.errors import ScanError
 from LiverUNetLib.formats import read_volume
 from LiverUNetLib.volume import CTVolume

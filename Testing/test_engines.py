@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -141,6 +142,17 @@ def test_segmenting_imports_neither_torch_nor_monai(a_ct_file, two_looks_model, 
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_onnx_runtime_keeps_no_records_for_its_maker(a_ct_file, threshold_model, tmp_path):
+    """Left alone it makes an identifier and a store of events in the user's folder, and sends them."""
+    home = tmp_path / "home"
+    home.mkdir()
+    names = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in names} | {"HOME": str(home)}
+    command = ["-m", "LiverUNetLib", "segment", str(a_ct_file), "--model", str(threshold_model.folder)]
+    subprocess.run([sys.executable, *command], env=environment, capture_output=True, check=True)
+    assert [path for path in home.rglob("*") if path.is_file()] == []
 
 
 def test_an_engine_is_chosen_on_the_command_line(a_ct_file, threshold_model, tmp_path, capsys):

@@ -10,10 +10,11 @@ import pytest
 import slicer
 
 from helpers import REPOSITORY
-from LiverUNetLib.dependencies import explain_failure, unmet
+from LiverUNetLib.dependencies import TORCH_ENGINE, explain_failure, unmet
 
 REQUIREMENTS = REPOSITORY / "LiverUNet/Resources/LiverUNet-requirements.txt"
-LINES = ["monai>=1.5.1", "nibabel>=5"]
+TRAINING = REPOSITORY / "LiverUNetTrain/Resources/LiverUNetTrain-requirements.txt"
+LINES = ["onnxruntime>=1.20", "nibabel>=5"]
 
 
 @pytest.fixture
@@ -59,14 +60,12 @@ def pip(missing, monkeypatch):
 def pytorch(missing, monkeypatch):
     """The PyTorch extension."""
     module = ModuleType("PyTorchUtils")
-    module.asked, module.result = [], "torch"
+    module.asked = []
 
     class PyTorchUtilsLogic:
         def installTorch(self, **options):  # noqa: N802
             module.asked.append(options)
-            if module.result:
-                missing.discard("torch")
-            return module.result
+            missing.discard("torch")
 
     module.PyTorchUtilsLogic = PyTorchUtilsLogic
     monkeypatch.setitem(sys.modules, "PyTorchUtils", module)
@@ -78,27 +77,60 @@ def test_where_nothing_is_missing_nothing_is_asked_or_installed(installer, pip):
     assert pip.calls == slicer.app.asked == []
 
 
+def test_for_the_cpu_onnx_runtime_and_nibabel_are_installed_and_nothing_else(installer, missing, pip, pytorch):
+    missing |= {"torch", "monai", "onnxruntime", "nibabel", "tqdm", "matplotlib"}
+    assert installer.missing() == LINES
+    assert installer.ensure()
+    assert pip.calls == [(LINES, "")]
+    assert pytorch.asked == []
+    question = "LiverUNet needs onnxruntime>=1.20, nibabel>=5. Install into Slicer's own Python, from the internet?"
+    assert slicer.app.asked == [question]
+
+
 def test_torch_comes_from_the_pytorch_extension_and_the_rest_leaves_it_alone(installer, missing, pip, pytorch):
     missing |= {"torch", "monai"}
-    assert installer.ensure()
-    assert pytorch.asked == [{"askConfirmation": True, "torchVersionRequirement": ">=2.4"}]
+    assert installer.ensure(engine="torch")
+    assert pytorch.asked == [{"askConfirmation": False, "torchVersionRequirement": ">=2.4"}]
     assert pip.calls == [(["monai>=1.5.1"], f"torch=={version('torch')}\n")]
+    (question,) = slicer.app.asked
+    assert "needs torch>=2.4, monai>=1.5.1." in question
+    assert "some minutes and up to several GB" in question
+
+
+def test_training_needs_both_engines():
+    from LiverUNetPanel.installer import Installer
+
+    needed = Installer(TRAINING)._requirements("torch")
+    assert needed == [*TORCH_ENGINE, "onnx>=1.16", *LINES, "tqdm>=4.64", "matplotlib>=3.8"]
+
+
+def test_on_windows_no_torch_is_installed_whose_paths_are_too_long(
+    installer, missing, pip, pytorch, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(sys, "platform", "win32")
+    missing.add("torch")
+    assert installer.ensure(engine="torch")
+    missing.add("torch")
+    assert installer.ensure(str(tmp_path), engine="torch")
+    assert pytorch.asked[0]["torchVersionRequirement"] == ">=2.4,<2.13"
+    assert pip.calls[0][0][-1] == "torch>=2.4,<2.13"
 
 
 def test_declining_ends_quietly(installer, missing, pip, pytorch):
-    missing |= {"torch", "monai"}
-    pytorch.result = None
-    assert installer.ensure() is False
-    assert pip.calls == []
-    pytorch.result, pip.fails = "torch", RuntimeError("User declined package installation")
-    assert installer.ensure() is False
+    missing |= {"torch", "monai", "nibabel"}
+    slicer.app.answer = False
+    for engine in ("onnx", "torch"):
+        assert installer.ensure(engine=engine) is False
+    assert len(slicer.app.asked) == 2
+    assert pip.calls == pytorch.asked == []
 
 
 def test_without_the_pytorch_extension_the_sentence_says_where_to_get_it(installer, missing, monkeypatch):
     missing.add("torch")
     monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
     with pytest.raises(Exception, match="extension PyTorch is missing; install it in the Extensions Manager"):
-        installer.ensure()
+        installer.ensure(engine="torch")
+    assert slicer.app.asked == [], "nothing is asked that cannot be done"
 
 
 def test_a_torch_that_is_too_old_is_named(installer, monkeypatch, missing):
@@ -106,21 +138,21 @@ def test_a_torch_that_is_too_old_is_named(installer, monkeypatch, missing):
 
     monkeypatch.setattr(module, "unmet", lambda lines: [line for line in lines if line == "torch>=2.4"])
     with pytest.raises(Exception, match=rf"torch {version('torch')[:3]}.* is installed, LiverUNet needs torch>=2.4"):
-        installer.ensure()
+        installer.ensure(engine="torch")
 
 
 def test_testing_mode_installs_nothing(installer, missing, pip):
-    missing.add("monai")
+    missing.add("nibabel")
     slicer.app.testing = True
-    with pytest.raises(Exception, match=r"monai>=1\.5\.1 missing, and nothing is installed in testing mode"):
+    with pytest.raises(Exception, match=r"nibabel>=5 missing, and nothing is installed in testing mode"):
         installer.ensure()
     assert pip.calls == []
 
 
 def test_a_failure_is_explained_by_what_pip_said(installer, missing, pip, capsys):
-    missing.add("monai")
+    missing.add("nibabel")
     pip.says, pip.fails = "ERROR: [Errno 28] No space left on device", CalledProcessError(1, "pip install")
-    with pytest.raises(Exception, match=r"monai>=1\.5\.1 could not be installed: the disk is full"):
+    with pytest.raises(Exception, match=r"nibabel>=5 could not be installed: the disk is full"):
         installer.ensure()
     assert "No space left" in capsys.readouterr().out, "pip's words are still shown"
 
@@ -128,7 +160,7 @@ def test_a_failure_is_explained_by_what_pip_said(installer, missing, pip, capsys
 def test_a_failure_without_words_offline_is_said_to_be_that(installer, missing, pip, monkeypatch):
     from LiverUNetPanel import installer as module
 
-    missing.add("monai")
+    missing.add("nibabel")
     pip.fails = CalledProcessError(1, "pip install")
     monkeypatch.setattr(module, "_internetAnswers", lambda: False)
     with pytest.raises(Exception, match="the package index cannot be reached; connect to the internet, or"):
@@ -137,10 +169,10 @@ def test_a_failure_without_words_offline_is_said_to_be_that(installer, missing, 
 
 def test_a_folder_of_wheels_needs_no_internet(installer, missing, pip, tmp_path):
     missing |= {"torch", "monai"}
-    assert installer.ensure(str(tmp_path))
+    assert installer.ensure(str(tmp_path), engine="torch")
     assert pip.calls == [(["--no-index", "--find-links", str(tmp_path), "torch>=2.4", "monai>=1.5.1"], None)]
-    assert slicer.app.asked == [f"Install torch>=2.4, monai>=1.5.1 from {tmp_path}?"]
-    missing.add("monai")
+    assert f"needs torch>=2.4, monai>=1.5.1. Install into Slicer's own Python, from {tmp_path}?" in slicer.app.asked[0]
+    missing.add("nibabel")
     slicer.app.answer = False
     assert installer.ensure(str(tmp_path)) is False
     with pytest.raises(Exception, match="nowhere does not exist; choose another or clear it"):

@@ -9,8 +9,10 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from packaging.requirements import Requirement
 
 from helpers import REPOSITORY, cmake_files
+from LiverUNetLib.dependencies import TORCH_ENGINE
 from LiverUNetLib.model import find_model
 
 LIBRARIES = [REPOSITORY / "LiverUNet/LiverUNetLib", REPOSITORY / "LiverUNetTrain/LiverUNetTrainLib"]
@@ -167,9 +169,27 @@ def test_readme_and_card_give_the_scores_of_the_bundled_model():
     assert model.card.license in readme
 
 
-def test_the_ci_runs_the_command_of_the_readme():
+def test_the_ci_runs_the_commands_of_the_readme():
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert len(re.findall(r"&& v/bin/pytest$", readme, re.MULTILINE)) == 1
+    for end in ("&& v/bin/pytest", "&& v/bin/liver-unet demo"):
+        assert len(re.findall(f"{end}$", readme, re.MULTILINE)) == 1
+        assert f"'{end}$' README.md" in (REPOSITORY / ".ci/run").read_text(encoding="utf-8")
+
+
+def test_only_training_installs_pytorch_and_slicer_installs_what_pip_does():
+    tomllib = pytest.importorskip("tomllib", reason="Python reads TOML since 3.11")
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    base, train = set(project["dependencies"]), set(project["optional-dependencies"]["train"])
+    assert not {Requirement(line).name for line in base} & {"torch", "monai", "matplotlib"}
+    assert "liver-unet[train]" in project["optional-dependencies"]["test"]
+    assert set(requirements("LiverUNet")) == {line for line in base if line.startswith(("onnxruntime", "nibabel"))}
+    assert {*requirements("LiverUNetTrain"), *TORCH_ENGINE} <= base | train
+    assert train <= {*requirements("LiverUNetTrain"), *TORCH_ENGINE}
+
+
+def requirements(module: str) -> list[str]:
+    lines = (REPOSITORY / module / "Resources" / f"{module}-requirements.txt").read_text().splitlines()
+    return [line for line in lines if not line.startswith("#")]
 
 
 def test_both_command_lines_run_as_modules():

@@ -16,7 +16,7 @@ import slicer
 
 from helpers import REPOSITORY, cmake_files
 from LiverUNetTrainLib.run_folder import EpochLog
-from slicer_process import HOW_TO, TREE, slicer_command
+from slicer_process import ENVIRONMENT, HOW_TO, TREE, slicer_command
 
 OPENED = """
 import sys
@@ -42,7 +42,11 @@ def run_slicer():
     def run(script: Path, *arguments: str, modules: Sequence[Path] = TREE, **environment: str) -> str:
         command = slicer_command(program, script, options=["--testing", "--no-main-window"], modules=modules)
         done = subprocess.run(
-            [*command, *arguments], env=os.environ | environment, capture_output=True, text=True, timeout=300
+            [*command, *arguments],
+            env=os.environ | ENVIRONMENT | environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
         return done.stdout + done.stderr
 

@@ -182,7 +182,9 @@ def test_several_volumes_share_one_model_and_a_bad_one_does_not_stop_the_rest(
         add_volume(volume.hu_kji, volume.affine, "last"),
     ]
     loads, network = [], LiverModel.network
-    monkeypatch.setattr(LiverModel, "network", lambda self: loads.append(self) or network(self))
+    monkeypatch.setattr(
+        LiverModel, "network", lambda self, *device, **how: loads.append(self) or network(self, *device, **how)
+    )
     named = {"modelName": str(threshold_model.folder), "deviceName": "cpu"}
     stages = []
     outcomes = finish(logic.segmentAllSteps(nodes, **named), lambda progress: stages.append(progress.stage))

@@ -21,6 +21,16 @@ SCORES = {
 }  # fmt: skip
 
 
+def test_without_the_extra_one_sentence_says_what_to_install(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("torch", "monai") else name)
+    assert main(["prepare", str(tmp_path), "--cache", str(tmp_path / "cache")]) == 1
+    assert capsys.readouterr().err == (
+        'liver-unet-train needs torch, monai: pip install "liver-unet[train]", or ".[train]" in the source folder.\n'
+    )
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--help"])
+
+
 @pytest.fixture
 def a_run(a_trainer, tmp_path):
     list(a_trainer("run").epochs())

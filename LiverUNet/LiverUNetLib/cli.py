@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Generator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import cli_models
 from .console import run_command
-from .dicom import SERIES_HELP
 from .environment import ENGINES
 from .errors import LiverUNetError
-from .model import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from .environment import Device
@@ -22,9 +21,13 @@ if TYPE_CHECKING:
     from .steps import Progress
     from .volume import CTVolume
 
-__all__ = ["main"]
+__all__ = ["SERIES_HELP", "main"]
 
 T = TypeVar("T")
+SERIES_HELP = (
+    "which DICOM series, where there are several: its number, a part of its description, its UID, "
+    "or a rule: thinnest (smallest slice distance) or largest (most slices)"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,7 +89,7 @@ def _add_demo(commands: Any) -> None:
 
 
 def _add_model_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--model", default=DEFAULT_MODEL, help="installed model or model folder (%(default)s)")
+    command.add_argument("--model", help="installed model or model folder (the bundled one)")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (%(default)s)")
     command.add_argument(
         "--engine", choices=ENGINES, default="auto", help="ONNX Runtime or PyTorch; auto: PyTorch on a GPU only"
@@ -132,9 +135,9 @@ def _run(volume: CTVolume, options: argparse.Namespace, *, with_probability: boo
 def _model_and_device(options: argparse.Namespace) -> tuple[LiverModel, Device]:
     """What was asked for; the model's licence goes to stderr."""
     from .environment import choose_device
-    from .model import find_model
+    from .model import DEFAULT_MODEL, find_model
 
-    model = find_model(options.model)
+    model = find_model(options.model or DEFAULT_MODEL)
     device = choose_device(options.device, options.engine)
     print(f"Model {model.card.name} {model.card.version}, licence: {model.card.license}", file=sys.stderr)
     return model, device
@@ -203,10 +206,10 @@ def _demo(options: argparse.Namespace) -> None:
     from .files import check_writable
     from .formats import write_volume
     from .phantom import abdomen, axial_affine
-    from .picture import draw_montage, write_figure
     from .summary import sentence
 
-    for name in ("phantom_ct.nii.gz", "phantom_liver.nii.gz", "phantom.png"):
+    names = ["phantom_ct.nii.gz", "phantom_liver.nii.gz"] + ["phantom.png"] * bool(find_spec("matplotlib"))
+    for name in names:
         check_writable(options.output / name, overwrite=True)
     spacing_mm, shape = (1.5, 1.5, 2.5), (256, 200, 100)
     volume, reference = abdomen(axial_affine(spacing_mm, shape), shape[::-1])
@@ -216,8 +219,11 @@ def _demo(options: argparse.Namespace) -> None:
     dice = 2 * np.count_nonzero(mask & reference) / total
     write_volume(options.output / "phantom_ct.nii.gz", volume.hu_kji, volume.affine)
     write_volume(options.output / "phantom_liver.nii.gz", mask, volume.affine)
-    figure = draw_montage(volume, {"LiverUNet": mask, "reference": reference}, title=f"Dice {dice:.3f}")
-    write_figure(options.output / "phantom.png", figure)
+    if "phantom.png" in names:
+        from .picture import draw_montage, write_figure
+
+        figure = draw_montage(volume, {"LiverUNet": mask, "reference": reference}, title=f"Dice {dice:.3f}")
+        write_figure(options.output / "phantom.png", figure)
     print(sentence(result))
     print(f"Dice against the known liver: {dice:.3f}")
-    print(f"Written to {options.output}: phantom_ct.nii.gz, phantom_liver.nii.gz, phantom.png")
+    print(f"Written to {options.output}: {', '.join(names)}")

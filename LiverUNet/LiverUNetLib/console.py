@@ -33,7 +33,9 @@ class Terminated(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
-def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+def run_command(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None, *, check: Callable[[], None] | None = None
+) -> int:
     """Parse the arguments, run the function that the chosen command set as `run`, return the exit code.
 
     A LiverUNetError and a full or read-only disk become one sentence on stderr; Ctrl-C, SIGTERM and
@@ -41,6 +43,7 @@ def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
 
     Args:
         arguments: None for those of the process, which is then ours: encodings, signals and OpenMP are set.
+        check: raises LiverUNetError where no command can run; help and version come without it.
     """
     _open_streams()
     if arguments is None:
@@ -50,6 +53,8 @@ def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
     options = parser.parse_args(arguments)
     command: Callable[[argparse.Namespace], None] = options.run
     try:
+        if check:
+            check()
         command(options)
         sys.stdout.flush()
     except LiverUNetError as error:

@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
-__all__ = ["TORCH_REQUIREMENT", "explain_failure", "unmet"]
+__all__ = ["TORCH_ENGINE", "TORCH_REQUIREMENT", "explain_failure", "unmet"]
 
 TORCH_REQUIREMENT = "torch>=2.4"
+# What the engine torch needs; monai 1.5.0 caps torch below 2.7, 1.4 caps numpy below 2.
+TORCH_ENGINE = (TORCH_REQUIREMENT, "monai>=1.5.1")
 
 # What pip says, and what it means to a person; the first match counts.
 FAILURES = (

@@ -20,12 +20,7 @@ from .errors import ScanError
 from .unpacking import unpacked
 from .volume import CTVolume
 
-__all__ = ["SERIES_HELP", "SERIES_RULES", "Series", "find_series", "is_dicom", "read_dicom"]
-
-SERIES_HELP = (
-    "which DICOM series, where there are several: its number, a part of its description, its UID, "
-    "or a rule: thinnest (smallest slice distance) or largest (most slices)"
-)
+__all__ = ["SERIES_RULES", "Series", "find_series", "is_dicom", "read_dicom"]
 
 
 def is_dicom(path: Path) -> bool:
@@ -37,7 +32,7 @@ def read_dicom(path: Path, *, series: str | None = None, folder: str | None = No
     """Read the one CT series in a folder, a zip, a DICOMDIR or a file, or the one that is chosen.
 
     Args:
-        series: see SERIES_HELP; where None, the one original axial scan. A note names what was skipped.
+        series: see `cli.SERIES_HELP`; where None, the one original axial scan. A note names what was skipped.
         folder: read only what lies in folders of that name, of any modality.
 
     Raises:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 
-from .environment import package_versions, proved_devices
+from .environment import HOW_TO_GET_TORCH, package_versions, proved_devices
 from .errors import LiverUNetError
 from .model import LiverModel, list_models
 
 __all__ = ["examine"]
 
+FOR_TRAINING, FOR_COMMAND_LINE = ("torch", "monai", "onnx", "matplotlib"), ("tqdm",)
+
 
 def examine() -> Iterator[str]:
     """Look at system, packages, devices and models; yields a line for each thing."""
     yield f"system       {platform.platform()}"
-    for name, version in package_versions().items():
+    versions = package_versions()
+    for name, version in versions.items():
         yield f"{name:<12} {version}"
+    yield from _advice(versions)
     try:
         for name, state in proved_devices().items():
             yield f"device       {name}: {state}"
@@ -26,9 +30,23 @@ def examine() -> Iterator[str]:
         yield f"model        {name}: {model if isinstance(model, LiverUNetError) else _state(model)}"
 
 
+def _advice(versions: dict[str, str]) -> Iterator[str]:
+    """What is missing, whom that concerns, and how to get it."""
+    missing = [name for name, version in versions.items() if version == "not installed"]
+    if needed := [name for name in missing if name not in (*FOR_TRAINING, *FOR_COMMAND_LINE)]:
+        yield f"missing      {', '.join(needed)}: install them by pip; in Slicer, press Segment"
+    if extra := [name for name in missing if name in FOR_TRAINING]:
+        yield (
+            f"missing      {', '.join(extra)}: only training, reports and GPUs need them ({HOW_TO_GET_TORCH}; "
+            "in Slicer, choose a GPU as device or use LiverUNetTrain)"
+        )
+
+
 def _state(model: LiverModel) -> str:
     try:
         model.check()
-    except (LiverUNetError, ImportError) as error:
+    except LiverUNetError as error:
         return str(error)
+    except ImportError as error:
+        return f"{model.card.version}, not tried: {error.name} is not installed"
     return f"{model.card.version}, weights verified, SHA-256 {model.card.checksum}"

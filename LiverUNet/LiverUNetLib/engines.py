@@ -55,6 +55,7 @@ class OnnxNetwork:
     def __init__(self, graph: bytes, in_channels: int, device: Device, *, threads: int | None = None) -> None:
         import onnxruntime
 
+        onnxruntime.disable_telemetry_events()  # on Windows; elsewhere `LiverUNetLib/__init__.py` sees to it
         self.device, self.batch_size = device, BATCH_SIZE[device.kind]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or usable_cores()

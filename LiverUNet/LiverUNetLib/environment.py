@@ -18,6 +18,7 @@ from .errors import DeviceError
 
 __all__ = [
     "ENGINES",
+    "HOW_TO_GET_TORCH",
     "PACKAGES",
     "Device",
     "choose_device",
@@ -34,7 +35,20 @@ __all__ = [
 ]
 
 ENGINES = ("auto", "onnx", "torch")
-PACKAGES = ("onnxruntime", "torch", "monai", "nibabel", "numpy", "scipy", "SimpleITK", "tqdm", "matplotlib")
+PACKAGES = (
+    "onnxruntime",
+    "nibabel",
+    "pydicom",
+    "numpy",
+    "scipy",
+    "SimpleITK",
+    "tqdm",
+    "torch",
+    "monai",
+    "onnx",
+    "matplotlib",
+)
+HOW_TO_GET_TORCH = 'pip install "liver-unet[train]", or ".[train]" in the source folder'
 
 
 @dataclass(frozen=True)
@@ -82,7 +96,7 @@ def choose_device(name: str = "auto", engine: str = "auto") -> Device:
         return Device("cpu", "onnx")
     if find_spec("torch") is None:
         wanted = f"The device {name}" if engine == "auto" else "The engine torch"
-        raise DeviceError(f"{wanted} needs PyTorch; install liver-unet[train], or choose the device cpu and no engine.")
+        raise DeviceError(f"{wanted} needs PyTorch ({HOW_TO_GET_TORCH}); or choose the device cpu and no engine.")
     if name not in ("auto", "cpu"):
         if fault := _fault(name):
             raise DeviceError(f"The device {name} cannot be used: {fault}; choose auto or cpu.")
@@ -125,11 +139,13 @@ def gpu_driver_present() -> bool:
 
 def proved_devices() -> dict[str, str]:
     """Every device, and the engines and number format that work there, or what is wrong with it."""
-    devices = {"cpu": "works"}
+    engines, gpus = (["ONNX Runtime"] if find_spec("onnxruntime") else []), {}
     if find_spec("torch"):
-        devices["cpu"] += f", PyTorch in {_cpu_dtype()}"
-        devices |= {gpu: _fault(gpu) or f"works, {_gpu_dtype(gpu)}" for gpu in _present_gpus()}
-    return devices
+        engines.append(f"PyTorch in {_cpu_dtype()}")
+        gpus = {gpu: _fault(gpu) or f"works, PyTorch in {_gpu_dtype(gpu)}" for gpu in _present_gpus()}
+    elif gpu_driver_present():
+        gpus = {"gpu": "in sight, but PyTorch is not installed; the CPU computes"}
+    return {"cpu": f"works, {' and '.join(engines)}" if engines else "no engine is installed"} | gpus
 
 
 def import_libraries(engine: str) -> None:

@@ -54,7 +54,7 @@ def read_volume(path: Path, *, series: str | None = None) -> CTVolume:
     NIfTI is found by its content too, where a name has another ending.
 
     Args:
-        series: which DICOM series, see `dicom.SERIES_HELP`.
+        series: which DICOM series, see `cli.SERIES_HELP`.
 
     Raises:
         ScanError: missing, unreadable, of no known format, or no single 3D scan.

@@ -78,7 +78,7 @@ def onnx_graph(network: nn.Module, spec: NetworkSpec) -> bytes:
     # Instance normalisation refuses a single voxel, which is what the lowest level has of the smallest image.
     sides = [2 * spec.multiple] * spec.spatial_dims
     with warnings.catch_warnings():
-        # This exporter works with every torch since 2.4 and needs no further package; the new one needs two.
+        # This exporter works with every torch since 2.4 and needs onnx alone; the new one needs onnxscript as well.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         # What the layers ask of an image's size has one answer for all that they take.
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)

@@ -21,7 +21,7 @@ class FolderSection:
     """Two folders, and which series is taken where there are several.
 
     Args:
-        panel: has the widgets `ui`, the `logic`, `mayRun`, `modelAndDevice`, `start`, `ended` and `updateButtons`.
+        panel: has the widgets `ui`, the `logic`, `readyToRun`, `start`, `ended` and `updateButtons`.
     """
 
     def __init__(self, panel: Any) -> None:
@@ -40,10 +40,10 @@ class FolderSection:
         enableOrSayWhy(self._ui.segmentFolderButton, missing, _("Resumes where it stopped."))
 
     def _onSegment(self) -> None:
-        if self._panel.mayRun():
-            source, target = Path(self._ui.sourcePath.currentPath), Path(self._ui.targetPath.currentPath)
-            series = self._ui.seriesSelector.currentText.strip() or None
-            steps = self._panel.logic.segmentFolderSteps(source, target, series=series, **self._panel.modelAndDevice())
+        source, target = Path(self._ui.sourcePath.currentPath), Path(self._ui.targetPath.currentPath)
+        series = self._ui.seriesSelector.currentText.strip() or None
+        if options := self._panel.readyToRun():
+            steps = self._panel.logic.segmentFolderSteps(source, target, series=series, **options)
             self._panel.start(steps, lambda rows: self._onSegmented(rows, target))
 
     def _onSegmented(self, rows: list[dict[str, Any]], target: Path) -> None:

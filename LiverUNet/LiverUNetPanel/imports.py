@@ -1,4 +1,4 @@
-"""Import torch and MONAI in a background thread without holding the event loop."""
+"""Import what an engine needs in a background thread, without holding the event loop."""
 
 from __future__ import annotations
 

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import socket
 import sys
 import tempfile
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from subprocess import CalledProcessError
-from typing import TextIO
+from typing import Any, TextIO
 
 import slicer
 from slicer.i18n import tr as _
 
-from LiverUNetLib.dependencies import TORCH_REQUIREMENT, explain_failure, unmet
+from LiverUNetLib.dependencies import TORCH_ENGINE, TORCH_REQUIREMENT, explain_failure, unmet
 from LiverUNetLib.errors import LiverUNetError
 
 __all__ = ["InstallationError", "Installer"]
-
-logger = logging.getLogger(__name__)
 
 REQUESTER = "LiverUNet"
 
@@ -52,11 +50,16 @@ def _internetAnswers() -> bool:
         return False
 
 
+def _torchToInstall() -> str:
+    """On Windows torch 2.13 has paths that in Slicer's folder are longer than 260 characters, and fails to install."""
+    return TORCH_REQUIREMENT + (",<2.13" if sys.platform == "win32" else "")
+
+
 class Installer:
-    """Sees to torch and to the packages of a requirements file.
+    """Sees to the packages of a requirements file, and to PyTorch where the engine torch is wanted.
 
     Args:
-        requirementsFile: what is needed beside torch.
+        requirementsFile: what is needed with either engine.
     """
 
     # Of all panels: Slicer turns its event loop while pip works, so that other buttons can be pressed.
@@ -65,15 +68,16 @@ class Installer:
     def __init__(self, requirementsFile: Path) -> None:
         self._requirementsFile = requirementsFile
 
-    def missing(self) -> list[str]:
-        """The requirements that are not met; asks the packages' records and imports nothing."""
-        return unmet([TORCH_REQUIREMENT, *self._requirements()])
+    def missing(self, engine: str = "onnx") -> list[str]:
+        """The requirements of an engine that are not met; asks the packages' records and imports nothing."""
+        return unmet(self._requirements(engine))
 
-    def ensure(self, wheelFolder: str = "") -> bool:
-        """Install what is missing, if the person agrees; returns False if they decline.
+    def ensure(self, wheelFolder: str = "", *, engine: str = "onnx") -> bool:
+        """Install what is missing, if the user agrees; returns False if they decline.
 
         Args:
             wheelFolder: take everything from this folder, without the internet.
+            engine: "onnx", or "torch" for GPUs and training.
 
         Raises:
             InstallationError: why it failed and what to do; also while another installation is under way.
@@ -82,67 +86,77 @@ class Installer:
             raise InstallationError(_("Packages are being installed already; wait until that has ended."))
         Installer._working = True
         try:
-            return self._ensure(wheelFolder)
+            return self._ensure(wheelFolder, engine)
         finally:
             Installer._working = False
 
-    def ensureAndSay(self, wheelFolder: str, say: Callable[[str], None]) -> bool:
+    def ensureAndSay(self, wheelFolder: str, say: Callable[[str], None], *, engine: str = "onnx") -> bool:
         """As `ensure`; the user is told what takes so long, and what came of it."""
-        installed = False
-        say(_("Installing packages; this takes some minutes.") if self.missing() else "")
+        installed, missing = False, self.missing(engine)
+        say(_("Installing {names}.").format(names=", ".join(missing)) if missing else "")
         try:
-            installed = self.ensure(wheelFolder)
+            installed = self.ensure(wheelFolder, engine=engine)
         finally:
             say("" if installed else _("Nothing was done: packages are missing and were not installed."))
         return installed
 
-    def _ensure(self, wheelFolder: str) -> bool:
-        missing = self.missing()
+    def _ensure(self, wheelFolder: str, engine: str) -> bool:
+        missing = self.missing(engine)
         if not missing:
             return True
         if slicer.app.testingEnabled():
             raise InstallationError(
                 _("{names} missing, and nothing is installed in testing mode.").format(names=", ".join(missing))
             )
+        steps = self._fromFolder(missing, wheelFolder) if wheelFolder else self._fromInternet(missing)
+        if not self._agreed(missing, wheelFolder):
+            return False
         log = _Tee(sys.stdout)
         try:
             with contextlib.redirect_stdout(log):
-                installed = self._fromFolder(missing, wheelFolder) if wheelFolder else self._fromInternet()
+                for install in steps:
+                    install()
         except CalledProcessError as error:
             said = log.text if wheelFolder or _internetAnswers() else f"{log.text} getaddrinfo"
             reason = explain_failure(said, urllib.request.getproxies())
             raise InstallationError(
                 _("{names} could not be installed: {reason}.").format(names=", ".join(missing), reason=reason)
             ) from error
-        missing = self.missing()
-        if installed and missing:
+        missing = self.missing(engine)
+        if missing:
             raise InstallationError(
                 _("{names} still missing after the installation; restart Slicer and try again.").format(
                     names=", ".join(missing)
                 )
             )
-        return installed
+        return True
 
-    def _fromFolder(self, missing: list[str], wheelFolder: str) -> bool:
+    def _agreed(self, missing: list[str], wheelFolder: str) -> bool:
+        """The one question, for whatever is to be installed."""
+        question = _("LiverUNet needs {names}. Install into Slicer's own Python, from {source}?{size}").format(
+            names=", ".join(missing),
+            source=wheelFolder or _("the internet"),
+            size=_("\n\nPyTorch takes some minutes and up to several GB.") if TORCH_REQUIREMENT in missing else "",
+        )
+        return bool(slicer.util.confirmOkCancelDisplay(question, REQUESTER))
+
+    def _fromFolder(self, missing: list[str], wheelFolder: str) -> list[Callable[[], Any]]:
         if not Path(wheelFolder).is_dir():
             raise InstallationError(
                 _("The folder of wheels {folder} does not exist; choose another or clear it.").format(
                     folder=wheelFolder
                 )
             )
-        question = _("Install {names} from {folder}?").format(names=", ".join(missing), folder=wheelFolder)
-        if not slicer.util.confirmOkCancelDisplay(question, REQUESTER):
-            return False
-        slicer.util.pip_install(["--no-index", "--find-links", wheelFolder, *missing])
-        return True
+        names = [_torchToInstall() if name == TORCH_REQUIREMENT else name for name in missing]
+        return [partial(slicer.util.pip_install, ["--no-index", "--find-links", wheelFolder, *names])]
 
-    def _fromInternet(self) -> bool:
-        return self._ensureTorch() and self._ensureOthers()
+    def _fromInternet(self, missing: list[str]) -> list[Callable[[], Any]]:
+        others = [name for name in missing if name != TORCH_REQUIREMENT]
+        torch = [self._torchInstallation()] if TORCH_REQUIREMENT in missing else []
+        return [*torch, *([partial(self._installOthers, others)] if others else [])]
 
-    def _ensureTorch(self) -> bool:
+    def _torchInstallation(self) -> Callable[[], Any]:
         """Torch comes from the PyTorch extension, which knows the build that fits the GPU."""
-        if not unmet([TORCH_REQUIREMENT]):
-            return True
         if not unmet(["torch"]):
             raise InstallationError(
                 _(
@@ -156,37 +170,26 @@ class Installer:
             raise InstallationError(
                 _(
                     "The extension PyTorch is missing; install it in the Extensions Manager, "
-                    "restart Slicer and try again."
+                    "restart Slicer and try again. Segmenting with the device CPU does without it."
                 )
             ) from error
-        required = TORCH_REQUIREMENT.removeprefix("torch")
-        return PyTorchUtilsLogic().installTorch(askConfirmation=True, torchVersionRequirement=required) is not None
+        required = _torchToInstall().removeprefix("torch")
+        return partial(PyTorchUtilsLogic().installTorch, askConfirmation=False, torchVersionRequirement=required)
 
-    def _ensureOthers(self) -> bool:
-        """Everything else leaves the installed torch as it is."""
-        missing = unmet(self._requirements())
-        if not missing:
-            return True
+    def _installOthers(self, missing: list[str]) -> None:
+        """Everything else leaves an installed torch as it is."""
         with tempfile.TemporaryDirectory() as folder:
             constraints = Path(folder) / "constraints.txt"
-            constraints.write_text(f"torch=={version('torch')}\n", encoding="utf-8")
+            fixed = "" if unmet(["torch"]) else f"torch=={version('torch')}\n"
+            constraints.write_text(fixed, encoding="utf-8")
             try:
                 from slicer.packaging import pip_ensure
             except ImportError:  # Slicer 5.10
-                names = ", ".join(missing)
-                if not slicer.util.confirmOkCancelDisplay(_("Install {names}?").format(names=names), REQUESTER):
-                    return False
                 slicer.util.pip_install(["--constraint", str(constraints), *missing])
-                return True
-            try:
-                pip_ensure(missing, constraints=constraints, requester=REQUESTER)
-            except RuntimeError as error:
-                if "declined" not in str(error):
-                    raise
-                logger.info("%s: %s", REQUESTER, error)
-                return False
-        return True
+            else:
+                pip_ensure(missing, constraints=constraints, requester=REQUESTER, prompt_install=False)
 
-    def _requirements(self) -> list[str]:
-        lines = (line.strip() for line in self._requirementsFile.read_text(encoding="utf-8").splitlines())
-        return [line for line in lines if line and not line.startswith("#")]
+    def _requirements(self, engine: str) -> list[str]:
+        lines = [line.strip() for line in self._requirementsFile.read_text(encoding="utf-8").splitlines()]
+        needed = [line for line in lines if line and not line.startswith("#")]
+        return list(dict.fromkeys([*(TORCH_ENGINE if engine == "torch" else ()), *needed]))

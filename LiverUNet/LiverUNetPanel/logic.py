@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -158,7 +159,8 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         about = f"Slicer       {getattr(slicer.app, 'applicationVersion', 'unknown')}"
 
         def look() -> list[str]:
-            importLibraries("torch" if find_spec("torch") else "onnx")
+            with contextlib.suppress(ImportError):  # the doctor names what is missing
+                importLibraries("torch" if find_spec("torch") else "onnx")
             return list(examine())
 
         lines = yield from in_background("Examining", look)

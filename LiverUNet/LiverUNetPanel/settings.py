@@ -8,7 +8,7 @@ __all__ = ["Settings"]
 
 
 class Settings:
-    """Device, folder of wheels, and the licences that the user has agreed to."""
+    """Device, folder of wheels, and what the user has agreed to."""
 
     @property
     def device(self) -> str:
@@ -18,6 +18,16 @@ class Settings:
     @device.setter
     def device(self, name: str) -> None:
         self._set("Device", name)
+        self._set("UsesGpu", "")
+
+    @property
+    def usesGpu(self) -> bool | None:
+        """Whether the user wants PyTorch for the GPU that "auto" has found; None if they were not asked yet."""
+        return {"yes": True, "no": False}.get(self._value("UsesGpu"))
+
+    @usesGpu.setter
+    def usesGpu(self, answer: bool) -> None:
+        self._set("UsesGpu", "yes" if answer else "no")
 
     @property
     def wheelFolder(self) -> str:

@@ -19,6 +19,7 @@ from LiverUNetLib.steps import Progress
 from LiverUNetLib.summary import table_row
 
 from .buttons import enableOrSayWhy
+from .consent import agreesToLicence, chooseDevice
 from .folder_section import FolderSection
 from .installer import Installer
 from .logic import LiverUNetLogic, Outcome
@@ -33,7 +34,7 @@ from .volume_node import span
 
 __all__ = ["LiverUNetWidget"]
 
-DEVICES = {"auto": "Auto", "cpu": "CPU", "cuda": "NVIDIA GPU (cuda)", "mps": "Apple GPU (mps)"}
+DEVICES = {"auto": "Auto", "cpu": "CPU", "cuda": "NVIDIA GPU (PyTorch)", "mps": "Apple GPU (PyTorch)"}
 
 
 class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -171,21 +172,21 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.runner.cancel()
             return
         chosen, volume = self._parameterNode, self._parameterNode.volume
-        steps = self.logic.segmentSteps(volume, chosen.segmentation, roiNode=chosen.region, **self.modelAndDevice())
-        if self.mayRun():
+        segmentation, region = chosen.segmentation, chosen.region
+        if options := self.readyToRun():
+            steps = self.logic.segmentSteps(volume, segmentation, roiNode=region, **options)
             self.start(steps, lambda outcome: self._onSegmented(outcome, volume))
 
     def onSegmentAll(self) -> None:
         """Segment every scalar volume of the scene."""
-        if self.mayRun():
-            steps = self.logic.segmentAllSteps(self.logic.ctVolumes(), **self.modelAndDevice())
-            self.start(steps, self._onAllSegmented)
+        if options := self.readyToRun():
+            self.start(self.logic.segmentAllSteps(self.logic.ctVolumes(), **options), self._onAllSegmented)
 
     def onAddModel(self) -> None:
         """Install a model from a zip."""
         path = qt.QFileDialog.getOpenFileName(self.parent, _("Add a model"), "", _("Models (*.zip)"))
         with slicer.util.tryWithErrorDisplay(_("The model was not added.")):
-            if path and self._ensureInstalled():
+            if path and self._ensureInstalled("onnx"):
                 self.start(self.logic.installModelSteps(Path(path)), self._onModelAdded)
 
     def onDoctor(self) -> None:
@@ -200,37 +201,30 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     # Before a run
 
-    def mayRun(self) -> bool:
-        """Whether packages are there and the model's licence is agreed to; asks where it must."""
+    def readyToRun(self) -> dict[str, str]:
+        """Model and device as the logic takes them, once their licence is agreed to and their packages are there.
+
+        Asks where it must; nothing if the user declines.
+        """
         with slicer.util.tryWithErrorDisplay(_("LiverUNet cannot start.")):
-            return self._ensureAgreed(self.models.model()) and self._ensureInstalled()
+            name, model = self.models.name, self.models.model()
+            if not agreesToLicence(model.card, self.settings):
+                self.say(_("Nothing was done: the licence of the model was not agreed to."))
+                return {}
+            device, engine = chooseDevice(self.settings)
+            if self._ensureInstalled(engine if model.has_onnx else "torch"):
+                return {"modelName": name, "deviceName": device}
+        return {}
 
-    def _ensureAgreed(self, model: LiverModel) -> bool:
-        card = model.card
-        if not card.needs_consent or slicer.app.testingEnabled() or self.settings.hasConsent(card.license):
-            return True
-        question = _(
-            "The weights of the model {name} may be used under these terms only:\n\n{license}\n\nDo you agree?"
-        )
-        if not slicer.util.confirmYesNoDisplay(question.format(name=card.name, license=card.license), _("Licence")):
-            self.say(_("Nothing was done: the licence of the model was not agreed to."))
-            return False
-        self.settings.addConsent(card.license)
-        return True
-
-    def _ensureInstalled(self) -> bool:
+    def _ensureInstalled(self, engine: str) -> bool:
         """Whether a run can begin now; Slicer stays alive meanwhile, and another one may have begun."""
-        installed = self.installer.ensureAndSay(self.settings.wheelFolder, self.say)
+        installed = self.installer.ensureAndSay(self.settings.wheelFolder, self.say, engine=engine)
         return installed and not self.runner.running
 
     def say(self, words: str) -> None:
         """Tell the user in the status line, which takes no room while it is empty."""
         self.ui.statusLabel.text = words
         self.ui.statusLabel.visible = bool(words)
-
-    def modelAndDevice(self) -> dict[str, str]:
-        """What is chosen, as the logic takes it."""
-        return {"modelName": self.models.name, "deviceName": self.settings.device}
 
     def start(self, steps: Any, onDone: Any) -> None:
         """Take steps from the event loop; `onDone` gets their result."""

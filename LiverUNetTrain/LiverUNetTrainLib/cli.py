@@ -28,7 +28,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_export(commands)
     cli_evaluation.add_commands(commands)
     cli_report.add_commands(commands)
-    return run_command(parser, arguments)
+    return run_command(parser, arguments, check=_check_packages)
+
+
+def _check_packages() -> None:
+    """Say at once what is not installed, not after hours of work."""
+    from importlib.util import find_spec
+
+    from LiverUNetLib.environment import HOW_TO_GET_TORCH
+    from LiverUNetLib.errors import TrainingError
+
+    if missing := [name for name in ("torch", "monai", "onnx", "matplotlib") if find_spec(name) is None]:
+        raise TrainingError(f"liver-unet-train needs {', '.join(missing)}: {HOW_TO_GET_TORCH}.")
 
 
 def _add_prepare(commands: Any) -> None:

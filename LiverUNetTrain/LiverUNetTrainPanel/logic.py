@@ -316,4 +316,6 @@ def _importTraining() -> None:
         with withoutCollector():
             import LiverUNetTrainLib.model_training  # noqa: F401
     except ImportError as error:
-        raise LiverUNetError(f"A package is missing ({error}); press Segment in the module LiverUNet once.") from error
+        raise LiverUNetError(
+            f"A package is missing ({error}); press Prepare in the module LiverUNetTrain once."
+        ) from error

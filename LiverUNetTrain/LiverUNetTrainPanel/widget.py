@@ -98,7 +98,7 @@ class LiverUNetTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def ensureInstalled(self) -> bool:
         """Whether a run can begin now; installs what is missing, if the user agrees."""
-        installed = self.installer.ensureAndSay(self.settings.wheelFolder, self.say)
+        installed = self.installer.ensureAndSay(self.settings.wheelFolder, self.say, engine="torch")
         return installed and not self.runner.running
 
     def say(self, words: str) -> None:

@@ -33,7 +33,7 @@ def main() -> bool:
     slicer.util.selectModule("LiverUNet")
     panel = slicer.modules.liverunet.widgetRepresentation().self()
     panel._parameterNode.volume = volume
-    panel._ensureAgreed = lambda _model: True  # no question to a user
+    panel.readyToRun = lambda: {"modelName": panel.models.name, "deviceName": "cpu"}  # no question to a user
     for _ in range(100):
         slicer.app.processEvents()
     assert "torch" not in sys.modules

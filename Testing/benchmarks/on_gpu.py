@@ -19,6 +19,7 @@ import lzma
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ def main() -> None:
     command = commands.add_parser("run", help="unpack them and run the queue")
     command.add_argument("packed", type=Path)
     command.add_argument("-o", "--output", type=Path, required=True)
-    command.add_argument("--work", type=Path, default=Path("/tmp/on_gpu"))
+    command.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "on_gpu")
     command.add_argument("--minutes", type=float, default=9.0)
     command.add_argument("--at-once", type=int, default=max((os.cpu_count() or 2) - 1, 1))
     command.add_argument("--only", nargs="+", help="these experiments alone")

@@ -26,7 +26,7 @@ def test_without_the_packages_the_self_test_is_visibly_skipped(scene, monkeypatc
     monkeypatch.setattr(installer, "unmet", list)
     result = unittest.TestResult()
     unittest.defaultTestLoader.loadTestsFromTestCase(LiverUNetTest).run(result)
-    assert {reason for _, reason in result.skipped} == {"not installed: torch>=2.4, monai>=1.5.1, nibabel>=5"}
+    assert {reason for _, reason in result.skipped} == {"not installed: onnxruntime>=1.20, nibabel>=5"}
     assert len(result.skipped) == result.testsRun == 5
 
 

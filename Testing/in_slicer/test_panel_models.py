@@ -69,15 +69,15 @@ def test_a_permissive_licence_asks_nothing(panel, a_volume, dialogs):
 def test_a_failed_installation_is_said_once_and_the_button_stays(panel, a_volume, monkeypatch, dialogs):
     from LiverUNetPanel.installer import InstallationError
 
-    def fail(_folder):
-        raise InstallationError("monai could not be installed: the disk is full.")
+    def fail(_folder, *, engine):
+        raise InstallationError(f"{engine} could not be installed: the disk is full.")
 
     panel._parameterNode.volume = a_volume
     monkeypatch.setattr(panel.installer, "ensure", fail)
     panel.ui.segmentButton.click()
-    assert dialogs.shown == ["LiverUNet cannot start.\n\nmonai could not be installed: the disk is full."]
+    assert dialogs.shown == ["LiverUNet cannot start.\n\nonnx could not be installed: the disk is full."]
     assert state(panel.ui.segmentButton) == (True, "Find the liver.")
-    monkeypatch.setattr(panel.installer, "ensure", lambda _folder: False)
+    monkeypatch.setattr(panel.installer, "ensure", lambda *_, **__: False)
     panel.ui.segmentButton.click()
     assert len(dialogs.shown) == 1, "who declines is not told so"
     assert panel.ui.statusLabel.text == "Nothing was done: packages are missing and were not installed."
@@ -88,16 +88,16 @@ def test_while_packages_are_installed_no_second_installation_begins(panel, a_vol
     """Slicer turns its event loop while pip works."""
     said = []
 
-    def install(_folder):
+    def install(_folder, _engine):
         said.append(panel.ui.statusLabel.text)
         panel.ui.segmentButton.click()
         return True
 
     panel._parameterNode.volume = a_volume
-    monkeypatch.setattr(panel.installer, "missing", lambda: ["monai"])
+    monkeypatch.setattr(panel.installer, "missing", lambda _engine: ["nibabel>=5"])
     monkeypatch.setattr(panel.installer, "_ensure", install)
     panel.ui.segmentButton.click()
-    assert said == ["Installing packages; this takes some minutes."]
+    assert said == ["Installing nibabel>=5."]
     assert dialogs.shown == [
         "LiverUNet cannot start.\n\nPackages are being installed already; wait until that has ended."
     ]

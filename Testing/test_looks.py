@@ -205,6 +205,8 @@ def test_the_same_slices_give_the_same_in_batches_of_any_size(two_looks_model, c
 @pytest.mark.parametrize(("logit", "expected"), [(1e30, 1), (-1e30, 0), (np.inf, 1), (0, 0.5)])
 def test_extreme_logits_are_plain_probabilities(logit, expected):
     network = Watched(lambda image: np.full_like(image[:, :1], logit))
-    found = looks.probabilities(network, np.zeros((1, 1, 2, 2), np.float32), 1)
+    spec = fine_spec(prior=False)
+    grid = Grid(*(Axis(0.0, mm, 2) for mm in (5.0, 4.0, 4.0)))
+    found = finish(fine_probabilities(np.zeros(grid.shape, np.float32), grid, spec, network, None))
     assert found.dtype == np.float32
-    assert found == pytest.approx(np.full((1, 2, 2), expected))
+    assert found == pytest.approx(np.full((2, 2, 2), expected))

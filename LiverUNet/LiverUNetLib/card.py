@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .spec import ModelSpec
@@ -71,8 +73,15 @@ class ModelCard:
 
     @property
     def checksum(self) -> str:
-        """That of the fine look's weights, by which a model is known; empty if there are none."""
-        return self.checksums.get("models/model.pt", "")
+        """By which a model is known: SHA-256 of its weights' checksums and its numbers; empty without weights.
+
+        Of weights in another form it stays the same.
+        """
+        weights = {name: checksum for name, checksum in self.checksums.items() if name.endswith(".pt")}
+        if not weights:
+            return ""
+        known = json.dumps([weights, asdict(self.spec)], sort_keys=True)
+        return hashlib.sha256(known.encode()).hexdigest()
 
     @property
     def needs_consent(self) -> bool:

@@ -78,8 +78,11 @@ def coarse_probabilities(
     yield 0, len(image)
     for first, last in _windows(len(image)):
         start, stop = max(first - OVERLAP, 0), min(last + OVERLAP, len(image))
-        seen = probabilities(network, spec.normalise(image[None, None, start:stop]), spec.coarse.network.multiple)[0]
-        probability[first:last] = seen[first - start : last - start]
+        seen = image[start:stop]
+        padding = [(0, -side % spec.coarse.network.multiple) for side in seen.shape]
+        seen = np.pad(seen, padding, constant_values=spec.window_hu[0])
+        found = _probability(network(spec.normalise(seen[None, None])))[0]
+        probability[first:last] = found[first - start : last - start, : image.shape[1], : image.shape[2]]
         yield last, len(image)
     return probability
 
@@ -114,13 +117,17 @@ def fine_probabilities(
         told = np.full(grid.shape, UNKNOWN, np.float32)
     else:
         told = finish(resample(prior.probability, prior.grid, grid))
+    rows, columns = grid.shape[1:]
+    padding = ((0, 0), *((0, -side % spec.fine.network.multiple) for side in (rows, columns)))
+    image = np.pad(image, padding, constant_values=spec.window_hu[0])
+    told = np.pad(told, padding, mode="edge")
     probability = np.empty(grid.shape, dtype=np.float32)
     done = 0
     yield done, len(image)
     while done < len(image):
         part = slice(done, min(done + network.batch_size, len(image)))
-        slices = fine_input(spec, image[context[part]], told[part])
-        probability[part] = probabilities(network, slices, spec.fine.network.multiple)
+        logits = network(fine_input(spec, image[context[part]], told[part]))
+        probability[part] = _probability(logits)[:, :rows, :columns]
         done = part.stop
         yield done, len(image)
     return probability
@@ -142,20 +149,9 @@ def prior_channel(prior: Values) -> Values:
     return 2 * prior - 1
 
 
-def probabilities(network: Network, image: np.ndarray, multiple: int) -> np.ndarray:
-    """The network's probability of liver; images are padded with air to sides that it takes.
-
-    Args:
-        image: normalised, float32 (batch, channels, rows, columns) or (batch, channels, slices, rows, columns).
-
-    Returns:
-        float32, without the channels.
-    """
-    sides = image.shape[2:]
-    padding = [(0, 0), (0, 0), *((0, -side % multiple) for side in sides)]
-    logits = network(np.pad(image, padding, constant_values=-1.0))[:, 0]
-    logits = logits[(slice(None), *(slice(0, side) for side in sides))]
-    return 1 / (1 + np.exp(-logits.clip(*SAFE_LOGITS)))
+def _probability(logits: np.ndarray) -> np.ndarray:
+    """Of liver, without the only channel."""
+    return 1 / (1 + np.exp(-logits[:, 0].clip(*SAFE_LOGITS)))
 
 
 def context_indices(slices: int, slice_mm: float, context_mm: tuple[float, ...]) -> np.ndarray:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -78,11 +79,14 @@ def segment(
     hu, scan = hu[body], scan.part((body, *scan.whole[1:]))
     yield Progress("Preparing", 0, 1)
     networks = networks or model.networks(device)
-    box, grid, probability = yield from _look(hu, scan, spec, networks)
-    liver = without_other_components(probability, spec.rules.threshold)
-    part = scan.part(box)
-    above = resample(liver, grid, part, antialias=False, finish=lambda slab: slab > spec.rules.threshold)
-    mask = yield from stage("Restoring", above)
+    box, grid, probability, liver = yield from _look(hu, scan, spec, networks)
+    restored = partial(resample, source=grid, target=scan.part(box), antialias=False)
+    mask = yield from stage("Restoring", restored(liver, finish=lambda slab: slab > spec.rules.threshold))
+    probability_kji = None
+    if with_probability:
+        steps = restored(probability, finish=lambda slab: np.rint(slab * 255))
+        probability_kji = np.zeros(volume.hu_kji.shape, np.uint8)
+        canonical_view(probability_kji, volume.affine)[body][box] = yield from stage("Restoring", steps)
     sure = liver[liver > spec.rules.threshold]
     least_ml = spec.rules.least_ml(float(sure.mean()) if sure.size else 0.0)
     found_ml = yield from _tidy(mask, volume.voxel_ml, least_ml)
@@ -90,11 +94,6 @@ def segment(
     yield Progress("Measuring", 1, 2)
     mask_kji = np.zeros(volume.hu_kji.shape, np.uint8)
     canonical_view(mask_kji, volume.affine)[body][box] = mask
-    probability_kji = None
-    if with_probability:
-        steps = resample(probability, grid, part, antialias=False, finish=lambda slab: np.rint(slab * 255))
-        probability_kji = np.zeros(volume.hu_kji.shape, np.uint8)
-        canonical_view(probability_kji, volume.affine)[body][box] = yield from stage("Restoring", steps)
     yield Progress("Measuring", 2, 2)
     used = networks.fine.device
     return Segmentation(
@@ -124,21 +123,21 @@ def segment(
 
 def _look(
     hu: np.ndarray, scan: Grid, spec: ModelSpec, networks: Networks
-) -> Generator[Progress, None, tuple[Box, Grid, np.ndarray]]:
+) -> Generator[Progress, None, tuple[Box, Grid, np.ndarray, np.ndarray]]:
     """Look coarsely at the scan and finely where the liver may be; again at a larger part if that has cut the liver.
 
     Returns:
-        The part of the scan that was seen, the grid on it, and the probability of liver there.
+        The part of the scan that was seen, the grid on it, the probability of liver there, and that of one liver.
     """
     prior = yield from look_coarsely(hu, scan, spec, networks.coarse)
     box, margin_mm = (prior.box(scan, spec), spec.coarse.margin_mm) if prior else (scan.whole, 0.0)
     while True:
         grid = scan.part(box).pixels(spec.fine.pixel_mm, spec.fine.slice_mm)
         probability = yield from look_finely(hu, scan, grid, spec, networks.fine, prior)
-        liver = without_other_components(probability, spec.rules.threshold) > spec.rules.threshold
-        larger = _larger(box, bounding_box(liver), grid, scan, margin_mm)
+        liver = without_other_components(probability, spec.rules.threshold)
+        larger = _larger(box, bounding_box(liver > spec.rules.threshold), grid, scan, margin_mm)
         if larger == box:
-            return box, grid, probability
+            return box, grid, probability, liver
         # Farther every time: however little the coarse look has found, a few looks see all.
         box, margin_mm = larger, 2 * margin_mm
 

@@ -39,7 +39,7 @@ COARSE_LOOK = CoarseLook(
     voxel_mm=16.0, network=NetworkSpec(1, channels=(4, 8), strides=(2,), features=4, spatial_dims=3)
 )
 SPEC = ModelSpec(FINE_LOOK)
-TWO_LOOKS = ModelSpec(replace(FINE_LOOK, network=replace(NETWORK, in_channels=4)), COARSE_LOOK)
+TWO_LOOKS = ModelSpec(FINE_LOOK, COARSE_LOOK)
 SETTINGS = TrainingSettings(
     epochs=3,
     batch_size=4,

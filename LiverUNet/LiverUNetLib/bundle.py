@@ -102,8 +102,6 @@ def _metadata(card: ModelCard) -> dict[str, Any]:
     monais = ("name", "version", "description", "license")
     fine = card.spec.fine
     channels = [f"slice at {mm:g} mm" for mm in fine.context_mm]
-    if card.spec.coarse:
-        channels.append("what the coarse look has found, from -1 for surely no liver to 1")
     return {
         "name": card.name,
         "version": card.version,

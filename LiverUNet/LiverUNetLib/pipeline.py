@@ -129,11 +129,11 @@ def _look(
     Returns:
         The part of the scan that was seen, the grid on it, the probability of liver there, and that of one liver.
     """
-    prior = yield from look_coarsely(hu, scan, spec, networks.coarse)
-    box, margin_mm = (prior.box(scan, spec), spec.coarse.margin_mm) if prior else (scan.whole, 0.0)
+    box = yield from look_coarsely(hu, scan, spec, networks.coarse)
+    margin_mm = spec.coarse.margin_mm if spec.coarse else 0.0
     while True:
         grid = scan.part(box).pixels(spec.fine.pixel_mm, spec.fine.slice_mm)
-        probability = yield from look_finely(hu, scan, grid, spec, networks.fine, prior)
+        probability = yield from look_finely(hu, scan, grid, spec, networks.fine)
         liver = without_other_components(probability, spec.rules.threshold)
         larger = _larger(box, bounding_box(liver > spec.rules.threshold), grid, scan, margin_mm)
         if larger == box:

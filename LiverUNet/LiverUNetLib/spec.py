@@ -24,7 +24,7 @@ class NetworkSpec:
     then takes over a thousand steps before the logits of the background fall below zero.
 
     Attributes:
-        in_channels: of the fine look one for each context slice, and one more for what the coarse look has found.
+        in_channels: of the fine look one for each context slice.
         channels: feature maps at each level; the first level comes after the first stride.
         strides: between the levels; one fewer than `channels`.
         features: feature maps at full resolution, before the last convolution.
@@ -130,10 +130,9 @@ class ModelSpec:
     def check(self) -> None:
         """Raise ValueError unless all of it can be computed with."""
         fine, coarse, rules = self.fine, self.coarse, self.rules
-        channels = len(fine.context_mm) + (coarse is not None)
         sound = {
             "window_hu": self._window_is_usable(),
-            "fine.context_mm": all(map(_finite, fine.context_mm)) and channels == fine.network.in_channels,
+            "fine.context_mm": all(map(_finite, fine.context_mm)) and len(fine.context_mm) == fine.network.in_channels,
             "fine.network": fine.network.spatial_dims == 2 and _computable(fine.network),
             "fine.pixel_mm": _positive(fine.pixel_mm),
             "fine.slice_mm": _positive(fine.slice_mm),

@@ -66,7 +66,7 @@ class AugmentationSettings:
 
 
 def augment(
-    image: torch.Tensor, others: torch.Tensor, settings: AugmentationSettings, generator: torch.Generator
+    image: torch.Tensor, mask: torch.Tensor, settings: AugmentationSettings, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Change a batch at random; the same generator state gives the same result.
 
@@ -76,22 +76,21 @@ def augment(
     Args:
         image: normalised to [-1, 1], float32 (batch, channels, rows, columns) or (batch, channels, slices, rows,
             columns).
-        others: what moves with the image and is 0 in air, same sides; the first channel is the share of liver.
+        mask: share of liver, float32 (batch, 1, *sides).
 
     Returns:
-        The changed image, again in [-1, 1], and the others.
+        The changed image, again in [-1, 1], and mask.
     """
     draw = _Draw(image, generator)
     move = _move if image.ndim == 4 else _move_volumes
-    image, others = move(image, others, settings, draw)
-    image, others = _add_mass(image, others, settings, draw)
-    mask = others[:, :1]
+    image, mask = move(image, mask, settings, draw)
+    image, mask = _add_mass(image, mask, settings, draw)
     if image.ndim == 4:
         image = _change_tissue(image, mask, settings, draw)
-        return _degrade(_change_contrast(image, _softened(mask), settings, draw), settings, draw), others
+        return _degrade(_change_contrast(image, _softened(mask), settings, draw), settings, draw), mask
     image = _change_contrast(image, mask, settings, draw)
     deviation = draw.uniform(0, 1) ** 2 * settings.noise * draw.happens(settings.p_noise)
-    return (image + deviation * draw.noise(image)).clamp(-1, 1), others
+    return (image + deviation * draw.noise(image)).clamp(-1, 1), mask
 
 
 class _Draw:
@@ -131,7 +130,7 @@ class _Draw:
 
 
 def _move(
-    image: torch.Tensor, others: torch.Tensor, settings: AugmentationSettings, draw: _Draw
+    image: torch.Tensor, mask: torch.Tensor, settings: AugmentationSettings, draw: _Draw
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One affine map: flips, rotation, scaling, shift. What comes from outside is air."""
     angle = draw.amount(settings.p_affine, math.radians(settings.rotation_degrees)).flatten()
@@ -148,11 +147,11 @@ def _move(
         ],
         dim=1,
     )
-    return _sample(image, others, theta)
+    return _sample(image, mask, theta)
 
 
 def _move_volumes(
-    image: torch.Tensor, others: torch.Tensor, settings: AugmentationSettings, draw: _Draw
+    image: torch.Tensor, mask: torch.Tensor, settings: AugmentationSettings, draw: _Draw
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The same for volumes, which are rotated in the axial plane alone; they are never mirrored."""
     angle = draw.amount(settings.p_affine, math.radians(settings.rotation_degrees)).flatten()
@@ -168,55 +167,45 @@ def _move_volumes(
         ],
         dim=1,
     )
-    return _sample(image, others, theta)
+    return _sample(image, mask, theta)
 
 
-def _sample(image: torch.Tensor, others: torch.Tensor, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Look up image and others where an affine map says."""
-    both = torch.cat([image - AIR, others], dim=1)  # air is 0, as grid_sample pads
+def _sample(image: torch.Tensor, mask: torch.Tensor, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Look up image and mask where an affine map says."""
+    both = torch.cat([image - AIR, mask], dim=1)  # air is 0, as grid_sample pads
     where = torch.nn.functional.affine_grid(theta, list(both.shape), align_corners=False)
     both = grid_sample(both, where, mode="bilinear", padding_mode="zeros", align_corners=False)
-    channels = image.shape[1]
-    return both[:, :channels] + AIR, both[:, channels:]
+    return both[:, :-1] + AIR, both[:, -1:]
 
 
 def _add_mass(
-    image: torch.Tensor, others: torch.Tensor, settings: AugmentationSettings, draw: _Draw
+    image: torch.Tensor, mask: torch.Tensor, settings: AugmentationSettings, draw: _Draw
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A round mass of another organ that pushes the liver aside; its middle lies outside of the liver.
 
-    Without it a network takes what is large, round and dark beside a liver for a tumour inside of it. The
-    prior may be mistaken in the same way.
+    Without it a network takes what is large, round and dark beside a liver for a tumour inside of it.
     """
-    mask = others[:, :1]
     start = draw.pixel((mask > 0.5).float()).float()
     radius = draw.uniform(0.2, 1) * settings.mass * image.shape[-1]
     radii = torch.cat([radius * draw.factor(1.0, 0.4) for _ in image.shape[2:]], dim=1).flatten(1)
-    centre = start + torch.nn.functional.normalize(draw.normal(radii.shape[1]), dim=1) * radii * draw.uniform(
-        0.6, 1.2
-    ).flatten(1)
-    density, told = draw.uniform(-0.3, 0.4), draw.uniform(-1, 1).clamp(0, 1)
-    inside = (
-        centre.round()
-        .long()
-        .clamp(torch.zeros_like(start).long(), torch.tensor(image.shape[2:], device=image.device) - 1)
-    )
-    batch = torch.arange(len(image), device=image.device)
-    outside = mask[(batch, 0, *inside.T)] < 0.5
-    body = image[:, image.shape[1] // 2, None] > AIR + 0.1
+    direction = torch.nn.functional.normalize(draw.normal(radii.shape[1]), dim=1)
+    centre = start + direction * radii * draw.uniform(0.6, 1.2).flatten(1)
+    last = torch.tensor(image.shape[2:], device=image.device) - 1
+    places = centre.round().long().clamp(torch.zeros_like(last), last)
+    outside = mask[(torch.arange(len(mask), device=mask.device), 0, *places.T)] < 0.5
+    density, body = draw.uniform(-0.3, 0.4), image[:, image.shape[1] // 2, None] > AIR + 0.1
 
-    def mass(part: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        shape = (-1, *[1] * (part.ndim - 1))
-        axes = zip(_from(centre[chosen], part), radii[chosen].T, strict=True)
+    def add(both: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        shape = (-1, *[1] * (both.ndim - 1))
+        axes = zip(_from(centre[chosen], both), radii[chosen].T, strict=True)
         distance = sum((axis / radius.view(shape)) ** 2 for axis, radius in axes)
         share = body[chosen] * ((1.1 - distance) / 0.1).clamp(0, 1)
-        pictures, mask, prior = part[:, : image.shape[1]], part[:, image.shape[1], None], part[:, image.shape[1] + 1 :]
-        pictures = pictures + (density[chosen] - pictures) * share
-        return torch.cat([pictures, mask * (1 - share), prior + (told[chosen] - prior) * share], dim=1)
+        image, mask = both[:, :-1], both[:, -1:]
+        return torch.cat([image + (density[chosen] - image) * share, mask * (1 - share)], dim=1)
 
     shown = (outside & (mask > 0.5).flatten(1).any(dim=1)).view(density.shape)
-    both = _sometimes(torch.cat([image, others], dim=1), draw.happens(settings.p_mass) & shown, mass)
-    return both[:, : image.shape[1]], both[:, image.shape[1] :]
+    both = _sometimes(torch.cat([image, mask], dim=1), draw.happens(settings.p_mass) & shown, add)
+    return both[:, :-1], both[:, -1:]
 
 
 def _change_tissue(

@@ -16,7 +16,7 @@ from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.files import make_folder
 
 from .occupancy import claimed_at, is_occupied
-from .run_folder import COARSE_STAGES, EpochLog, RunFolder
+from .run_folder import COARSE_FOLDER, COARSE_TITLE, EpochLog, RunFolder
 
 __all__ = ["RunState", "launch", "resume", "state_of"]
 
@@ -112,12 +112,11 @@ def state_of(run: Path, process: subprocess.Popen | None = None) -> RunState:
 
 def _stage(run: Path, settings: dict[str, Any]) -> str:
     """How far the training of the coarse look is; empty before, after and without it."""
-    for place, title in reversed(COARSE_STAGES.items()):
-        if (run / place / "last.pt").exists():
-            done, epochs = len(RunFolder(run / place).history()), settings["coarse"]["epochs"]
-            over = place == "coarse" and done == epochs
-            return "" if over else f"{title}: epoch {min(done + 1, epochs)} of {epochs}"
-    return ""
+    coarse = run / COARSE_FOLDER
+    if not (coarse / "last.pt").exists():
+        return ""
+    done, epochs = len(RunFolder(coarse).history()), settings["coarse"]["epochs"]
+    return "" if done == epochs else f"{COARSE_TITLE}: epoch {done + 1} of {epochs}"
 
 
 def _begins(run: Path) -> bool:

@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ import torch
 from LiverUNetLib.engines import TorchNetwork
 from LiverUNetLib.environment import Device
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.looks import Prior
 from LiverUNetLib.model import LiverModel
 from LiverUNetLib.network import build_network
 from LiverUNetLib.spec import NetworkSpec
@@ -95,33 +93,20 @@ def estimate_order(
     recipe = choose_recipe(order.recipe, parent, vars(order))
     split, replayed = split_cases(cache, recipe, parent, order.held_out)
     spec, settings = recipe.on(cache.grids, parent), recipe.settings
-    sampler = FineSampler(
-        cache.select(split.training),
-        spec,
-        settings,
-        priors=partial(_unknown, cache) if spec.coarse else None,
-        replayed=replayed,
-    )
-    validated = cache.select(split.validation)
-    fine = yield from estimate_training(sampler, spec.fine.network, settings, device, validated=validated)
+    training, validation = (cache.select(names) for names in (split.training, split.validation))
+    sampler = FineSampler(training, spec, settings, replayed=replayed)
+    fine = yield from estimate_training(sampler, spec.fine.network, settings, device, validated=validation)
     if spec.coarse is None or parent:
         return fine
-    coarse = replace(settings, epochs=settings.coarse.epochs, batch_size=settings.coarse.batch_size)
-    sampler = CoarseSampler(cache.select(split.training), spec, coarse)
-    whole = yield from estimate_training(sampler, spec.coarse.network, coarse, device)
-    # All of them once, and both halves.
+    settings = replace(settings, epochs=settings.coarse.epochs, batch_size=settings.coarse.batch_size)
+    sampler = CoarseSampler(training, spec, settings)
+    coarse = yield from estimate_training(sampler, spec.coarse.network, settings, device)
     return replace(
         fine,
-        total_seconds=fine.total_seconds + 2 * whole.total_seconds,
-        coarse_seconds=2 * whole.total_seconds,
-        memory_gib=max(fine.memory_gib, whole.memory_gib),
+        total_seconds=fine.total_seconds + coarse.total_seconds,
+        coarse_seconds=coarse.total_seconds,
+        memory_gib=max(fine.memory_gib, coarse.memory_gib),
     )
-
-
-def _unknown(cache: Cache, name: str) -> Prior:
-    """A prior before there is one."""
-    (case,) = cache.select([name])
-    return Prior(case.coarse_grid, np.full(case.coarse.shape, 0.5, np.float32))
 
 
 def estimate_training(

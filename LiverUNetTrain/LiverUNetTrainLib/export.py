@@ -13,7 +13,7 @@ from LiverUNetLib.model import LiverModel
 from LiverUNetLib.spec import ModelSpec, NetworkSpec, spec_from_json
 
 from .evaluation import CaseScores, summarise
-from .run_folder import RunFolder
+from .run_folder import COARSE_FOLDER, RunFolder
 
 if TYPE_CHECKING:
     import torch
@@ -77,8 +77,7 @@ def _weights(run: Path, card: ModelCard, which: str) -> dict[str, dict[str, torc
     """Of each look; a fine-tuned model has the coarse look of its parent."""
     found = {FINE: RunFolder(run).weights(which)}
     if card.spec.coarse:
-        # The last ones are what the fine look was told by; nothing but "best" is kept of a parent's.
-        found[COARSE] = RunFolder(run / "coarse").weights("last" if card.training["parent"] is None else "best")
+        found[COARSE] = RunFolder(run / COARSE_FOLDER).weights(which if card.training["parent"] is None else "best")
     return found
 
 
@@ -150,8 +149,7 @@ def _origin(card: ModelCard) -> str:
     settings = card.training["coarse"]
     return (
         f" The coarse look: {settings['epochs']} epochs, in each {settings['shown']} parts of every patient, batches "
-        f"of {settings['batch_size']}; what the fine look was told came from coarse looks that had not learned from "
-        "the patient."
+        f"of {settings['batch_size']}."
     )
 
 
@@ -167,11 +165,10 @@ def _networks(spec: ModelSpec) -> str:
             f"{coarse.threshold:g}, and {coarse.margin_mm:g} mm around that. Scans of less than "
             f"{coarse.shortest_mm:g} mm get a fine look alone."
         )
-    told = ", and what the coarse look has found" if coarse else ""
     lines.append(
         f"{'A fine look there' if coarse else 'A look'} at axial slices in pixels of {fine.pixel_mm:g} mm, by a 2D "
         f"U-Net of MONAI with feature maps {_maps(fine.network)}, finds the liver; its channels are the slices at "
-        f"{', '.join(f'{mm:g}' for mm in fine.context_mm)} mm{told}."
+        f"{', '.join(f'{mm:g}' for mm in fine.context_mm)} mm."
     )
     lines.append(
         f"Liver is where the probability exceeds {rules.threshold:g}; less than {rules.doubtful_ml:g} ml with a mean "

@@ -1,10 +1,7 @@
-"""The training of a model: its coarse look, what that tells the fine look, and the fine look, in one run folder.
+"""The training of a model: its coarse look, then its fine look, in one run folder.
 
-RUN/                 the fine look, see `run_folder`
-RUN/coarse           the coarse look, trained on all training cases
-RUN/coarse/half1     one trained on half of them; what it finds in the other half is what the fine look is told there.
-RUN/coarse/half2     Told what a network finds that has learned from the very case, it would trust it too much.
-RUN/coarse/priors    what was found, NAME.npy of each case
+RUN/         the fine look, see `run_folder`
+RUN/coarse   the coarse look, likewise
 """
 
 from __future__ import annotations
@@ -12,19 +9,14 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Collection, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Generator, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from LiverUNetLib.card import COARSE, FINE
-from LiverUNetLib.engines import Network
 from LiverUNetLib.environment import Device
-from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.files import make_folder, save_array, staged
-from LiverUNetLib.looks import Prior
+from LiverUNetLib.files import make_folder
 from LiverUNetLib.model import LiverModel
 from LiverUNetLib.spec import ModelSpec
 from LiverUNetLib.steps import Progress, mapped
@@ -35,32 +27,13 @@ from .dataset import Split
 from .fine_sampling import FineSampler
 from .occupancy import claimed
 from .request import descent, request
-from .run_folder import COARSE_STAGES, EpochLog, RunFolder
+from .run_folder import COARSE_FOLDER, COARSE_TITLE, EpochLog, RunFolder
 from .settings import TrainingSettings
 from .training import Ending, Trainer
 
-__all__ = ["ModelTraining", "Stage"]
+__all__ = ["ModelTraining"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What is trained: which look, and which of how many trainings of it.
-
-    Attributes:
-        folder: its run folder, seen from that of the model.
-        training, predicted: cases that it learns from, and those whose prior it makes.
-    """
-
-    folder: str
-    training: tuple[str, ...]
-    predicted: tuple[str, ...]
-
-    @property
-    def title(self) -> str:
-        """What the user sees."""
-        return COARSE_STAGES[self.folder]
 
 
 class ModelTraining:
@@ -102,13 +75,7 @@ class ModelTraining:
         else:
             self._run.begin(asked)
         self._fine = Trainer(
-            FineSampler(
-                cache.select(split.training),
-                spec,
-                settings,
-                priors=self._prior if spec.coarse else None,
-                replayed=replayed,
-            ),
+            FineSampler(cache.select(split.training), spec, settings, replayed=replayed),
             self._run,
             network=spec.fine.network,
             settings=settings,
@@ -148,48 +115,18 @@ class ModelTraining:
             self._run.write_end(self._ending.words, interrupted=self._ending.interrupted)
 
     def _train_coarsely(self, until: float) -> Generator[EpochLog | Progress, None, Ending | None]:
-        """Everything that the fine look is told; returns why it ended before that was there."""
+        """The coarse look, if there is one; returns why the training ended before the fine one."""
         if self._spec.coarse is None:
             return None
-        if self._parent:
-            network = self._parent.networks(self._device).coarse
-            make_folder(self._run.path / "coarse")
-            RunFolder(self._run.path / "coarse").keep_best(self._parent.state_dict(COARSE))
-            yield from self._write_priors(network, [case.name for case in self._cache.cases])
-            return None
-        for stage in self._stages():
-            trainer = self._coarse_trainer(stage)
-            before = len(trainer.history)
-            ending = yield from mapped(trainer.epochs(until=until), partial(replace, stage=stage.title))
-            if ending.interrupted:
-                return ending
-            yield from self._write_priors(trainer.network(), stage.predicted)
-            if time.monotonic() > until and len(trainer.history) > before:
-                return Ending(f"the time is up after the {stage.title.lower()}; --resume continues", interrupted=True)
-        return None
-
-    def _stages(self) -> list[Stage]:
-        """Both halves, then all; what neither half has learned from is predicted by the last."""
-        training = self._split.training
-        order = np.random.default_rng(self._settings.seed).permutation(len(training))
-        halves = [tuple(training[n] for n in sorted(order[start::2])) for start in (0, 1)]
-        others = tuple(case.name for case in self._cache.cases if case.name not in training)
-        if not all(halves):  # of a single case there are none
-            return [Stage("coarse", training, (*training, *others))]
-        return [
-            Stage("coarse/half1", halves[0], halves[1]),
-            Stage("coarse/half2", halves[1], halves[0]),
-            Stage("coarse", training, others),
-        ]
-
-    def _coarse_trainer(self, stage: Stage) -> Trainer:
-        run = RunFolder(self._run.path / stage.folder, within=self._run.path)
+        run = RunFolder(self._run.path / COARSE_FOLDER, within=self._run.path)
         begun = (run.path / "last.pt").exists()
         make_folder(run.path)
+        if self._parent:
+            run.keep_best(self._parent.state_dict(COARSE))
+            return None
         coarse = self._settings.coarse
-        validated = self._split.validation if set(self._split.validation) <= set(stage.predicted) else ()
-        return Trainer(
-            CoarseSampler(self._cache.select(stage.training), self._spec, self._settings),
+        trainer = Trainer(
+            CoarseSampler(self._cache.select(self._split.training), self._spec, self._settings),
             run,
             network=self._spec.coarse.network,
             settings=replace(
@@ -197,30 +134,13 @@ class ModelTraining:
             ),
             device=self._device,
             threshold=self._spec.rules.threshold,
-            validation=self._cache.select(validated),
+            validation=self._cache.select(self._split.validation),
             resume=begun,
         )
-
-    def _write_priors(self, network: Network, names: Sequence[str]) -> Iterator[Progress]:
-        """What a coarse network finds in these cases."""
-        make_folder(self._priors)
-        sampler = CoarseSampler([], self._spec, self._settings)
-        cases = [case for case in self._cache.select(names) if not self._prior_file(case.name).exists()]
-        for number, case in enumerate(cases):
-            yield Progress("Looking coarsely", number, len(cases))
-            with staged(self._prior_file(case.name)) as temporary:
-                save_array(temporary, sampler.probability(network, case).astype(np.float16))
-
-    @property
-    def _priors(self) -> Path:
-        return self._run.path / "coarse" / "priors"
-
-    def _prior_file(self, name: str) -> Path:
-        return self._priors / f"{name}.npy"
-
-    def _prior(self, name: str) -> Prior:
-        (case,) = self._cache.select([name])
-        try:
-            return Prior(case.coarse_grid, np.load(self._prior_file(name)).astype(np.float32))
-        except (OSError, ValueError) as error:
-            raise TrainingError(f"{self._prior_file(name)} cannot be read ({error}); start a new run.") from error
+        before = len(trainer.history)
+        ending = yield from mapped(trainer.epochs(until=until), partial(replace, stage=COARSE_TITLE))
+        if ending.interrupted:
+            return ending
+        if time.monotonic() > until and len(trainer.history) > before:
+            return Ending("the time is up after the coarse look; --resume continues", interrupted=True)
+        return None

@@ -18,13 +18,6 @@ from .settings import StackSettings, TrainingSettings
 __all__ = ["RECIPES", "Recipe", "choose_recipe", "split_cases"]
 
 
-def _two_looks() -> ModelSpec:
-    """What is bundled: both looks."""
-    coarse, fine = CoarseLook(), FineLook()
-    channels = len(fine.context_mm) + 1
-    return ModelSpec(replace(fine, network=replace(fine.network, in_channels=channels)), coarse)
-
-
 @dataclass(frozen=True)
 class Recipe:
     """Everything of a training but its data.
@@ -34,7 +27,7 @@ class Recipe:
         validation: share of the patients.
     """
 
-    spec: ModelSpec = field(default_factory=_two_looks)
+    spec: ModelSpec = field(default_factory=lambda: ModelSpec(coarse=CoarseLook()))
     settings: TrainingSettings = field(default_factory=TrainingSettings)
     validation: float = 0.2
 

@@ -31,15 +31,11 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
-__all__ = ["COARSE_STAGES", "EpochLog", "RunFolder"]
+__all__ = ["COARSE_FOLDER", "COARSE_TITLE", "EpochLog", "RunFolder"]
 
 SCHEMA_VERSION = 3
-# Where in a run folder the coarse look is trained, in this order, and what that is called.
-COARSE_STAGES = {
-    "coarse/half1": "Coarse look, half 1",
-    "coarse/half2": "Coarse look, half 2",
-    "coarse": "Coarse look",
-}
+# Where in a run folder the coarse look is trained, and what that is called.
+COARSE_FOLDER, COARSE_TITLE = "coarse", "Coarse look"
 
 
 @dataclass(frozen=True)

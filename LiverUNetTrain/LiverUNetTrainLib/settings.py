@@ -8,7 +8,7 @@ from LiverUNetLib.errors import TrainingError
 
 from .augmentation import AugmentationSettings
 
-__all__ = ["CoarseSettings", "PriorSettings", "StackSettings", "TrainingSettings"]
+__all__ = ["CoarseSettings", "StackSettings", "TrainingSettings"]
 
 LEAST = {"epochs": 1, "batch_size": 1, "validate_every": 1, "patience": 0}
 COARSE_LEAST = {"epochs": 1, "shown": 1, "batch_size": 1}
@@ -31,23 +31,6 @@ class StackSettings:
     p_short: float = 0.25
     longest_short: int = 20
     p_alone: float = 0.05
-
-
-@dataclass(frozen=True)
-class PriorSettings:
-    """What the fine look is told of the coarse one; it is changed, so that the fine look does not trust it blindly.
-
-    Attributes:
-        p_hidden: share of slices whose prior is unknown, beside those of stacks too short for a coarse look.
-        p_shifted, shift_mm: moved in the plane by up to so much.
-        p_distorted, distortion: a smooth random field of up to this standard deviation is added to its log odds.
-    """
-
-    p_hidden: float = 0.1
-    p_shifted: float = 0.3
-    shift_mm: float = 8.0
-    p_distorted: float = 0.3
-    distortion: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -110,7 +93,6 @@ class TrainingSettings:
     patience: int = 0
     seed: int = 0
     stacks: StackSettings = field(default_factory=StackSettings)
-    prior: PriorSettings = field(default_factory=PriorSettings)
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     coarse: CoarseSettings = field(default_factory=CoarseSettings)
 

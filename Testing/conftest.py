@@ -101,7 +101,7 @@ def threshold_model(tmp_path_factory) -> LiverModel:
 
 @pytest.fixture(scope="session")
 def two_looks_model(tmp_path_factory) -> LiverModel:
-    """The same with a coarse look before it, which does so too; nothing is found where that has found nothing."""
+    """The same with a coarse look before it, which does so too."""
     return save_two_looks(tmp_path_factory.mktemp("models") / "two-looks")
 
 

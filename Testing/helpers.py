@@ -53,13 +53,10 @@ SETTINGS = TrainingSettings(
 THRESHOLDING = NetworkSpec(in_channels=1, channels=(2, 2), strides=(1,), features=1, residual_units=0, kernel_size=1)
 
 
-def thresholding_weights(
-    network: NetworkSpec, *, width_hu: float = 10.0, trusting: bool = True
-) -> dict[str, torch.Tensor]:
+def thresholding_weights(network: NetworkSpec, *, width_hu: float = 10.0) -> dict[str, torch.Tensor]:
     """Weights whose logit is 5 at the HU of the phantom's liver and 0 at `width_hu` from it.
 
-    It falls linearly to both sides, by two ReLU in the first layer. With a second input, the prior, and a third
-    feature it falls where that is below 0.25 as well, to -15 at 0; so it does unless `trusting` is false.
+    It falls linearly to both sides, by two ReLU in the first layer.
     """
     centre, width = ModelSpec().normalise(LIVER), width_hu / 200
     state = {key: torch.zeros_like(value) for key, value in build_network(network).state_dict().items()}
@@ -72,10 +69,6 @@ def thresholding_weights(
     first[0, 0], first[1, 0] = 1, -1
     state["0.model.0.conv.bias"][:2] = torch.tensor([-centre, centre])
     up[:2, 0] = -5 / width
-    if network.in_channels > 1 and trusting:
-        first[2, 1] = -1
-        state["0.model.0.conv.bias"][2] = -0.5
-        up[2, 0] = -40
     head[:] = 1
     state["1.bias"][:] = 5
     return state
@@ -87,15 +80,13 @@ def save_two_looks(
     coarse: CoarseLook = CoarseLook(),  # noqa: B008 - frozen
     coarse_width_hu: float = 10.0,
     rules: Rules = Rules(),  # noqa: B008 - frozen
-    trusting: bool = True,
 ) -> LiverModel:
     """A real model folder of thresholds that looks twice."""
-    fine = replace(THRESHOLDING, in_channels=2, channels=(3, 2))
     coarse = replace(coarse, network=replace(THRESHOLDING, spatial_dims=3))
-    spec = ModelSpec(FineLook(pixel_mm=4.0, slice_mm=5.0, context_mm=(0.0,), network=fine), coarse, rules)
+    spec = ModelSpec(FineLook(pixel_mm=4.0, slice_mm=5.0, context_mm=(0.0,), network=THRESHOLDING), coarse, rules)
     card = ModelCard("two-looks", "1", "Thresholds HU twice", "Apache-2.0", spec)
     weights = {
-        FINE: thresholding_weights(fine, trusting=trusting),
+        FINE: thresholding_weights(THRESHOLDING),
         COARSE: thresholding_weights(coarse.network, width_hu=coarse_width_hu),
     }
     return save_model(folder, card, weights, "For tests.\n")

@@ -33,7 +33,7 @@ def a_model(tmp_path):
     """Make a model that looks twice; coarsely it finds but what is within 3 HU of the liver."""
 
     def make(**options):
-        return save_two_looks(tmp_path / "model", coarse_width_hu=3.0, trusting=False, **options)
+        return save_two_looks(tmp_path / "model", coarse_width_hu=3.0, **options)
 
     return make
 
@@ -47,7 +47,7 @@ def looks_at(volume, model, device, **options):
             sides.append(image.shape[2:])
             return super().__call__(image)
 
-    networks = replace(model.networks(device), fine=Watched(model.read(onnx_file(FINE)), 2, device))
+    networks = replace(model.networks(device), fine=Watched(model.read(onnx_file(FINE)), 1, device))
 
     def note(progress) -> None:
         if progress.stage == "Segmenting" and progress.done == progress.total:
@@ -155,7 +155,7 @@ def test_the_threshold_rules_what_the_one_liver_is(threshold, main, tmp_path, cp
 def test_what_is_too_small_or_too_doubtful_is_what_the_card_says(rules, warning, tmp_path, cpu):
     hu = fat()
     hu[20:30, 20:40, 20:40] = LIVER + 8
-    result, _ = looks_at(scan_of(hu), save_two_looks(tmp_path / "model", rules=rules, trusting=False), cpu)
+    result, _ = looks_at(scan_of(hu), save_two_looks(tmp_path / "model", rules=rules), cpu)
     assert result.warnings == (() if warning is None else (warning,))
     assert result.measurement.volume_ml == pytest.approx(320 if warning is None else 0)
     assert result.mask_kji.any() == (warning is None)

@@ -115,14 +115,6 @@ def test_what_lies_off_the_middle_keeps_its_distance_in_a_rotation():
     assert math.hypot(rows, columns) == pytest.approx(20, abs=0.3)
 
 
-def test_all_that_goes_with_an_image_moves_as_the_mask_does(batch):
-    image, mask = batch
-    others = torch.cat([mask, mask / 2], dim=1)
-    _, moved = augment(image, others, replace(AugmentationSettings(), p_affine=1.0), seeded(5))
-    assert not torch.allclose(moved[:, :1], mask, atol=0.1)
-    assert torch.allclose(moved[:, 1:], moved[:, :1] / 2, atol=1e-6)
-
-
 @pytest.fixture
 def volumes() -> tuple[torch.Tensor, torch.Tensor]:
     """Two volumes of 16 slices: a body with a liver off the middle."""

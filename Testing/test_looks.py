@@ -1,6 +1,5 @@
 """The coarse look finds the part of the body with the liver; the fine look sees that part."""
 
-
 import numpy as np
 import pytest
 import torch

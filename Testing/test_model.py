@@ -168,7 +168,7 @@ def test_a_value_that_cannot_be_computed_with_is_refused_by_its_name(name, value
 @pytest.mark.parametrize(
     ("part", "change", "name"),
     [
-        ("fine", {"in_channels": 1}, "fine.context_mm"),  # no room for what the coarse look has found
+        ("fine", {"in_channels": 2}, "fine.context_mm"),
         ("fine", {"spatial_dims": 3}, "fine.network"),
         ("fine", {"strides": [0]}, "fine.network"),
         ("fine", {"strides": [2.0]}, "fine.network"),
@@ -235,11 +235,8 @@ def test_monai_builds_the_networks_of_the_bundle(two_looks_model):
 
 def test_the_metadata_tells_the_channels_of_the_fine_network(two_looks_model):
     inputs = metadata_of(two_looks_model)["network_data_format"]["inputs"]["image"]
-    assert inputs["num_channels"] == 2
-    assert inputs["channel_def"] == {
-        "0": "slice at 0 mm",
-        "1": "what the coarse look has found, from -1 for surely no liver to 1",
-    }
+    assert inputs["num_channels"] == 1
+    assert inputs["channel_def"] == {"0": "slice at 0 mm"}
 
 
 def test_resources_are_found_where_they_are_installed():
@@ -269,9 +266,9 @@ COARSE_NETWORK = NetworkSpec(1, channels=(4, 8), strides=(2,), features=4, norm=
     "spec",
     [
         ModelSpec(),
-        ModelSpec(FineLook(network=NetworkSpec(in_channels=6)), CoarseLook()),
+        ModelSpec(coarse=CoarseLook()),
         ModelSpec(
-            FineLook(0.9, 3.0, (-3.0, 0.0), NetworkSpec(3, (4, 8), (4,), 2, 1, 5)),
+            FineLook(0.9, 3.0, (-3.0, 0.0), NetworkSpec(2, (4, 8), (4,), 2, 1, 5)),
             CoarseLook(5.0, COARSE_NETWORK, threshold=0.2, margin_mm=7.5, shortest_mm=60.0),
             Rules(threshold=0.7, minimum_ml=2.0, doubtful_ml=50.0, doubtful_probability=0.9),
             window_hu=(-200.0, 300.0),

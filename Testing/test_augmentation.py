@@ -148,3 +148,66 @@ def test_volumes_are_never_mirrored(volumes):
     image, mask = augment(*volumes, flips, seeded())
     assert torch.allclose(image, volumes[0], atol=1e-5)
     assert torch.allclose(mask, volumes[1], atol=1e-5)
+
+
+SIDES = [(64, 64), (24, 40, 40)]
+MASS = replace(NOTHING, p_mass=1.0, mass=0.15)
+
+
+def small_livers(*sides: int, count: int = 24) -> tuple[torch.Tensor, torch.Tensor]:
+    """Liver of 1.0 in the middle of a body of 0.8 that fills the image: both are brighter than any mass."""
+    mask = torch.zeros(count, 1, *sides)
+    mask[(..., *(slice(side // 2 - 4, side // 2 + 4) for side in sides))] = 1
+    return 0.8 + 0.2 * mask, mask
+
+
+def with_masses(*sides: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Small livers before and after, and the share of mass at every place, from the image."""
+    before, liver = small_livers(*sides)
+    image, mask = augment(before, liver, MASS, seeded())
+    density = image.flatten(1).amin(dim=1).view(-1, *[1] * (image.ndim - 1))
+    share = (before - image) / (before - density).clamp(0.1)  # of images without a mass it is 0
+    return liver, mask, share
+
+
+@pytest.mark.parametrize("sides", SIDES, ids=["slices", "volumes"])
+def test_where_a_mass_is_there_is_no_liver_and_elsewhere_all_of_it(sides):
+    liver, mask, share = with_masses(*sides)
+    assert torch.allclose(mask, liver * (1 - share), atol=1e-3)
+    assert 8 < (share > 0.99).flatten(1).any(dim=1).sum() < 24
+    assert liver.sum() / 2 < mask.sum() < 0.99 * liver.sum(), "they take some of the liver, not all"
+
+
+@pytest.mark.parametrize("sides", SIDES, ids=["slices", "volumes"])
+def test_the_middle_of_a_mass_is_outside_of_the_liver(sides):
+    _, _, share = with_masses(*sides)
+    distances = []
+    for found in share[:, 0]:
+        places = (found > 1e-3).nonzero()
+        if len(places) and (places > 0).all() and (places < torch.tensor(sides) - 1).all():  # it is seen whole
+            middle = (places * found[tuple(places.T)][:, None]).sum(dim=0) / found[tuple(places.T)].sum()
+            distances.append((middle - torch.tensor(sides) / 2 + 0.5).abs().max().item())
+    assert len(distances) > 4
+    assert min(distances) > 3.8, "the liver reaches 4 pixels from the middle to every side"
+
+
+@pytest.mark.parametrize("sides", SIDES, ids=["slices", "volumes"])
+def test_the_same_generator_makes_the_same_masses_and_where_none_is_made_all_stays(sides):
+    before = small_livers(*sides)
+    rare = replace(MASS, p_mass=0.5)
+    one, same, other = (augment(*before, rare, seeded(seed)) for seed in (1, 1, 2))
+    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
+    assert not torch.equal(one[0], other[0])
+    changed = ((one[0] - before[0]).abs() > 1e-4).flatten(1).any(dim=1)
+    assert 2 < changed.sum() < 18
+    assert torch.allclose(one[1][~changed], before[1][~changed], atol=1e-5)
+
+
+def test_without_liver_there_is_no_mass_and_air_is_no_place_for_one():
+    image, mask = small_livers(64, 64)
+    empty, _ = augment(image, torch.zeros_like(mask), MASS, seeded())
+    assert torch.allclose(empty, image, atol=1e-5)
+    image[..., 36:] = -1  # air begins at the right border of the liver
+    changed, _ = augment(image, mask, MASS, seeded())
+    assert not torch.allclose(changed[..., :36], image[..., :36], atol=0.1)
+    assert torch.allclose(changed[..., 36:], image[..., 36:], atol=1e-5)

@@ -119,13 +119,13 @@ def test_a_work_folder_of_another_cross_validation_is_refused(a_cross_validation
 
 
 def test_a_fold_is_trained_with_both_looks_and_goes_on_in_the_coarse_one(a_cross_validation, cpu, tmp_path):
-    coarse = replace(SETTINGS.coarse, epochs=1)
+    coarse = replace(SETTINGS.coarse, epochs=2)
     both = replace(TINY, spec=TWO_LOOKS, settings=replace(SETTINGS, epochs=1, coarse=coarse))
     whole, broken = (replace(a_cross_validation, work=tmp_path / name, recipe=both) for name in ("one", "two"))
     told = [event.stage for _, event in whole.run(cpu, only=1) if isinstance(event, EpochLog)]
-    assert told == ["Coarse look, half 1", "Coarse look, half 2", "Coarse look", ""]
+    assert told == ["Coarse look", "Coarse look", ""]
     steps = broken.run(cpu, only=1)
-    while next(steps)[1].stage != "Coarse look, half 2":
+    while not isinstance(next(steps)[1], EpochLog):
         pass
     steps.close()
     again = [event.stage for _, event in broken.run(cpu, only=1) if isinstance(event, EpochLog)]

@@ -215,16 +215,15 @@ def test_while_the_coarse_look_is_trained_a_watcher_sees_how_far_it_is(a_trainer
             told.append(state.stage)
         if isinstance(event, EpochLog) and not event.stage:
             assert state.stage == ""
-    parts = ("Coarse look, half 1", "Coarse look, half 2", "Coarse look")
-    assert [stage for stage in told if stage] == [f"{part}: epoch {n} of 2" for part in parts for n in (1, 2)]
+    assert [stage for stage in told if stage] == [f"Coarse look: epoch {n} of 2" for n in (1, 2)]
     assert state_of(run).stage == ""
 
 
 def test_stopped_in_the_coarse_look_it_is_told_where(a_trainer, run):
     training = a_trainer("run", spec=TWO_LOOKS)
     for event in training.epochs():
-        if event.stage == "Coarse look, half 2":
+        if event.stage == "Coarse look":
             (run / "stop").touch()
     state = state_of(run)
-    assert (state.phase, state.stage) == ("stopped", "Coarse look, half 2: epoch 1 of 1")
+    assert (state.phase, state.stage) == ("stopped", "Coarse look: epoch 1 of 1")
     assert state_of(run).history == ()

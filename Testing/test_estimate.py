@@ -2,11 +2,9 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from helpers import SETTINGS, SPEC, TWO_LOOKS
-from LiverUNetLib.looks import Prior
 from LiverUNetLib.steps import finish
 from LiverUNetTrainLib import estimate
 from LiverUNetTrainLib.estimate import Cost, estimate_order, estimate_training
@@ -65,16 +63,9 @@ def test_of_a_model_with_two_looks_both_are_counted(a_cache, tmp_path, cpu, monk
     assert one.coarse_seconds == 0
 
 
-def test_the_coarse_look_is_counted_once_whole_and_in_two_halves(a_cache, tmp_path, cpu, monkeypatch):
+def test_the_coarse_look_is_counted_by_what_it_shows(a_cache, tmp_path, cpu, monkeypatch):
     monkeypatch.setitem(RECIPES, "accurate", Recipe(spec=TWO_LOOKS, settings=SETTINGS, validation=0.2))
     clock = iter(range(0, 1000, 2))
     monkeypatch.setattr(estimate.time, "perf_counter", lambda: next(clock))
     cost = finish(estimate_order(TrainingOrder(a_cache.folder, tmp_path / "run"), a_cache, None, cpu))
-    assert cost.coarse_seconds == 2 * (3 * 2 / 2) * 2, "3 cases, each shown twice, in batches of 2, 2 s each; twice"
-
-
-def test_the_estimate_knows_no_prior_yet(a_cache):
-    prior = estimate._unknown(a_cache, "patient1")
-    assert isinstance(prior, Prior)
-    assert np.all(prior.probability == 0.5)
-    assert prior.grid.shape == a_cache.select(["patient1"])[0].coarse.shape
+    assert cost.coarse_seconds == 2 * (3 * 2 / 2), "3 cases, each shown twice, in batches of 2, 2 s each"

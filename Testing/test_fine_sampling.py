@@ -9,13 +9,13 @@ import torch
 from helpers import SPEC, TWO_LOOKS
 from LiverUNetLib.engines import TorchNetwork
 from LiverUNetLib.grid import resample
-from LiverUNetLib.looks import UNKNOWN, Prior
+from LiverUNetLib.looks import fine_probabilities
 from LiverUNetLib.network import build_network
 from LiverUNetLib.steps import finish
 from LiverUNetTrainLib.augmentation import AugmentationSettings
 from LiverUNetTrainLib.cache import CachedCase, Grids
 from LiverUNetTrainLib.fine_sampling import FineSampler, Slice
-from LiverUNetTrainLib.settings import PriorSettings, StackSettings, TrainingSettings
+from LiverUNetTrainLib.settings import StackSettings, TrainingSettings
 
 # Slices of 2 mm with pixels of 2 mm, 40 of 48 x 64; cubes of 4 mm.
 GRIDS = Grids(pixel_mm=2.0, slice_mm=2.0, voxel_mm=4.0)
@@ -29,7 +29,6 @@ SETTINGS = TrainingSettings(
     canvas_mm=(96.0, 128.0),
     empty_slices=0.0,
     stacks=StackSettings(p_thick=0.0, p_short=0.0, p_alone=0.0),
-    prior=PriorSettings(p_hidden=0.0, p_shifted=0.0, p_distorted=0.0),
     augmentation=AS_IT_IS,
 )
 THICK = StackSettings(p_thick=1.0, thinnest_mm=8.0, thickest_mm=8.0, p_short=0.0, p_alone=0.0)
@@ -57,11 +56,10 @@ def case() -> CachedCase:
 
 @pytest.fixture
 def sampler(case):
-    """Of that case; what its coarse look has found is its mask."""
+    """Of that case."""
 
-    def make(spec=BOTH, **settings) -> FineSampler:
-        priors = (lambda _: Prior(case.coarse_grid, case.coarse_mask.astype(np.float32) / 255)) if spec.coarse else None
-        return FineSampler([case], spec, replace(SETTINGS, **settings), priors=priors)
+    def make(spec=ONE, **settings) -> FineSampler:
+        return FineSampler([case], spec, replace(SETTINGS, **settings))
 
     return make
 
@@ -73,7 +71,7 @@ def values(image: torch.Tensor) -> np.ndarray:
 
 
 def test_what_is_drawn_depends_on_the_arguments_alone(sampler):
-    usual = {"stacks": StackSettings(), "prior": PriorSettings(), "augmentation": AugmentationSettings()}
+    usual = {"stacks": StackSettings(), "augmentation": AugmentationSettings()}
     one, other = sampler(empty_slices=0.5, **usual), sampler(empty_slices=0.5, **usual)
     later = [(each.case.name, each.index) for each in one.epoch(1)]
     first = one.epoch(0)
@@ -94,7 +92,7 @@ def test_an_epoch_shows_every_slice_with_liver_once_and_a_share_of_the_others(sh
 
 
 def test_the_context_is_taken_at_distances_in_mm_and_repeats_the_last_slice_at_the_ends(sampler, case):
-    one = sampler(ONE)
+    one = sampler()
     assert values(one.read([Slice(case, 20)], 0)[0]).tolist() == [18, 20, 22]
     assert values(one.read([Slice(case, 0)], 0)[0]).tolist() == [0, 0, 2]
     assert values(one.read([Slice(case, 39)], 0)[0]).tolist() == [37, 39, 39]
@@ -103,7 +101,7 @@ def test_the_context_is_taken_at_distances_in_mm_and_repeats_the_last_slice_at_t
 
 
 def test_a_slice_alone_is_its_own_context(sampler, case):
-    alone = sampler(ONE, stacks=replace(SETTINGS.stacks, p_alone=1.0))
+    alone = sampler(stacks=replace(SETTINGS.stacks, p_alone=1.0))
     assert values(alone.read([Slice(case, 20)], 0)[0]).tolist() == [20, 20, 20]
 
 
@@ -111,7 +109,7 @@ def test_a_thick_slice_is_the_mean_of_its_slices_and_of_the_share_of_liver_in_th
     """Blocks of four: their mean lies 1.5 slices above the first; slice 10 is the first with liver."""
     thick = sampler(on_grid(SPEC, context_mm=(-8.0, 0.0, 8.0)), stacks=THICK)
     for seed in range(20):
-        image, mask, _ = thick.read([Slice(case, 10)], seed)
+        image, mask = thick.read([Slice(case, 10)], seed)
         below, here, above = values(image)
         first = here - 1.5
         assert first in (7, 8, 9, 10), "a block that holds slice 10"
@@ -144,8 +142,8 @@ def test_a_short_stack_repeats_its_last_slice_beyond_its_ends(sampler, case):
 
 
 def test_a_canvas_shows_as_much_of_the_liver_as_it_can(sampler, case):
-    whole = sampler(ONE, canvas_mm=(64.0, 80.0))  # 32 x 40 pixels, the liver has 24 x 32
-    small = sampler(ONE, canvas_mm=(32.0, 32.0))  # 16 x 16
+    whole = sampler(canvas_mm=(64.0, 80.0))  # 32 x 40 pixels, the liver has 24 x 32
+    small = sampler(canvas_mm=(32.0, 32.0))  # 16 x 16
     for seed in range(30):
         shown = whole.read([Slice(case, 20)], seed)[1]
         # By up to 15 mm, that are 8 pixels, a canvas is beside the place where it shows all.
@@ -157,85 +155,13 @@ def test_a_canvas_shows_as_much_of_the_liver_as_it_can(sampler, case):
 
 
 def test_beyond_the_image_there_is_air_without_liver(sampler, case):
-    image, mask, _ = sampler(ONE, canvas_mm=(160.0, 160.0)).read([Slice(case, 20)], 0)  # the image has 96 x 128 mm
+    image, mask = sampler(canvas_mm=(160.0, 160.0)).read([Slice(case, 20)], 0)  # the image has 96 x 128 mm
     assert image.shape[-2:] == (80, 80)
     beyond = (image[0] == AIR).all(dim=0)
     assert (~beyond).sum() == 48 * 64
     assert (image[0, 1][~beyond] == 80).all()
     assert mask[0, 0][beyond].max() == 0
     assert mask.sum() == 24 * 32
-
-
-@pytest.mark.parametrize("stacks", [SETTINGS.stacks, THICK], ids=["thin", "thick"])
-@pytest.mark.parametrize("canvas_mm", [(64.0, 80.0), (160.0, 160.0)], ids=["inside", "beyond"])
-def test_what_the_coarse_look_has_found_lies_over_the_image(sampler, case, stacks, canvas_mm):
-    """Made of the mask itself it agrees with the mask but for the cube of 4 mm at the border."""
-    told = sampler(stacks=stacks, canvas_mm=canvas_mm)
-    for seed in range(10):
-        for index in (14, 20, 26):
-            _, mask, prior = told.read([Slice(case, index)], seed)
-            assert prior.shape == mask.shape
-            inside = torch.nn.functional.avg_pool2d((mask > 0.99).float(), 5, stride=1) == 1
-            outside = torch.nn.functional.max_pool2d((mask > 0).float(), 5, stride=1) == 0
-            middle = prior[..., 2:-2, 2:-2]
-            assert (middle[inside] > 0.5).all()
-            assert (middle[outside] < 0.05).all()
-            assert inside.any()
-
-
-def test_at_the_top_of_the_liver_a_thick_slice_is_told_of_as_much_as_it_holds(sampler, case):
-    """Interpolated over 8 mm to both sides it is a little blunter than the share of the mask."""
-    told = sampler(stacks=THICK, canvas_mm=(64.0, 80.0))
-    for seed in range(20):
-        _, mask, prior = told.read([Slice(case, 29)], seed)
-        assert prior.max() == pytest.approx(mask.max().item(), abs=0.2)
-
-
-def test_stacks_too_short_for_a_coarse_look_and_a_share_of_all_are_told_nothing(sampler, case):
-    short = sampler(stacks=replace(SETTINGS.stacks, p_short=1.0, longest_short=19))  # 38 mm at most, of 40
-    hidden = sampler(prior=replace(SETTINGS.prior, p_hidden=1.0))
-    for seed in range(10):
-        assert (short.read([Slice(case, 20)], seed)[2] == UNKNOWN).all()
-        assert (hidden.read([Slice(case, 20)], seed)[2] == UNKNOWN).all()
-    image, _ = hidden.batch([Slice(case, 20)], 0, "cpu")
-    assert image[0, 3].abs().max() < 1e-4, "as a channel that is 0"
-
-
-def test_a_prior_is_moved_by_the_millimetres_that_are_set(sampler, case):
-    still, moved = sampler(), sampler(prior=replace(SETTINGS.prior, p_shifted=1.0, shift_mm=6.0))
-    shifts = set()
-    for seed in range(30):
-        expected, prior = (each.read([Slice(case, 20)], seed)[2][0, 0] for each in (still, moved))
-        (shift,) = [
-            (rows, columns)
-            for rows in range(-3, 4)
-            for columns in range(-3, 4)
-            if torch.equal(expected.roll((rows, columns), (0, 1)), prior)
-        ]
-        shifts.add(shift)
-    assert len(shifts) > 10
-
-
-def test_a_distorted_prior_is_another_probability(sampler, case):
-    changed = sampler(prior=replace(SETTINGS.prior, p_distorted=1.0))
-    expected, prior = (each.read([Slice(case, 20)], 3)[2] for each in (sampler(), changed))
-    assert not torch.allclose(prior, expected, atol=0.001)
-    assert prior.min() >= 0
-    assert prior.max() <= 1
-
-
-def test_in_augmentation_the_prior_moves_with_the_image(sampler, case):
-    moves = replace(AS_IT_IS, p_affine=1.0)
-    image, mask = sampler(canvas_mm=(160.0, 160.0), augmentation=moves).batch([Slice(case, 20)], 5, "cpu")
-    _, unmoved = sampler(canvas_mm=(160.0, 160.0)).batch([Slice(case, 20)], 5, "cpu")
-    assert not torch.allclose(mask, unmoved, atol=0.1)
-    prior = image[:, 3:] / 2 + 0.5
-    assert 2 * torch.minimum(prior, mask).sum() / (prior + mask).sum() > 0.9
-
-
-def test_a_model_without_a_coarse_look_has_no_channel_for_it(sampler, case):
-    assert sampler(ONE).batch([Slice(case, 20)], 0, "cpu")[0].shape[1] == 3
-    assert sampler(BOTH).batch([Slice(case, 20)], 0, "cpu")[0].shape[1] == 4
 
 
 @pytest.mark.parametrize("replay", [0.0, 0.5, 2.0])
@@ -247,13 +173,27 @@ def test_known_cases_are_replayed_for_new_ones(case, replay):
     assert len(names) == 20 + round(20 * replay)
 
 
-def test_a_scan_too_short_for_a_coarse_look_is_validated_as_it_is_segmented(case, cpu):
-    """38 mm: nobody looks coarsely, and the fine look sees all."""
-    cut = slice(11, 30)
-    short = replace(case, image=case.image[cut], mask=case.mask[cut])
-    spot = np.zeros(case.coarse.shape, np.float32)
-    spot[5, 12, 12] = 1
+@pytest.fixture
+def network(cpu) -> TorchNetwork:
     torch.manual_seed(0)
-    network = TorchNetwork(build_network(BOTH.fine.network), cpu)
-    sampler = FineSampler([short], BOTH, SETTINGS, priors=lambda _: Prior(case.coarse_grid, spot))
-    assert sampler.probability(network, short).all(), "where nothing was seen it would be 0"
+    return TorchNetwork(build_network(BOTH.fine.network), cpu)
+
+
+def test_without_a_coarse_look_all_of_a_case_is_validated(sampler, case, network):
+    assert sampler(ONE).probability(network, case).all(), "where nothing was looked at it would be 0"
+
+
+def test_validation_looks_where_a_right_coarse_look_would(case, network):
+    """At the liver and 6 mm, that are 3 voxels, around it; the network sees no more of the case than that."""
+    spec = replace(BOTH, coarse=replace(BOTH.coarse, margin_mm=6.0))
+    found = FineSampler([case], spec, SETTINGS).probability(network, case)
+    seen = tuple(slice(part.start - 3, part.stop + 3) for part in LIVER)
+    assert found[seen].all()
+    assert np.count_nonzero(found) == found[seen].size
+    alone = finish(fine_probabilities(case.image[seen].astype(np.float32), 2.0, spec, network))
+    np.testing.assert_array_equal(found[seen], alone)
+
+
+def test_a_case_without_liver_is_validated_as_a_whole(case, network):
+    empty = replace(case, mask=np.zeros_like(case.mask))
+    assert FineSampler([empty], BOTH, SETTINGS).probability(network, empty).all()

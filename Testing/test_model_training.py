@@ -14,27 +14,28 @@ import torch
 
 from helpers import SETTINGS, SPEC, TWO_LOOKS, assert_same_weights, unix_only, weights_of, write_pair
 from LiverUNetLib.card import COARSE, FINE
-from LiverUNetLib.engines import TorchNetwork
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.formats import read_volume
 from LiverUNetLib.grid import canonical_scan
 from LiverUNetLib.looks import look_finely
-from LiverUNetLib.network import build_network
+from LiverUNetLib.measurement import bounding_box
 from LiverUNetLib.pipeline import segment
 from LiverUNetLib.steps import Progress, finish
 from LiverUNetTrainLib.cache import open_cache, prepare
+from LiverUNetTrainLib.coarse_sampling import CoarseSampler
 from LiverUNetTrainLib.dataset import Split
 from LiverUNetTrainLib.export import Statement, export_run
+from LiverUNetTrainLib.fine_sampling import FineSampler
 from LiverUNetTrainLib.finetuning import split_for_finetuning
 from LiverUNetTrainLib.layouts import find_cases
 from LiverUNetTrainLib.model_training import ModelTraining
 from LiverUNetTrainLib.occupancy import is_occupied
-from LiverUNetTrainLib.run_folder import COARSE_STAGES, EpochLog, RunFolder
+from LiverUNetTrainLib.run_folder import COARSE_FOLDER, COARSE_TITLE, EpochLog, RunFolder
 
-FOLDERS = ("", "coarse", "coarse/half1", "coarse/half2")
+FOLDERS = ("", COARSE_FOLDER)
 BOTH = {"spec": TWO_LOOKS, "settings": replace(SETTINGS, epochs=2, coarse=replace(SETTINGS.coarse, epochs=2))}
-# What the progress of each stage is called; the priors come after each of the coarse ones.
-STAGES = ("Coarse look, half 1", "Looking coarsely", "Coarse look, half 2", "Coarse look", "Training")
+# What the progress of each look is called.
+STAGES = (COARSE_TITLE, "Training")
 
 
 @pytest.fixture
@@ -52,46 +53,26 @@ def assert_same_run(one, other) -> None:
         assert_same_weights(*best)
 
 
-def test_the_coarse_look_is_trained_in_two_halves_and_whole_before_the_fine_one(whole):
+def test_the_coarse_look_is_trained_before_the_fine_one(whole):
     logs = [(log.stage, log.epoch) for log in whole.events if isinstance(log, EpochLog)]
-    assert logs == [*itertools.product(COARSE_STAGES.values(), (1, 2)), ("", 1), ("", 2)]
+    assert logs == [(COARSE_TITLE, 1), (COARSE_TITLE, 2), ("", 1), ("", 2)]
     told = [event.stage for event in whole.events if isinstance(event, Progress)]
-    assert [stage for stage, _ in itertools.groupby(told)] == [
-        "Coarse look, half 1", "Looking coarsely", "Coarse look, half 2", "Looking coarsely", "Coarse look",
-        "Looking coarsely", "Training",
-    ]  # fmt: skip
+    assert [stage for stage, _ in itertools.groupby(told)] == list(STAGES)
     assert [log.epoch for log in whole.history] == [1, 2]
     assert (whole.ending.words, whole.ending.interrupted) == ("all 2 epochs are done", False)
 
 
-def test_the_prior_of_a_training_case_is_of_the_half_that_has_not_learned_from_it(whole, a_cache, tmp_path, cpu):
-    split = json.loads((tmp_path / "whole/settings.json").read_text())["split"]
-    halves = [stage.training for stage in whole._stages()[:2]]
-    assert sorted(itertools.chain(*halves)) == sorted(split["training"])
-    assert not set(halves[0]) & set(halves[1])
+@pytest.mark.parametrize("sampler", [CoarseSampler, FineSampler])
+def test_both_looks_learn_from_the_patients_of_the_split_alone(sampler, a_trainer, tmp_path, monkeypatch):
+    shown, batch = set(), sampler.batch
 
-    def found(folder, case):
-        network = build_network(TWO_LOOKS.coarse.network)
-        network.load_state_dict(RunFolder(tmp_path / "whole" / folder).weights("last"))
-        image = TWO_LOOKS.normalise(case.coarse.astype(np.float32))[None, None]
-        padded = np.pad(image, [(0, 0), (0, 0), *((0, -side % 2) for side in image.shape[2:])], constant_values=-1)
-        logits = TorchNetwork(network, cpu)(padded)[0, 0]
-        return 1 / (1 + np.exp(-logits[tuple(map(slice, case.coarse.shape))]))
+    def record(self, chosen, seed, device):
+        shown.update(each.case.name for each in chosen)
+        return batch(self, chosen, seed, device)
 
-    for case in a_cache.cases:
-        kept = np.load(tmp_path / "whole/coarse/priors" / f"{case.name}.npy").astype(np.float32)
-        made_by = [folder for folder in COARSE_STAGES if np.allclose(found(folder, case), kept, atol=2e-3)]
-        expected = "coarse"
-        if case.name in split["training"]:
-            expected = "coarse/half2" if case.name in halves[0] else "coarse/half1"
-        assert made_by == [expected], case.name
-
-
-def test_a_single_case_is_told_by_the_whole_coarse_look(a_cache, tmp_path, cpu):
-    split = Split(("patient0",), ("patient1",), ())
-    training = ModelTraining(a_cache, split, tmp_path / "run", device=cpu, **BOTH)
-    logs = [log.stage for log in training.epochs() if isinstance(log, EpochLog)]
-    assert logs == ["Coarse look", "Coarse look", "", ""]
+    monkeypatch.setattr(sampler, "batch", record)
+    list(a_trainer("run", spec=TWO_LOOKS, settings=replace(SETTINGS, epochs=1)).epochs())
+    assert shown == set(RunFolder(tmp_path / "run").settings()["split"]["training"])
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -124,7 +105,7 @@ for event in ModelTraining(open_cache(folder), **given).epochs():
 
 
 @unix_only
-@pytest.mark.parametrize(("stage", "event"), [(STAGES[0], 3), (STAGES[1], 2), (STAGES[3], 4), (STAGES[4], 3)])
+@pytest.mark.parametrize(("stage", "event"), [(STAGES[0], 1), (STAGES[0], 3), (STAGES[1], 3)])
 def test_killed_in_any_stage_and_resumed_it_ends_with_the_same_weights(
     stage, event, whole, a_trainer, a_cache, tmp_path, cpu
 ):
@@ -148,7 +129,7 @@ def test_a_time_budget_ends_it_in_the_coarse_look_and_each_resume_takes_it_on(wh
         if not training.ending.interrupted:
             break
     assert endings[0] == "the time is up after 1 epochs; --resume continues"
-    assert endings[1] == "the time is up after the coarse look, half 1; --resume continues"
+    assert endings[1] == "the time is up after the coarse look; --resume continues"
     assert endings[-1] == "all 2 epochs are done"
     for folder in FOLDERS:
         assert_same_weights(weights_of(tmp_path / "whole" / folder), weights_of(tmp_path / "short" / folder))
@@ -195,15 +176,14 @@ def test_the_exported_model_has_both_looks_and_segments(a_trainer, tmp_path, pai
 
 
 def test_what_validation_sees_is_what_segmenting_sees(whole, a_cache, pairs, cpu):
-    """The files have the voxels of the fine grid, so both look at the same numbers."""
+    """The files have the voxels of the fine grid, so both look at the same numbers in a box around the liver."""
     (case,) = a_cache.select(["patient3"])
     sampler, network = whole._fine._sampler, whole._fine.network()
     scan = canonical_scan(read_volume(pairs / "patient3_orig.nii.gz"))
-    prior = whole._prior("patient3")
-    box = prior.box(scan[1], TWO_LOOKS)
+    box = scan[1].around(scan[1], bounding_box(case.mask > 127), TWO_LOOKS.coarse.margin_mm)
     grid = scan[1].part(box).pixels(8.0, 18.0)
     expected = np.zeros(case.image.shape, np.float32)
-    expected[box] = finish(look_finely(*scan, grid, TWO_LOOKS, network, prior))
+    expected[box] = finish(look_finely(*scan, grid, TWO_LOOKS, network))
     np.testing.assert_allclose(sampler.probability(network, case), expected, atol=1e-4)
 
 
@@ -225,7 +205,7 @@ def tune(parent, pairs, cache, run, cpu):
     settings = replace(SETTINGS, epochs=1, learning_rate=1e-2)
     given = {"spec": parent.card.spec, "settings": settings, "device": cpu, "parent": parent, "replayed": replayed}
     training = ModelTraining(cache, split, run, **given)
-    assert not any("half" in event.stage for event in training.epochs())
+    assert not any(event.stage == COARSE_TITLE for event in training.epochs())
     return export_run(run, run.with_name("child"), Statement("child"))
 
 
@@ -245,10 +225,3 @@ def test_fine_tuning_of_a_model_without_a_coarse_look(a_parent, pairs, a_cache, 
     assert child.looks == (FINE,)
     assert "Fine-tuned from parent 0.1.0. All" in (child.folder / "docs/README.md").read_text()
     assert not (tmp_path / "run/coarse").exists()
-
-
-def test_a_prior_that_is_damaged_is_named(whole, a_trainer, tmp_path):
-    for path in (tmp_path / "whole/coarse/priors").iterdir():
-        path.write_bytes(b"damaged")
-    with pytest.raises(TrainingError, match=r"priors/.*\.npy cannot be read .* start a new run"):
-        whole._prior("patient0")

@@ -102,8 +102,8 @@ class FineSampler:
 
     def probability(self, network: Network, case: CachedCase) -> np.ndarray:
         """What the network finds where a coarse look that is right makes it look, or in all of a case; float32."""
-        grid, coarse = case.fine_grid, self._spec.coarse
-        box = grid.around(grid, bounding_box(case.mask > 127), coarse.margin_mm) if coarse else grid.whole
+        grid, coarse, liver = case.fine_grid, self._spec.coarse, bounding_box(case.mask > 127)
+        box = grid.around(grid, liver, coarse.margin_mm) if coarse and liver else grid.whole
         probability = np.zeros(grid.shape, np.float32)
         image = case.image[box].astype(np.float32)
         probability[box] = finish(fine_probabilities(image, case.slice_mm, self._spec, network))

@@ -51,7 +51,7 @@ def test_thin_slices_are_averaged_in_whole_numbers_and_fine_pixels_and_cubes_agr
     """A block of 100 HU in water: 20 slices of 5 mm, in pairs of 10 mm; its edges lie between cells of every grid."""
     hu, mask = np.zeros((20, 24, 32), np.int16), np.zeros((20, 24, 32), np.uint8)
     hu[4:12, 8:16, 8:24], mask[4:12, 8:16, 8:24] = 100, 1
-    hu[:, :2] = -1000
+    hu[:, :2], hu[:, 2:4] = -1000, -100
     for name, array in (("orig", hu), ("liver", mask)):
         write_volume(tmp_path / f"a_{name}.nii.gz", array, axial_affine((10.0, 10.0, 5.0), (32, 24, 20)))
     list(prepare(find_cases([tmp_path]), tmp_path / "cache", Grids(pixel_mm=10.0, slice_mm=12.0, voxel_mm=20.0)))

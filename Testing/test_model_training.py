@@ -93,10 +93,10 @@ def test_stopped_in_any_stage_and_resumed_it_ends_with_the_same_weights(stage, w
 
 
 KILLED = """
-import os, pickle, signal, sys
+import os, pathlib, pickle, signal, sys
 from LiverUNetTrainLib.cache import open_cache
 from LiverUNetTrainLib.model_training import ModelTraining
-folder, stage, count, given = sys.argv[1], sys.argv[2], int(sys.argv[3]), pickle.loads(bytes.fromhex(sys.argv[4]))
+folder, stage, count, given = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), pickle.loads(bytes.fromhex(sys.argv[4]))
 for event in ModelTraining(open_cache(folder), **given).epochs():
     count -= event.stage == stage
     if count == 0:

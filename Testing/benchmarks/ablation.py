@@ -58,8 +58,8 @@ def network(**settings: object) -> Recipe:
 
 
 def context(*distances_mm: float) -> Recipe:
-    """Other channels; one more holds what the coarse look has found."""
-    return looking(context_mm=distances_mm, network=replace(FINE.network, in_channels=len(distances_mm) + 1))
+    """Other channels."""
+    return looking(context_mm=distances_mm, network=replace(FINE.network, in_channels=len(distances_mm)))
 
 
 def looking(**settings: object) -> Recipe:
@@ -67,15 +67,9 @@ def looking(**settings: object) -> Recipe:
     return replace(BASE, spec=replace(BASE.spec, fine=replace(FINE, **settings)))
 
 
-def alone() -> Recipe:
-    """A fine look without a coarse one."""
-    one_less = replace(FINE.network, in_channels=FINE.network.in_channels - 1)
-    return replace(BASE, spec=replace(BASE.spec, coarse=None, fine=replace(FINE, network=one_less)))
-
-
-def coarsely(**settings: object) -> Recipe:
-    """Another coarse look."""
-    return replace(BASE, spec=replace(BASE.spec, coarse=replace(CoarseLook(), **settings)))
+def coarsely(look: CoarseLook | None) -> Recipe:
+    """Another coarse look, or none."""
+    return replace(BASE, spec=replace(BASE.spec, coarse=look))
 
 
 def training(**settings: object) -> Recipe:
@@ -87,19 +81,15 @@ def augmented(**settings: float) -> Recipe:
 
 
 INTENSITY = ("blur", "noise", "contrast", "gamma", "shift", "liver_shift", "low_resolution")
-TISSUE = {f"p_{name}": 0.0 for name in ("lesion", "fluid", "streaks")}
+TISSUE = {f"p_{name}": 0.0 for name in ("lesion", "mass", "fluid", "streaks")}
 VARIANTS = {
     "base": Variant("what *accurate* means, but for the epochs"),
     "seed": Variant("the base with another seed: what is noise", training(seed=1)),
-    "alone": Variant("a fine look at whole slices without a coarse one", alone()),
-    "blind-trust": Variant(
-        "what the coarse look has found is never hidden, moved or distorted",
-        training(prior=replace(BASE.settings.prior, p_hidden=0.0, p_shifted=0.0, p_distorted=0.0)),
-    ),
+    "alone": Variant("a fine look at whole slices without a coarse one", coarsely(None)),
     "thin-stacks": Variant(
         "neither thick slices nor short stacks", training(stacks=StackSettings(p_thick=0.0, p_short=0.0, p_alone=0.0))
     ),
-    "margin-32": Variant("a margin of 32 mm around what the coarse look has found", coarsely(margin_mm=32.0)),
+    "margin-32": Variant("a margin of 32 mm around what the coarse look has found", coarsely(CoarseLook(margin_mm=32.0))),
     "pixel-1": Variant("pixels of 1 mm", pixel_mm=1.0),
     "pixel-1.5": Variant("pixels of 1.5 mm", pixel_mm=1.5),
     "pixel-2": Variant("pixels of 2 mm", pixel_mm=2.0),

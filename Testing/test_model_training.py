@@ -96,8 +96,8 @@ KILLED = """
 import os, pathlib, pickle, signal, sys
 from LiverUNetTrainLib.cache import open_cache
 from LiverUNetTrainLib.model_training import ModelTraining
-folder, stage, count, given = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), pickle.loads(bytes.fromhex(sys.argv[4]))
-for event in ModelTraining(open_cache(folder), **given).epochs():
+folder, stage, count, given = sys.argv[1], sys.argv[2], int(sys.argv[3]), pickle.loads(bytes.fromhex(sys.argv[4]))
+for event in ModelTraining(open_cache(pathlib.Path(folder)), **given).epochs():
     count -= event.stage == stage
     if count == 0:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -89,7 +89,9 @@ VARIANTS = {
     "thin-stacks": Variant(
         "neither thick slices nor short stacks", training(stacks=StackSettings(p_thick=0.0, p_short=0.0, p_alone=0.0))
     ),
-    "margin-32": Variant("a margin of 32 mm around what the coarse look has found", coarsely(CoarseLook(margin_mm=32.0))),
+    "margin-32": Variant(
+        "a margin of 32 mm around what the coarse look has found", coarsely(CoarseLook(margin_mm=32.0))
+    ),
     "pixel-1": Variant("pixels of 1 mm", pixel_mm=1.0),
     "pixel-1.5": Variant("pixels of 1.5 mm", pixel_mm=1.5),
     "pixel-2": Variant("pixels of 2 mm", pixel_mm=2.0),

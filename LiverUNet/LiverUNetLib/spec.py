@@ -34,7 +34,7 @@ class NetworkSpec:
     """
 
     in_channels: int = 5
-    channels: tuple[int, ...] = (16, 32, 64, 128, 256, 256)
+    channels: tuple[int, ...] = (16, 32, 64, 128, 160, 160)
     strides: tuple[int, ...] = (2, 2, 2, 2, 2)
     features: int = 8
     residual_units: int = 2
@@ -61,7 +61,7 @@ class CoarseLook:
 
     voxel_mm: float = 4.0
     network: NetworkSpec = field(
-        default_factory=lambda: NetworkSpec(1, channels=(16, 32, 64, 128), strides=(2, 2, 2), spatial_dims=3)
+        default_factory=lambda: NetworkSpec(1, channels=(12, 24, 48, 96), strides=(2, 2, 2), spatial_dims=3)
     )
     threshold: float = 0.1
     margin_mm: float = 16.0

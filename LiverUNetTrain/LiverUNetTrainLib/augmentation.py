@@ -98,9 +98,10 @@ class _Draw:
 
     def __init__(self, image: torch.Tensor, generator: torch.Generator) -> None:
         self._shape, self._generator, self._device = (len(image), *[1] * (image.ndim - 1)), generator, image.device
+        self._there = {"generator": generator, "device": generator.device}
 
     def uniform(self, low: float, high: float) -> torch.Tensor:
-        numbers = torch.rand(self._shape, generator=self._generator).to(self._device)
+        numbers = torch.rand(self._shape, **self._there).to(self._device)
         return low + (high - low) * numbers
 
     def happens(self, probability: float) -> torch.Tensor:
@@ -117,16 +118,16 @@ class _Draw:
 
     def pixel(self, weight: torch.Tensor) -> torch.Tensor:
         """One pixel, drawn by weight (batch, 1, *sides): its place as (batch, sides)."""
-        flat = (weight.flatten(1) + 1e-6).cpu()
+        flat = (weight.flatten(1) + 1e-6).to(self._generator.device)
         index = torch.multinomial(flat, 1, generator=self._generator).to(self._device)[:, 0]
         return torch.stack(torch.unravel_index(index, weight.shape[2:]), dim=1)
 
     def normal(self, count: int) -> torch.Tensor:
         """So many normally distributed numbers for each image, (batch, count)."""
-        return torch.randn(self._shape[0], count, generator=self._generator).to(self._device)
+        return torch.randn(self._shape[0], count, **self._there).to(self._device)
 
     def noise(self, like: torch.Tensor) -> torch.Tensor:
-        return torch.randn(like.shape, generator=self._generator).to(self._device)
+        return torch.randn(like.shape, **self._there).to(self._device)
 
 
 def _move(

@@ -53,9 +53,8 @@ class CoarseSampler:
                 ([(part, part.case.coarse_mask) for part in parts], 0),
             )
         )
-        generator = torch.Generator().manual_seed(seed)
         image, mask = self._spec.normalise(image).to(device), (mask / 255).to(device)
-        return augment(image, mask, self._settings.augmentation, generator)
+        return augment(image, mask, self._settings.augmentation, torch.Generator(device).manual_seed(seed))
 
     def probability(self, network: Network, case: CachedCase) -> np.ndarray:
         """What the network finds in a whole case, float32 on its coarse grid."""

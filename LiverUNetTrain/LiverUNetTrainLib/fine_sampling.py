@@ -92,7 +92,7 @@ class FineSampler:
         """
         image, mask = self.read(slices, seed)
         image, mask = self._spec.normalise(image).to(device), mask.to(device)
-        return augment(image, mask, self._settings.augmentation, torch.Generator().manual_seed(seed))
+        return augment(image, mask, self._settings.augmentation, torch.Generator(device).manual_seed(seed))
 
     def read(self, slices: Sequence[Slice], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         """HU with context and share of liver, before augmentation; float32 (batch, …, *canvas)."""
@@ -162,7 +162,8 @@ def _crop(volume: np.ndarray, slices: slice, rows: slice, columns: slice, fill: 
         start, stop = max(part.start, 0), min(part.stop, full)
         inside.append(slice(start, stop))
         there.append(slice(start - part.start, stop - part.start))
-    canvas[tuple(there)] = volume[(slices, *inside)].mean(axis=0, dtype=np.float32)
+    shown = volume[(slices, *inside)]
+    canvas[tuple(there)] = shown[0] if len(shown) == 1 else shown.mean(axis=0, dtype=np.float32)
     return canvas
 
 

@@ -56,7 +56,7 @@ class Learner:
         self._network = network.to(device.name)
         if all(weight.ndim < 5 for weight in network.parameters()):
             self._network = self._network.to(memory_format=torch.channels_last)
-        self.averaged = AveragedModel(self._network, avg_fn=_moving_average(settings.ema_decay), use_buffers=True)
+        self.averaged = AveragedModel(self._network, multi_avg_fn=_moving_average(settings.ema_decay), use_buffers=True)
         self._start_share = settings.parent_share if tuned else 0.0
         copies = (copy.deepcopy(self._network) for _ in range(2))
         self._start, self._mixture = copies if self._start_share else (None, None)
@@ -154,12 +154,15 @@ def scores_of(loss: nn.Module, probability: np.ndarray, mask: np.ndarray, thresh
     return _scores(value, found > threshold, share > HALF)
 
 
-def _moving_average(decay: float) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
+def _moving_average(decay: float) -> Callable[[list[torch.Tensor], list[torch.Tensor], torch.Tensor], None]:
     """An exponential moving average whose decay rises to `decay`, so that the first steps are soon forgotten."""
 
-    def average(averaged: torch.Tensor, current: torch.Tensor, updates: torch.Tensor) -> torch.Tensor:
+    def average(averaged: list[torch.Tensor], current: list[torch.Tensor], updates: torch.Tensor) -> None:
         reached = min(decay, (1 + int(updates)) / (10 + int(updates)))
-        return averaged + (current - averaged) * (1 - reached)
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, 1 - reached)
+        else:
+            torch._foreach_copy_(averaged, current)
 
     return average
 

@@ -22,7 +22,7 @@ def test_auto_takes_the_gpu_in_half_precision():
     assert gpu_in_sight()
     device = choose_device()
     assert (device.name, device.engine, device.dtype) == ("cuda:0", "torch", "float16")
-    assert proved_devices()["cuda:0"] == "works, float16"
+    assert proved_devices()["cuda:0"] == "works, PyTorch in float16"
 
 
 def test_the_gpu_finds_what_the_cpu_finds(a_phantom):

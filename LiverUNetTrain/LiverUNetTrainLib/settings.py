@@ -43,7 +43,7 @@ class CoarseSettings:
         p_short: share of what is shown that is a short part of a scan.
     """
 
-    epochs: int = 16
+    epochs: int = 10
     shown: int = 10
     batch_size: int = 2
     size_mm: tuple[float, float, float] = (256.0, 320.0, 384.0)
@@ -76,7 +76,7 @@ class TrainingSettings:
         TrainingError: one of LEAST is smaller, or the learning rate is not positive.
     """
 
-    epochs: int = 40
+    epochs: int = 24
     batch_size: int = 16
     loss: str = "dice+cross-entropy"
     learning_rate: float = 2e-3

@@ -126,7 +126,9 @@ def test_another_rule_for_the_series_makes_a_scan_again(studies, tmp_path, thres
 
 def test_the_model_is_loaded_once_and_what_is_done_is_not_done_again(run_batch, tmp_path, monkeypatch):
     loads, network = [], LiverModel.network
-    monkeypatch.setattr(LiverModel, "network", lambda self: loads.append(self) or network(self))
+    monkeypatch.setattr(
+        LiverModel, "network", lambda *given, **options: loads.append(given) or network(*given, **options)
+    )
     run_batch()
     assert len(loads) == 1
     (tmp_path / "out/b_liver.nii.gz").unlink()

@@ -201,7 +201,7 @@ def test_one_core_is_spared_while_predicting_and_the_number_of_threads_comes_bac
     before = torch.get_num_threads()
     try:
         for cores, threads, expected in ((8, 8, 7), (8, 4, 4), (1, 1, 1), (2, 2, 1)):
-            monkeypatch.setattr(environment, "_cores", lambda cores=cores: cores)
+            monkeypatch.setattr(environment, "usable_cores", lambda cores=cores: cores)
             torch.set_num_threads(threads)
             with environment.spare_one_core():
                 assert torch.get_num_threads() == expected

@@ -35,7 +35,8 @@ def an_old_model(tool, pairs, threshold_model, tmp_path):
     card = replace(threshold_model.card, lineage=Lineage(*parts, masks=masks))
     folder = save_model(tmp_path / "old", card, threshold_model.state_dict(), "For tests.\n").folder
     metadata = json.loads((folder / METADATA).read_text())
-    metadata["liver_unet"]["schema_version"] = 1
+    checksums = metadata["liver_unet"].pop("checksums")
+    metadata["liver_unet"] |= {"schema_version": 1, "checksum": checksums["models/model.pt"]}
     (folder / METADATA).write_text(json.dumps(metadata))
     return folder
 

@@ -139,6 +139,13 @@ def test_the_model_is_loaded_once_and_what_is_done_is_not_done_again(run_batch, 
     assert [row["state"] for row in rows] == ["done", "done", "failed"]
 
 
+def test_a_network_that_was_loaded_before_is_used(scans, threshold_model, cpu, tmp_path, monkeypatch):
+    network = threshold_model.network(cpu)
+    monkeypatch.setattr(LiverModel, "network", lambda *_: pytest.fail("it is loaded again"))
+    rows = finish(segment_folder(scans, tmp_path / "out", threshold_model, cpu, network=network))
+    assert [row["state"] for row in rows] == ["done", "done", "failed"]
+
+
 def test_a_scan_without_liver_has_a_row_and_no_mask(a_phantom, tmp_path, threshold_model, cpu):
     volume, _ = a_phantom
     (tmp_path / "in").mkdir()

@@ -63,6 +63,7 @@ def segment_folder(
     model: LiverModel,
     device: Device,
     *,
+    network: Network | None = None,
     ending: str = ".seg.nrrd",
     series: str | None = None,
 ) -> Generator[Progress, None, list[dict[str, Any]]]:
@@ -74,6 +75,7 @@ def segment_folder(
     scans. A scan has a mask only if its row says so.
 
     Args:
+        network: `model.network(device)`, if it was loaded before.
         target: made if missing; a mask is called `<scan>_liver<ending>`.
         series: which DICOM series, as `read_volume` takes it, where a scan has several.
 
@@ -90,7 +92,7 @@ def segment_folder(
     table = target / TABLE_NAME
     check_writable(table, overwrite=True)
     before = read_table(table)
-    network = model.network(device)
+    network = network or model.network(device)
     rows: list[dict[str, Any]] = []
     for number, scan in enumerate(scans, start=1):
         mask = target / f"{scan_stem(scan)}_liver{ending}"

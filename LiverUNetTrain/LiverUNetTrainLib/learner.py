@@ -15,6 +15,7 @@ from monai.losses import DiceCELoss, DiceFocalLoss, DiceLoss
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from LiverUNetLib.card import THRESHOLD
 from LiverUNetLib.engines import TorchNetwork
 from LiverUNetLib.environment import Device
 from LiverUNetLib.geometry import PreprocessingSpec
@@ -111,14 +112,11 @@ class Learner:
                     "The memory of %s is too small; going on with %d slices at once.", self._device.name, size
                 )
 
-    def validate(
-        self, case: CachedCase, spec: PreprocessingSpec, *, multiple: int, threshold: float
-    ) -> tuple[Agreement, np.ndarray]:
+    def validate(self, case: CachedCase, spec: PreprocessingSpec, *, multiple: int) -> tuple[Agreement, np.ndarray]:
         """The averaged weights on a whole case, in 3D on the model grid, as `pipeline.segment` predicts it.
 
         Args:
             multiple: of rows and columns that the network takes.
-            threshold: where the probability exceeds it there is liver.
 
         Returns:
             The agreement with the mask, and the probability of liver, float32 (slices, rows, columns).
@@ -126,10 +124,10 @@ class Learner:
         image = spec.normalise(case.image.astype(np.float32))
         mask = torch.from_numpy(case.mask.astype(np.float32) / 255)
         network = TorchNetwork(self.averaged.module, self._device)
-        steps = predict_volume(network, image, case.slice_mm, spec, multiple=multiple, threshold=threshold)
+        steps = predict_volume(network, image, case.slice_mm, spec, multiple=multiple, threshold=THRESHOLD)
         probability = torch.from_numpy(finish(steps))
         loss = self._loss(torch.logit(probability, 1e-6)[:, None], mask[:, None]).item()
-        return _agreement(loss, probability > threshold, mask > HALF), probability.numpy()
+        return _agreement(loss, probability > THRESHOLD, mask > HALF), probability.numpy()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes from step to step."""

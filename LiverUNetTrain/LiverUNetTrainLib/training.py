@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from LiverUNetLib.card import THRESHOLD
 from LiverUNetLib.environment import Device
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.model import LiverModel
@@ -236,9 +235,7 @@ class Trainer:
         """Loss, accuracy and 3D Dice on every validation patient; the first one is drawn."""
         results = {}
         for case in self._validation_cases:
-            results[case.name], probability = self._learner.validate(
-                case, self._preprocessing, multiple=self._multiple, threshold=THRESHOLD
-            )
+            results[case.name], probability = self._learner.validate(case, self._preprocessing, multiple=self._multiple)
             if len(results) == 1:
                 self._run.draw(case, probability)
         return {

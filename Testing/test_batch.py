@@ -126,7 +126,9 @@ def test_another_rule_for_the_series_makes_a_scan_again(studies, tmp_path, thres
 
 def test_the_model_is_loaded_once_and_what_is_done_is_not_done_again(run_batch, tmp_path, monkeypatch):
     loads, networks = [], LiverModel.networks
-    monkeypatch.setattr(LiverModel, "networks", lambda *given: loads.append(given) or networks(*given))
+    monkeypatch.setattr(
+        LiverModel, "networks", lambda *given, **options: loads.append(given) or networks(*given, **options)
+    )
     run_batch()
     assert len(loads) == 1
     (tmp_path / "out/b_liver.nii.gz").unlink()
@@ -134,6 +136,13 @@ def test_the_model_is_loaded_once_and_what_is_done_is_not_done_again(run_batch, 
     rows = run_batch()
     assert (tmp_path / "out/a_liver.nii.gz").stat().st_mtime_ns == stamp
     assert (tmp_path / "out/b_liver.nii.gz").exists()
+    assert [row["state"] for row in rows] == ["done", "done", "failed"]
+
+
+def test_a_network_that_was_loaded_before_is_used(scans, threshold_model, cpu, tmp_path, monkeypatch):
+    network = threshold_model.network(cpu)
+    monkeypatch.setattr(LiverModel, "network", lambda *_: pytest.fail("it is loaded again"))
+    rows = finish(segment_folder(scans, tmp_path / "out", threshold_model, cpu, network=network))
     assert [row["state"] for row in rows] == ["done", "done", "failed"]
 
 

@@ -171,9 +171,10 @@ def test_readme_and_card_give_the_scores_of_the_bundled_model():
 
 def test_the_ci_runs_the_commands_of_the_readme():
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    for end in ("&& v/bin/pytest", "&& v/bin/liver-unet demo"):
-        assert len(re.findall(f"{end}$", readme, re.MULTILINE)) == 1
-        assert f"'{end}$' README.md" in (REPOSITORY / ".ci/run").read_text(encoding="utf-8")
+    script = (REPOSITORY / ".ci/run").read_text(encoding="utf-8")
+    for end in ("v/bin/pytest", "v/bin/liver-unet demo"):
+        assert len(re.findall(f"&& {end}$", readme, re.MULTILINE)) == 1
+        assert f'\ntyped "{end}"\n' in script
 
 
 def test_only_training_installs_pytorch_and_slicer_installs_what_pip_does():

@@ -62,6 +62,7 @@ def segment_folder(
     model: LiverModel,
     device: Device,
     *,
+    networks: Networks | None = None,
     ending: str = ".seg.nrrd",
     series: str | None = None,
 ) -> Generator[Progress, None, list[dict[str, Any]]]:
@@ -73,6 +74,7 @@ def segment_folder(
     scans. A scan has a mask only if its row says so.
 
     Args:
+        networks: `model.networks(device)`, if they were loaded before.
         target: made if missing; a mask is called `<scan>_liver<ending>`.
         series: which DICOM series, as `read_volume` takes it, where a scan has several.
 
@@ -89,7 +91,7 @@ def segment_folder(
     table = target / TABLE_NAME
     check_writable(table, overwrite=True)
     before = read_table(table)
-    networks = model.networks(device)
+    networks = networks or model.networks(device)
     rows: list[dict[str, Any]] = []
     for number, scan in enumerate(scans, start=1):
         mask = target / f"{scan_stem(scan)}_liver{ending}"

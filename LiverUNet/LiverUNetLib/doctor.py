@@ -5,13 +5,13 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 
-from .environment import HOW_TO_GET_TORCH, package_versions, proved_devices
+from .environment import HOW_TO_GET_TORCH, TRAINING_PACKAGES, package_versions, proved_devices
 from .errors import LiverUNetError
 from .model import LiverModel, list_models
 
 __all__ = ["examine"]
 
-FOR_TRAINING, FOR_COMMAND_LINE = ("torch", "monai", "onnx", "matplotlib"), ("tqdm",)
+FOR_COMMAND_LINE = ("tqdm",)
 
 
 def examine() -> Iterator[str]:
@@ -33,9 +33,9 @@ def examine() -> Iterator[str]:
 def _advice(versions: dict[str, str]) -> Iterator[str]:
     """What is missing, whom that concerns, and how to get it."""
     missing = [name for name, version in versions.items() if version == "not installed"]
-    if needed := [name for name in missing if name not in (*FOR_TRAINING, *FOR_COMMAND_LINE)]:
+    if needed := [name for name in missing if name not in (*TRAINING_PACKAGES, *FOR_COMMAND_LINE)]:
         yield f"missing      {', '.join(needed)}: install them by pip; in Slicer, press Segment"
-    if extra := [name for name in missing if name in FOR_TRAINING]:
+    if extra := [name for name in missing if name in TRAINING_PACKAGES]:
         yield (
             f"missing      {', '.join(extra)}: only training, reports and GPUs need them ({HOW_TO_GET_TORCH}; "
             "in Slicer, choose a GPU as device or use LiverUNetTrain)"

@@ -20,6 +20,7 @@ __all__ = [
     "ENGINES",
     "HOW_TO_GET_TORCH",
     "PACKAGES",
+    "TRAINING_PACKAGES",
     "Device",
     "choose_device",
     "gpu_driver_present",
@@ -35,19 +36,8 @@ __all__ = [
 ]
 
 ENGINES = ("auto", "onnx", "torch")
-PACKAGES = (
-    "onnxruntime",
-    "nibabel",
-    "pydicom",
-    "numpy",
-    "scipy",
-    "SimpleITK",
-    "tqdm",
-    "torch",
-    "monai",
-    "onnx",
-    "matplotlib",
-)
+TRAINING_PACKAGES = ("torch", "monai", "onnx", "matplotlib")
+PACKAGES = ("onnxruntime", "nibabel", "pydicom", "numpy", "scipy", "SimpleITK", "tqdm", *TRAINING_PACKAGES)
 HOW_TO_GET_TORCH = 'pip install "liver-unet[train]", or ".[train]" in the source folder'
 
 

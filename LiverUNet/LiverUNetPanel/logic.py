@@ -143,7 +143,7 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
     ) -> Generator[Progress, None, list[dict[str, Any]]]:
         """Segment files into files, see `LiverUNetLib.batch.segment_folder`; the scene is not touched."""
         loaded = yield from self._load(modelName, deviceName)
-        steps = segment_folder(source, target, loaded.model, loaded.device, series=series)
+        steps = segment_folder(source, target, loaded.model, loaded.device, networks=loaded.networks, series=series)
         return (yield from in_one_thread(steps, around=spare_one_core))
 
     def installModelSteps(self, path: Path, *, overwrite: bool = False) -> Generator[Progress, None, LiverModel]:

@@ -35,10 +35,10 @@ def _check_packages() -> None:
     """Say at once what is not installed, not after hours of work."""
     from importlib.util import find_spec
 
-    from LiverUNetLib.environment import HOW_TO_GET_TORCH
+    from LiverUNetLib.environment import HOW_TO_GET_TORCH, TRAINING_PACKAGES
     from LiverUNetLib.errors import TrainingError
 
-    if missing := [name for name in ("torch", "monai", "onnx", "matplotlib") if find_spec(name) is None]:
+    if missing := [name for name in TRAINING_PACKAGES if find_spec(name) is None]:
         raise TrainingError(f"liver-unet-train needs {', '.join(missing)}: {HOW_TO_GET_TORCH}.")
 
 

@@ -124,7 +124,7 @@ def segment(
 def _look(
     hu: np.ndarray, scan: Grid, spec: ModelSpec, networks: Networks
 ) -> Generator[Progress, None, tuple[Box, Grid, np.ndarray, np.ndarray]]:
-    """Look coarsely at the scan and finely where the liver may be; again at a larger part if that has cut the liver.
+    """Look coarsely at the scan and finely where the liver may be; again at a larger part if that cut or missed it.
 
     Returns:
         The part of the scan that was seen, the grid on it, the probability of liver there, and that of one liver.
@@ -143,14 +143,14 @@ def _look(
 
 
 def _larger(box: Box, liver: Box | None, grid: Grid, scan: Grid, margin_mm: float) -> Box:
-    """The box, larger by a margin wherever it ends in the liver while the scan goes on.
+    """The box, larger by a margin wherever it ends in the liver while the scan goes on; the scan if nothing was found.
 
     Args:
         box: of `scan`, on which `grid` lies.
         liver: what was found on `grid`.
     """
     if liver is None:
-        return box
+        return scan.whole
     margins = [math.ceil(margin_mm / axis.step_mm) for axis in scan.axes]
     return tuple(
         slice(

@@ -47,6 +47,19 @@ def test_the_average_follows_the_weights_slower_and_slower(pupil):
         assert one.averaged.module.weight.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_restart_begins_with_the_averaged_weights_and_forgets_all_moments(pupil):
+    one = pupil(ema_decay=0.9)
+    for _ in range(3):
+        learn(one)
+    one.restart()
+    begun = one.averaged.module.weight.item()
+    assert one._network.weight.item() == begun
+    other = pupil(ema_decay=0.9)
+    other._network.load_state_dict(one._network.state_dict())
+    assert learn(one) == learn(other) != begun
+    assert one.averaged.module.weight.item() == one._network.weight.item(), "the average begins anew"
+
+
 def test_the_scores_of_a_whole_case_ask_the_threshold_that_is_given():
     probability = np.zeros((1, 2, 4), np.float32)
     probability[0, 0] = 0.6, 0.8, 0.8, 0.3

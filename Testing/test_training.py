@@ -21,6 +21,7 @@ from LiverUNetTrainLib.fine_sampling import FineSampler
 from LiverUNetTrainLib.layouts import find_cases
 from LiverUNetTrainLib.learner import Learner
 from LiverUNetTrainLib.run_folder import EpochLog
+from LiverUNetTrainLib.settings import Refinement
 from LiverUNetTrainLib.training import Trainer
 
 
@@ -50,6 +51,41 @@ def test_the_learning_rate_warms_up_and_falls_to_zero(a_trainer):
     trainer = a_trainer("run", settings=replace(SETTINGS, epochs=10, warmup_epochs=2))
     rates = [trainer._fine._learning_rate(epoch) for epoch in (0, 1, 2, 6, 10)]
     assert rates == pytest.approx([2e-5, 1e-3, 2e-3, 1e-3, 0])
+
+
+REFINED = replace(SETTINGS, epochs=10, warmup_epochs=1, refinement=Refinement(epochs=2, rate=0.5, p_mass=0.0))
+
+
+def test_a_refinement_is_a_second_course_of_the_learning_rate(a_trainer):
+    trainer = a_trainer("run", settings=REFINED)
+    # The first course has 8 epochs; the second one would have a warm-up of half an epoch, and has a fifth of its two.
+    rates = [trainer._fine._learning_rate(epoch) for epoch in (0, 0.5, 1, 4.5, 7.9999, 8, 8.2, 8.4, 9.2, 10)]
+    assert rates == pytest.approx([2e-5, 1e-3, 2e-3, 1e-3, 0, 1e-5, 5e-4, 1e-3, 5e-4, 0], abs=1e-7)
+
+
+def test_a_refinement_draws_fewer_masses_and_takes_a_fifth_of_a_training_at_most(a_trainer, monkeypatch):
+    drawn, batch = [], FineSampler.batch
+    monkeypatch.setattr(FineSampler, "batch", lambda *given: drawn.append(given[-1]) or batch(*given))
+    trainer = a_trainer("run", settings=replace(REFINED, epochs=5, batch_size=100))
+    list(trainer.epochs())
+    assert [settings and settings.p_mass for settings in drawn] == [None, None, None, None, 0.0]
+    assert SETTINGS.first_epochs == SETTINGS.epochs
+    assert replace(REFINED, epochs=4).first_epochs == 4
+
+
+@pytest.mark.parametrize("whole_epochs", [3, 4])
+def test_stopped_around_the_beginning_of_its_refinement_it_ends_with_the_same_weights(
+    whole_epochs, a_trainer, tmp_path
+):
+    settings = replace(REFINED, epochs=5)
+    list(a_trainer("whole", settings=settings).epochs())
+    steps = a_trainer("broken", settings=settings).epochs()
+    while len((tmp_path / "broken/log.jsonl").read_text().splitlines()) < whole_epochs:
+        next(steps)
+    next(steps)
+    steps.close()
+    list(a_trainer("broken", settings=settings, resume=True).epochs())
+    assert_same_weights(weights_of(tmp_path / "whole"), weights_of(tmp_path / "broken"))
 
 
 def test_two_trainings_with_one_seed_are_equal_and_with_another_differ(a_trainer, tmp_path):
@@ -175,9 +211,9 @@ def test_exporting_what_is_no_run_says_so(tmp_path, capsys):
 def test_it_shows_the_network_the_patients_of_its_split_and_no_other(a_trainer, a_cache, monkeypatch):
     shown, batch = set(), FineSampler.batch
 
-    def record(self, slices, seed, device):
+    def record(self, slices, *given):
         shown.update(each.case.name for each in slices)
-        return batch(self, slices, seed, device)
+        return batch(self, slices, *given)
 
     monkeypatch.setattr(FineSampler, "batch", record)
     list(a_trainer("run").epochs())

@@ -13,7 +13,7 @@ from LiverUNetLib.looks import coarse_probabilities
 from LiverUNetLib.spec import ModelSpec
 from LiverUNetLib.steps import finish
 
-from .augmentation import augment
+from .augmentation import AugmentationSettings, augment
 from .cache import CachedCase
 from .settings import TrainingSettings
 
@@ -44,7 +44,9 @@ class CoarseSampler:
         random.shuffle(parts)
         return parts
 
-    def batch(self, parts: Sequence[Part], seed: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(
+        self, parts: Sequence[Part], seed: int, device: str, augmentation: AugmentationSettings | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Parts as they are learned from: what the network takes and share of liver, float32 (batch, 1, *size)."""
         image, mask = (
             torch.from_numpy(np.stack([self._padded(array[part.slices], fill) for part, array in arrays])[:, None])
@@ -54,7 +56,9 @@ class CoarseSampler:
             )
         )
         image, mask = self._spec.normalise(image).to(device), (mask / 255).to(device)
-        return augment(image, mask, self._settings.augmentation, torch.Generator(device).manual_seed(seed))
+        return augment(
+            image, mask, augmentation or self._settings.augmentation, torch.Generator(device).manual_seed(seed)
+        )
 
     def probability(self, network: Network, case: CachedCase) -> np.ndarray:
         """What the network finds in a whole case, float32 on its coarse grid."""

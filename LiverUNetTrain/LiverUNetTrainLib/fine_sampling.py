@@ -15,7 +15,7 @@ from LiverUNetLib.measurement import bounding_box
 from LiverUNetLib.spec import ModelSpec
 from LiverUNetLib.steps import finish
 
-from .augmentation import augment
+from .augmentation import AugmentationSettings, augment
 from .cache import CachedCase
 from .settings import StackSettings, TrainingSettings
 
@@ -84,7 +84,9 @@ class FineSampler:
         random.shuffle(new)
         return new
 
-    def batch(self, slices: Sequence[Slice], seed: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(
+        self, slices: Sequence[Slice], seed: int, device: str, augmentation: AugmentationSettings | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Slices as they are learned from.
 
         Returns:
@@ -92,7 +94,9 @@ class FineSampler:
         """
         image, mask = self.read(slices, seed)
         image, mask = self._spec.normalise(image).to(device), mask.to(device)
-        return augment(image, mask, self._settings.augmentation, torch.Generator(device).manual_seed(seed))
+        return augment(
+            image, mask, augmentation or self._settings.augmentation, torch.Generator(device).manual_seed(seed)
+        )
 
     def read(self, slices: Sequence[Slice], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         """HU with context and share of liver, before augmentation; float32 (batch, …, *canvas)."""

@@ -60,9 +60,8 @@ class Learner:
         self._start_share = settings.parent_share if tuned else 0.0
         copies = (copy.deepcopy(self._network) for _ in range(2))
         self._start, self._mixture = copies if self._start_share else (None, None)
-        self._optimizer = torch.optim.AdamW(
-            self._network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
+        self._weight_decay = settings.weight_decay
+        self._optimizer = self._new_optimizer()
         self._scaler = torch.amp.GradScaler(device.kind, enabled=device.dtype == "float16")
         self.loss = LOSSES[settings.loss](sigmoid=True, batch=True)
         self._parts = 1
@@ -92,6 +91,12 @@ class Learner:
                     "The memory of %s is too small; going on with %d slices at once.", self._device.name, size
                 )
 
+    def restart(self) -> None:
+        """Continue from the averaged weights as if they were where the training began."""
+        self._network.load_state_dict(self.averaged.module.state_dict())
+        self.averaged.n_averaged.zero_()
+        self._optimizer = self._new_optimizer()
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes from step to step."""
         return {name: part.state_dict() for name, part in self._stateful().items()}
@@ -100,6 +105,9 @@ class Learner:
         """Go back to what `state_dict` gave."""
         for name, part in self._stateful().items():
             part.load_state_dict(state[name])
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self._network.parameters(), weight_decay=self._weight_decay)
 
     def _learn(self, image: torch.Tensor, mask: torch.Tensor, rate: float) -> BatchScores:
         total, logits = 0.0, []

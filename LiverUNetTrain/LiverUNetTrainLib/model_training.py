@@ -130,7 +130,11 @@ class ModelTraining:
             run,
             network=self._spec.coarse.network,
             settings=replace(
-                self._settings, epochs=coarse.epochs, batch_size=coarse.batch_size, validate_every=coarse.epochs
+                self._settings,
+                epochs=coarse.epochs,
+                batch_size=coarse.batch_size,
+                validate_every=coarse.epochs,
+                refinement=None,
             ),
             device=self._device,
             threshold=self._spec.rules.threshold,

@@ -13,7 +13,7 @@ from .augmentation import AugmentationSettings
 from .cache import Cache, Grids
 from .dataset import Split, split_by_patient
 from .finetuning import split_for_finetuning
-from .settings import StackSettings, TrainingSettings
+from .settings import Refinement, StackSettings, TrainingSettings
 
 __all__ = ["RECIPES", "Recipe", "choose_recipe", "split_cases"]
 
@@ -108,7 +108,9 @@ FINE_TUNING = Recipe(
     )
 )
 
-RECIPES = {"accurate": Recipe(), "notebook": NOTEBOOK, "fine-tuning": FINE_TUNING}
+ACCURATE = Recipe(settings=TrainingSettings(refinement=Refinement()))
+
+RECIPES = {"accurate": ACCURATE, "notebook": NOTEBOOK, "fine-tuning": FINE_TUNING}
 
 
 def choose_recipe(name: str | None, parent: LiverModel | None, given: dict[str, Any]) -> Recipe:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from LiverUNetLib.errors import TrainingError
 
 from .augmentation import AugmentationSettings
 
-__all__ = ["CoarseSettings", "StackSettings", "TrainingSettings"]
+__all__ = ["CoarseSettings", "Refinement", "StackSettings", "TrainingSettings"]
 
 LEAST = {"epochs": 1, "batch_size": 1, "validate_every": 1, "patience": 0}
 COARSE_LEAST = {"epochs": 1, "shown": 1, "batch_size": 1}
@@ -56,6 +56,23 @@ class CoarseSettings:
 
 
 @dataclass(frozen=True)
+class Refinement:
+    """A second, gentler course that starts from the averaged weights, see Loshchilov & Hutter, SGDR (ICLR 2017).
+
+    Attributes:
+        epochs: the last ones of a training, a fifth of them at most.
+        rate: its highest learning rate and its warm-up, in shares of those of the first course.
+        p_mass, p_lesion: replace those of the augmentation. A network that has seen many masses beside the liver leaves
+            out parts of the liver that lie apart, such as the left lobe; fewer of them make up for that.
+    """
+
+    epochs: int = 6
+    rate: float = 0.3
+    p_mass: float = 0.1
+    p_lesion: float = 0.3
+
+
+@dataclass(frozen=True)
 class TrainingSettings:
     """How to train.
 
@@ -71,12 +88,13 @@ class TrainingSettings:
         validate_every: epochs between validations; the last one is always validated.
         patience: stop after so many validations without a better one; 0 for never.
         coarse: of the coarse look, if there is one.
+        refinement: how the fine look's training ends; None for one course alone.
 
     Raises:
         TrainingError: one of LEAST is smaller, or the learning rate is not positive.
     """
 
-    epochs: int = 24
+    epochs: int = 30
     batch_size: int = 16
     loss: str = "dice+cross-entropy"
     learning_rate: float = 2e-3
@@ -95,11 +113,23 @@ class TrainingSettings:
     stacks: StackSettings = field(default_factory=StackSettings)
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     coarse: CoarseSettings = field(default_factory=CoarseSettings)
+    refinement: Refinement | None = None
 
     def __post_init__(self) -> None:
         _check_least(self, LEAST)
         if not self.learning_rate > 0:
             raise TrainingError(f"The setting learning_rate must be positive, not {self.learning_rate:g}.")
+
+    @property
+    def first_epochs(self) -> int:
+        """Epochs before the refinement."""
+        return self.epochs - (min(self.refinement.epochs, self.epochs // 5) if self.refinement else 0)
+
+    @property
+    def refined_augmentation(self) -> AugmentationSettings:
+        """The augmentation of the refinement."""
+        chosen = self.refinement
+        return replace(self.augmentation, p_mass=chosen.p_mass, p_lesion=chosen.p_lesion)
 
 
 def _check_least(settings: object, smallest: dict[str, int], within: str = "") -> None:

@@ -24,6 +24,7 @@ from LiverUNetLib.network import build_network
 from LiverUNetLib.spec import NetworkSpec
 from LiverUNetLib.steps import Progress
 
+from .augmentation import AugmentationSettings
 from .cache import CachedCase
 from .figures import draw_validation
 from .learner import BatchScores, Learner, NotFiniteError, scores_of
@@ -42,8 +43,10 @@ class Sampler(Protocol):
         """What an epoch shows, in its order."""
         ...
 
-    def batch(self, shown: Sequence[Any], seed: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Some of it as the network takes it, and the share of liver."""
+    def batch(
+        self, shown: Sequence[Any], seed: int, device: str, augmentation: AugmentationSettings | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Some of it as the network takes it, and the share of liver; augmented as the settings say if not told."""
         ...
 
     def probability(self, network: Network, case: CachedCase) -> np.ndarray:
@@ -148,6 +151,11 @@ class Trainer:
     def _epoch(self, epoch: int) -> Generator[Progress, None, tuple[BatchScores, float] | None]:
         """One epoch; returns the mean scores and the last learning rate, or None if it was stopped."""
         size = self._settings.batch_size
+        augmentation = None
+        if epoch >= self._settings.first_epochs:
+            augmentation = self._settings.refined_augmentation
+            if epoch == self._settings.first_epochs:
+                self._learner.restart()
         shown = self._sampler.epoch(epoch)
         batches = math.ceil(len(shown) / size)
         if not batches:
@@ -158,7 +166,7 @@ class Trainer:
         for batch in range(batches):
             chosen = shown[batch * size : (batch + 1) * size]
             seed = _seed(self._settings.seed, epoch, batch)
-            image, mask = self._sampler.batch(chosen, seed, self._device.name)
+            image, mask = self._sampler.batch(chosen, seed, self._device.name, augmentation)
             rate = self._rate_factor * self._learning_rate(epoch + batch / batches)
             scores = self._learner.step(image, mask, rate)
             sums += (scores.loss, scores.dice, scores.accuracy)
@@ -209,14 +217,18 @@ class Trainer:
         }
 
     def _learning_rate(self, epoch: float) -> float:
+        """It rises and falls in each of the two courses."""
         settings = self._settings
-        warmup = min(settings.warmup_epochs, settings.epochs / 5)
+        highest, warmup, length = settings.learning_rate, settings.warmup_epochs, settings.first_epochs
+        if epoch >= length and settings.refinement:
+            highest, warmup = (settings.refinement.rate * figure for figure in (highest, warmup))
+            epoch, length = epoch - length, settings.epochs - length
+        warmup = min(warmup, length / 5)
         if epoch < warmup:
-            return settings.learning_rate * max(epoch / warmup, 0.01)
+            return highest * max(epoch / warmup, 0.01)
         if settings.schedule == "constant":
-            return settings.learning_rate
-        course = (epoch - warmup) / (settings.epochs - warmup)
-        return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * course))
+            return highest
+        return highest * 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (length - warmup)))
 
     def _keep(self, *, best: bool) -> None:
         checkpoint = {**self._learner.state_dict(), "rate_factor": self._rate_factor, "terms": self._terms()}

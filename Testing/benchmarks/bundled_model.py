@@ -18,7 +18,7 @@ from LiverUNetLib.model import find_model
 HERE = Path(__file__).parent
 MODEL = HERE.resolve().parents[1] / "LiverUNet/Resources/Models/liver-ct"
 HOLD_OUT = [f"ircad_e{number}" for number in range(16, 21)]
-TRAINING = ["--epochs", 26, "--validation", 0.08, "--validate-every", 13]
+TRAINING = ["--epochs", 32, "--validation", 0.08, "--validate-every", 13]
 STATEMENT = [
     *("--model-version", "0.2.1"),
     *("--description", "The liver in contrast-enhanced abdominal CT, by a coarse and a fine look"),

@@ -201,6 +201,21 @@ def part_of_the_liver(millimetres: float, *, upper: bool) -> Alteration:
     return alter
 
 
+def short_stack(height: float) -> Alteration:
+    """Three slices of about 5 mm, and nothing else, at this share of the liver's height, counted from its tip."""
+
+    def alter(scan: CTVolume, mask: np.ndarray) -> Case:
+        found = np.flatnonzero(mask.any(axis=(1, 2)))
+        block = max(round(5 / scan.spacing_kji_mm[0]), 1)
+        share = height if scan.affine[2, 2] > 0 else 1 - height
+        first = round(found[0] + share * (found[-1] - found[0]) - 1.5 * block)
+        first = min(max(first, 0), len(mask) - 3 * block)
+        part = slice(first, first + 3 * block)
+        return slices(5)(replace(scan, hu_kji=scan.hu_kji[part]), mask[part])
+
+    return alter
+
+
 def without_liver(*, above: bool) -> Alteration:
     """Only the slices at least 15 mm above, or below, the liver; none where there are fewer than ten."""
 
@@ -239,6 +254,7 @@ ALTERATIONS: dict[str, Alteration] = {
     "padding of -2000": on_voxels(padded),
     "metal in the spine": on_voxels(metal),
     "window of [-160, 240] HU only": on_voxels(windowed),
+    **{f"three slices of 5 mm, {height:.0%} up the liver": short_stack(height) for height in (0.1, 0.3, 0.5, 0.7, 0.9)},
     "thorax with 40 mm of liver": part_of_the_liver(40, upper=True),
     "pelvis with 40 mm of liver": part_of_the_liver(40, upper=False),
     "thorax only, no liver": without_liver(above=True),
@@ -256,14 +272,14 @@ def main() -> None:
     held_out = set(model.card.lineage.held_out.values())
     cases = [case.read() for case in find_cases(options.data)]
     cases = [(scan, mask.hu_kji) for scan, mask in cases if content_hash(scan) in held_out][: options.limit]
-    network = model.network(device)
+    networks = model.networks(device)
     lines, reference = [], {}
     for name, alteration in ALTERATIONS.items():
         scores = {}
         for scan, mask in cases:
             altered = alteration(scan, mask)
             if altered:
-                result = finish(segment(altered[0], model, device, network=network))
+                result = finish(segment(altered[0], model, device, networks=networks))
                 scores[scan.name] = compare_masks(result.mask_kji, altered[1], altered[0].spacing_kji_mm)
         reference = reference or scores
         lines.append(row(name, scores, reference))

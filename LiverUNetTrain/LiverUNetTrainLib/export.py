@@ -119,7 +119,7 @@ def _readme(card: ModelCard) -> str:
         f"{training['epochs']} epochs, batches of {training['batch_size']}, AdamW at {training['learning_rate']:g} "
         f"with {COURSES[training['schedule']]}, {_loss(training)}, "
         f"averaged weights (decay {training['ema_decay']:g}), "
-        f"seed {training['seed']}.{_origin(card)} All settings are in `configs/metadata.json`.",
+        f"seed {training['seed']}.{_refinement(training)}{_origin(card)} All settings are in `configs/metadata.json`.",
         _scores_section(card.scores),
         "## Limits\n\n" + LIMITS.format(pixel_mm=card.spec.fine.pixel_mm),
         card.notes.strip(),
@@ -136,6 +136,16 @@ def _validated(weights: str, patients: Sequence[str]) -> str:
 
 def _loss(training: dict[str, Any]) -> str:
     return training.get("loss", "dice+cross-entropy").replace("dice", "Dice").replace("+", " and ")
+
+
+def _refinement(training: dict[str, Any]) -> str:
+    chosen = training.get("refinement")
+    if not chosen:
+        return ""
+    return (
+        f" The last {chosen['epochs']} of these epochs, a fifth of all at most, are a second course from the averaged "
+        f"weights, at {chosen['rate'] * training['learning_rate']:g} and with fewer masses of other organs."
+    )
 
 
 def _origin(card: ModelCard) -> str:

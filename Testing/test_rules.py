@@ -97,7 +97,7 @@ def test_at_the_ends_of_the_scan_a_box_grows_no_more(a_model, cpu):
     liver[:, 20:30, 20:30] = True
     hu[liver] = BESIDE
     hu[28:32, 20:30, 20:30] = LIVER
-    result, sizes = looks_at(scan_of(hu), a_model(), cpu)
+    result, sizes = looks_at(scan_of(hu), a_model(rules=Rules(doubtful_ml=0.0)), cpu)
     assert np.array_equal(result.mask_kji, liver)
     assert result.measurement.cut_off == ("inferior", "superior")
     assert sizes[-1][0] == 60
@@ -161,14 +161,17 @@ def test_what_is_too_small_or_too_doubtful_is_what_the_card_says(rules, warning,
     assert result.mask_kji.any() == (warning is None)
 
 
-def test_where_nothing_is_found_the_mask_is_empty_after_one_look_at_what_was_likeliest(a_model, cpu):
+def test_where_nothing_is_found_the_mask_is_empty_after_a_look_at_what_was_likeliest_and_one_at_everything(
+    a_model, cpu
+):
     hu = fat()
     hu[30:40, 20:40, 20:40] = LIVER + 40  # a probability of 3e-7 at most
     result, sizes = looks_at(scan_of(hu), a_model(), cpu, with_probability=True)
     assert result.warnings == ("No liver was found; the mask is empty.",)
     assert not result.mask_kji.any()
     assert not result.probability_kji.any()
-    ((slices, rows, columns),) = sizes
+    (slices, rows, columns), everything = sizes
+    assert everything == SHAPE
     assert slices <= 20
     assert rows <= 30
     assert columns <= 30

@@ -125,6 +125,11 @@ class Grid:
         return tuple(axis.step_mm for axis in self.axes)
 
     @property
+    def voxel_ml(self) -> float:
+        """The volume of one sample."""
+        return math.prod(self.spacing_mm) / 1000
+
+    @property
     def whole(self) -> Box:
         """All of it."""
         return tuple(slice(0, axis.size) for axis in self.axes)

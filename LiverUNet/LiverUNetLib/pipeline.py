@@ -19,7 +19,7 @@ from .measurement import Measurement, bounding_box, measure
 from .model import LiverModel, Networks
 from .postprocessing import fill_holes, largest_component, without_other_components
 from .quality import cautions, findings
-from .spec import ModelSpec
+from .spec import ModelSpec, Rules
 from .steps import Progress, stage
 from .volume import CTVolume
 
@@ -87,9 +87,7 @@ def segment(
         steps = restored(probability, finish=lambda slab: np.rint(slab * 255))
         probability_kji = np.zeros(volume.hu_kji.shape, np.uint8)
         canonical_view(probability_kji, volume.affine)[body][box] = yield from stage("Restoring", steps)
-    sure = liver[liver > spec.rules.threshold]
-    least_ml = spec.rules.least_ml(float(sure.mean()) if sure.size else 0.0)
-    found_ml = yield from _tidy(mask, volume.voxel_ml, least_ml)
+    found_ml = yield from _tidy(mask, volume.voxel_ml, _least_ml(liver, spec.rules))
     measurement = measure(mask, hu, scan, box, volume.voxel_ml)
     yield Progress("Measuring", 1, 2)
     mask_kji = np.zeros(volume.hu_kji.shape, np.uint8)
@@ -135,19 +133,27 @@ def _look(
         grid = scan.part(box).pixels(spec.fine.pixel_mm, spec.fine.slice_mm)
         probability = yield from look_finely(hu, scan, grid, spec, networks.fine)
         liver = without_other_components(probability, spec.rules.threshold)
-        larger = _larger(box, bounding_box(liver > spec.rules.threshold), grid, scan, margin_mm)
+        found = liver > spec.rules.threshold
+        enough = np.count_nonzero(found) * grid.voxel_ml >= _least_ml(liver, spec.rules)
+        larger = _larger(box, bounding_box(found) if enough else None, grid, scan, margin_mm)
         if larger == box:
             return box, grid, probability, liver
         # Farther every time: however little the coarse look has found, a few looks see all.
         box, margin_mm = larger, 2 * margin_mm
 
 
+def _least_ml(liver: np.ndarray, rules: Rules) -> float:
+    """The smallest volume that is a liver, found with these probabilities."""
+    sure = liver[liver > rules.threshold]
+    return rules.least_ml(float(sure.mean()) if sure.size else 0.0)
+
+
 def _larger(box: Box, liver: Box | None, grid: Grid, scan: Grid, margin_mm: float) -> Box:
-    """The box, larger by a margin wherever it ends in the liver while the scan goes on; the scan if nothing was found.
+    """The box, larger by a margin wherever it ends in the liver while the scan goes on; all if there is no liver in it.
 
     Args:
         box: of `scan`, on which `grid` lies.
-        liver: what was found on `grid`.
+        liver: where it was found on `grid`.
     """
     if liver is None:
         return scan.whole

@@ -173,7 +173,7 @@ def _prepare_case(case: Case, folder: Path, grids: Grids) -> tuple[dict[str, Any
         "mask_hash": checked.mask_hash,
         "facts": asdict(checked.facts),
         "slice_mm": fine.slices.step_mm,
-        "voxel_ml": float(np.prod(fine.spacing_mm)) / 1000,
+        "voxel_ml": fine.voxel_ml,
     }
     with staged(target) as temporary:
         temporary.mkdir()

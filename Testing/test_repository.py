@@ -155,18 +155,38 @@ def test_files_stay_short():
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, path
 
 
-def test_readme_and_card_give_the_scores_of_the_bundled_model():
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+def test_results_and_card_give_the_scores_of_the_bundled_model():
+    results = (REPOSITORY / "docs/results.md").read_text(encoding="utf-8")
     model = find_model("liver-ct")
     card = (model.folder / "docs/README.md").read_text(encoding="utf-8")
-    assert model.card.scores["command"] in readme
+    assert model.card.scores["command"] in results
     assert model.card.scores["command"] in card
     for case in model.card.scores["cases"]:
         assert f"| {case['case']} (held out) | {case['dice']:.4f} | {case['hd95_mm']:.2f} |" in card
         row = f"| {case['case']} | {case['dice']:.4f} | {case['hd95_mm']:.2f} | {case['assd_mm']:.2f} |"
-        assert f"{row} {case['volume_error_percent']:+.1f} % |" in readme
-    assert f"| **mean** | **{model.card.scores['summary']['dice']['mean']:.4f}** |" in readme
+        assert f"{row} {case['volume_error_percent']:+.1f} % |" in results
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    mean = f"{model.card.scores['summary']['dice']['mean']:.4f}"
+    assert f"| **mean** | **{mean}** |" in results
+    assert f"mean Dice {mean}" in readme
     assert model.card.license in readme
+
+
+def test_the_tables_of_the_cross_validations_are_those_of_their_files(monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY / "Testing/benchmarks")
+    from crossval_table import comparison, crossval_table
+
+    results = (REPOSITORY / "docs/results.md").read_text(encoding="utf-8")
+    assert crossval_table() in results
+    assert comparison() in results
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md"))])
+def test_links_within_the_repository_lead_somewhere(page):
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    targets = re.findall(r"\]\((?!http|#)([^)#]+)|src=\"(?!http)([^\"]+)", text)
+    missing = [one or other for one, other in targets if not (REPOSITORY / page).parent.joinpath(one or other).exists()]
+    assert not missing
 
 
 def test_the_ci_runs_the_commands_of_the_readme():

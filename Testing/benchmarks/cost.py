@@ -34,7 +34,18 @@ TABLE = Path(__file__).with_name("cost.md")
 STAGES, COBRA = (Path(__file__).with_name(name) for name in ("cost_stages.py", "cost_cobra.py"))
 REPOSITORY = Path(__file__).resolve().parents[2]
 ALL_CORES = os.sched_getaffinity(0)
-ORDER = (IMPORTS, READING, "Preparing", LOADING, "Segmenting", "Restoring", "Tidying", "Measuring", WRITING)
+ORDER = (
+    IMPORTS,
+    READING,
+    "Preparing",
+    LOADING,
+    "Finding the liver",
+    "Segmenting",
+    "Restoring",
+    "Tidying",
+    "Measuring",
+    WRITING,
+)
 SLICES, SLAB_MM, SLABS, BATCH = 400, 5.0, 3, 10
 # What the speed of a network depends on.
 FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")

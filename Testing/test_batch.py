@@ -140,9 +140,9 @@ def test_the_model_is_loaded_once_and_what_is_done_is_not_done_again(run_batch, 
 
 
 def test_a_network_that_was_loaded_before_is_used(scans, threshold_model, cpu, tmp_path, monkeypatch):
-    network = threshold_model.network(cpu)
-    monkeypatch.setattr(LiverModel, "network", lambda *_: pytest.fail("it is loaded again"))
-    rows = finish(segment_folder(scans, tmp_path / "out", threshold_model, cpu, network=network))
+    networks = threshold_model.networks(cpu)
+    monkeypatch.setattr(LiverModel, "networks", lambda *_: pytest.fail("it is loaded again"))
+    rows = finish(segment_folder(scans, tmp_path / "out", threshold_model, cpu, networks=networks))
     assert [row["state"] for row in rows] == ["done", "done", "failed"]
 
 

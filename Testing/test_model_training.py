@@ -66,9 +66,9 @@ def test_the_coarse_look_is_trained_before_the_fine_one(whole):
 def test_both_looks_learn_from_the_patients_of_the_split_alone(sampler, a_trainer, tmp_path, monkeypatch):
     shown, batch = set(), sampler.batch
 
-    def record(self, chosen, seed, device):
+    def record(self, chosen, *given):
         shown.update(each.case.name for each in chosen)
-        return batch(self, chosen, seed, device)
+        return batch(self, chosen, *given)
 
     monkeypatch.setattr(sampler, "batch", record)
     list(a_trainer("run", spec=TWO_LOOKS, settings=replace(SETTINGS, epochs=1)).epochs())

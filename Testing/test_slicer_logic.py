@@ -181,9 +181,9 @@ def test_several_volumes_share_one_model_and_a_bad_one_does_not_stop_the_rest(
         add_volume(np.zeros((4, 4, 4), np.int16), np.eye(4), "constant"),
         add_volume(volume.hu_kji, volume.affine, "last"),
     ]
-    loads, network = [], LiverModel.network
+    loads, networks = [], LiverModel.networks
     monkeypatch.setattr(
-        LiverModel, "network", lambda self, *device, **how: loads.append(self) or network(self, *device, **how)
+        LiverModel, "networks", lambda self, *device, **how: loads.append(self) or networks(self, *device, **how)
     )
     named = {"modelName": str(threshold_model.folder), "deviceName": "cpu"}
     stages = []

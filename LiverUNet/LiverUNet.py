@@ -14,8 +14,8 @@ from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest
 from vtk.util.numpy_support import vtk_to_numpy
 
-from LiverUNetLib.phantom import abdomen, axial_affine
-from LiverUNetLib.volume import CTVolume
+from LiverUNetLib.scan.phantom import abdomen, axial_affine
+from LiverUNetLib.scan.volume import CTVolume
 from LiverUNetPanel.installer import Installer
 from LiverUNetPanel.logic import LiverUNetLogic, Outcome
 from LiverUNetPanel.volume_node import arrayFromMatrix

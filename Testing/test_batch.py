@@ -10,15 +10,15 @@ import pytest
 
 from dicom_files import write_series
 from helpers import dice, read_table, unix_only
-from LiverUNetLib import batch
-from LiverUNetLib.batch import TABLE_NAME, find_scans, segment_folder
-from LiverUNetLib.cli import main
+from LiverUNetLib.cli.main import main
 from LiverUNetLib.errors import OutputError, ScanError
-from LiverUNetLib.formats import read_mask, write_volume
-from LiverUNetLib.model import LiverModel
-from LiverUNetLib.pipeline import segment
+from LiverUNetLib.models.folder import LiverModel
+from LiverUNetLib.scan.formats import read_mask, write_volume
+from LiverUNetLib.segmentation import batch
+from LiverUNetLib.segmentation.batch import TABLE_NAME, find_scans, segment_folder
+from LiverUNetLib.segmentation.pipeline import segment
+from LiverUNetLib.segmentation.summary import sentence, table_row
 from LiverUNetLib.steps import finish
-from LiverUNetLib.summary import sentence, table_row
 
 
 def test_every_scan_gets_a_mask_and_a_row_and_a_bad_one_says_why(run_batch, tmp_path, a_phantom):
@@ -248,11 +248,12 @@ def test_the_table_gives_width_depth_and_height(a_phantom, threshold_model, cpu)
 def test_a_kill_loses_nothing_but_the_scan_under_way(scans, tmp_path, threshold_model, cpu):
     """Killed while the second scan is read: its own process stops there and waits for the kill."""
     code = (
-        "import sys, time; from LiverUNetLib import batch, cli; read = batch.read_volume\n"
+        "import sys, time; from LiverUNetLib.cli.main import main; from LiverUNetLib.segmentation import batch\n"
+        "read = batch.read_volume\n"
         "def wait(path, **options):\n"
         "    if path.name == 'b.nrrd': print('waiting', flush=True); time.sleep(600)\n"
         "    return read(path, **options)\n"
-        "batch.read_volume = wait; cli.main()"
+        "batch.read_volume = wait; main()"
     )
     words = ["batch", scans, "-o", tmp_path / "out", "--model", threshold_model.folder, "--device", "cpu"]
     process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE)

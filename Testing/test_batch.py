@@ -55,19 +55,21 @@ def test_a_dead_link_and_a_file_that_vanishes_are_failed_rows_and_the_rest_is_do
     assert not any("bug" in row["error"] for row in rows.values())
 
 
-def test_a_bug_costs_one_row_that_says_so_and_its_traceback_is_logged(
-    scans, tmp_path, threshold_model, monkeypatch, caplog
+@pytest.mark.parametrize("place", ["segmentation.batch.read_volume", "scan.formats.exists"])
+def test_a_bug_costs_one_row_that_names_its_file_and_its_traceback_is_logged(
+    place, scans, tmp_path, threshold_model, monkeypatch, caplog
 ):
-    def with_a_bug(path, **options):
-        return {}["nothing"] if path.name == "a.nii.gz" else read_volume(path, **options)
+    def with_a_bug(path, *more, **options):
+        return {}["nothing"] if path.name == "a.nii.gz" else whole(path, *more, **options)
 
-    read_volume = batch.read_volume
-    monkeypatch.setattr(batch, "read_volume", with_a_bug)
+    module, name = f"LiverUNetLib.{place}".rsplit(".", 1)
+    whole = getattr(sys.modules[module], name)
+    monkeypatch.setattr(sys.modules[module], name, with_a_bug)
     arguments = ["batch", str(scans), "-o", str(tmp_path / "out"), "--model", str(threshold_model.folder)]
     assert main([*arguments, "--device", "cpu"]) == 1
     rows = read_table(tmp_path / "out")
     assert [row["state"] for row in rows] == ["failed", "done", "failed"]
-    assert "This is a bug of LiverUNet: KeyError in batch.py, line " in rows[0]["error"]
+    assert f"This is a bug of LiverUNet: KeyError in {place.split('.')[1]}.py, line " in rows[0]["error"]
     assert "('nothing')" in rows[0]["error"]
     assert "Traceback" in caplog.text
     assert "with_a_bug" in caplog.text

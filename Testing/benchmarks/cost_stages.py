@@ -2,8 +2,8 @@
 
     python Testing/benchmarks/cost_stages.py FILE segment CT -o MASK
 
-The seconds go to FILE as JSON, those of all threads together. Works with any commit since the library has rooms (`scan`,
-`segmentation`, …). What nothing claims (arguments, the model's card, printing) is "rest".
+The seconds go to FILE as JSON, those of all threads together. Works with any commit since the library has rooms.
+What nothing claims (arguments, the model's card, printing) is "rest".
 """
 
 import builtins

@@ -14,8 +14,8 @@ from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest
 from vtk.util.numpy_support import vtk_to_numpy
 
-from LiverUNetLib.phantom import abdomen, axial_affine
-from LiverUNetLib.volume import CTVolume
+from LiverUNetLib.scan.phantom import abdomen, axial_affine
+from LiverUNetLib.scan.volume import CTVolume
 from LiverUNetPanel.installer import Installer
 from LiverUNetPanel.logic import LiverUNetLogic, Outcome
 from LiverUNetPanel.volume_node import arrayFromMatrix
@@ -34,7 +34,7 @@ class LiverUNet(ScriptedLoadableModule):
         parent.dependencies = ["Segmentations", "SubjectHierarchy", "Markups", "Tables"]
         parent.contributors = ["The LiverUNet developers"]
         parent.helpText = _(
-            "Finds the liver in an abdominal CT with a small 2D U-Net that needs no GPU, and measures it. "
+            "Finds the liver in an abdominal CT with two small U-Nets that need no GPU, and measures it. "
             "Choose a CT volume and press Segment. A research tool, not a medical device: check every result.<br><br>"
             "The code is Apache-2.0. <b>The bundled weights are for non-commercial research only</b>: they have "
             "learned from 3D-IRCADb-01 (CC BY-NC-ND) and LiTS (CC BY-NC-SA or BY-NC-ND). Nothing leaves this computer."

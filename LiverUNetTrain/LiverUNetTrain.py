@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest
 
-from LiverUNetLib.phantom import abdomen, axial_affine
+from LiverUNetLib.scan.phantom import abdomen, axial_affine
 from LiverUNetLib.steps import finish
 from LiverUNetPanel.installer import Installer
 from LiverUNetPanel.logic import LiverUNetLogic
@@ -52,9 +52,9 @@ class LiverUNetTrainTest(ScriptedLoadableModuleTest):
 
     def test_two_phantoms_become_a_model_that_segments(self) -> None:
         """Prepare, train in a process of its own, install, evaluate, segment."""
-        from LiverUNetTrainLib.detached import state_of
-        from LiverUNetTrainLib.order import TrainingOrder
-        from LiverUNetTrainLib.pairs import add_case
+        from LiverUNetTrainLib.data.pairs import add_case
+        from LiverUNetTrainLib.run.background import state_of
+        from LiverUNetTrainLib.run.options import TrainingOptions
 
         logic, shape = LiverUNetTrainLogic(), (64, 48, 16)
         with tempfile.TemporaryDirectory() as name:
@@ -64,8 +64,8 @@ class LiverUNetTrainTest(ScriptedLoadableModuleTest):
                 add_case(folder / "pairs", scan, liver, {})
             prepared = finish(logic.prepareSteps([folder / "pairs"], folder / "cache"))
             self.assertEqual([case.usable for case in prepared], [True, True])
-            order = TrainingOrder(folder / "cache", folder / "run", epochs=2, batch_size=4, device="cpu")
-            process = logic.launch(order)
+            options = TrainingOptions(folder / "cache", folder / "run", epochs=2, batch_size=4, device="cpu")
+            process = logic.launch(options)
             process.wait()
             state = state_of(folder / "run", process)
             self.assertEqual((state.phase, len(state.history)), ("finished", 2), state.words)

@@ -22,23 +22,23 @@ from helpers import (
     thresholding_weights,
     write_pair,
 )
-from LiverUNetLib import environment
-from LiverUNetLib import model as model_folder
-from LiverUNetLib.batch import segment_folder
-from LiverUNetLib.bundle import save_model
-from LiverUNetLib.card import FINE, ModelCard
-from LiverUNetLib.environment import Device
-from LiverUNetLib.formats import write_volume
-from LiverUNetLib.model import LiverModel
-from LiverUNetLib.phantom import abdomen, axial_affine
-from LiverUNetLib.spec import FineLook, ModelSpec
+from LiverUNetLib.models import folder as model_folder
+from LiverUNetLib.models.bundle import save_model
+from LiverUNetLib.models.card import FINE, ModelCard
+from LiverUNetLib.models.folder import LiverModel
+from LiverUNetLib.models.spec import FineLook, ModelSpec
+from LiverUNetLib.scan.formats import write_volume
+from LiverUNetLib.scan.phantom import abdomen, axial_affine
+from LiverUNetLib.scan.volume import CTVolume
+from LiverUNetLib.segmentation.batch import segment_folder
 from LiverUNetLib.steps import finish
-from LiverUNetLib.volume import CTVolume
-from LiverUNetTrainLib.cache import Cache, Grids, open_cache, prepare
-from LiverUNetTrainLib.dataset import split_by_patient
-from LiverUNetTrainLib.layouts import find_cases
-from LiverUNetTrainLib.model_training import ModelTraining
-from LiverUNetTrainLib.settings import TrainingSettings
+from LiverUNetLib.system import environment
+from LiverUNetLib.system.environment import Device
+from LiverUNetTrainLib.data.cache import Cache, Grids, open_cache, prepare
+from LiverUNetTrainLib.data.layouts import find_cases
+from LiverUNetTrainLib.data.splits import split_by_patient
+from LiverUNetTrainLib.training.model_training import ModelTraining
+from LiverUNetTrainLib.training.settings import TrainingSettings
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def a_trainer(a_cache, tmp_path, cpu):
 @pytest.fixture
 def small_recipes(monkeypatch) -> None:
     """The recipes, with both looks as small as those of the other tests."""
-    from LiverUNetTrainLib.recipes import RECIPES
+    from LiverUNetTrainLib.training.recipes import RECIPES
 
     small = ModelSpec(replace(TWO_LOOKS.fine, pixel_mm=1.25, slice_mm=2.0), replace(TWO_LOOKS.coarse, voxel_mm=4.0))
     for name, recipe in RECIPES.items():

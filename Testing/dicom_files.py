@@ -9,7 +9,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
 
-from LiverUNetLib.volume import CTVolume
+from LiverUNetLib.scan.volume import CTVolume
 
 INTERCEPT = -1024
 

@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import slicer
 
-from LiverUNetLib.phantom import abdomen, axial_affine
-from LiverUNetTrainLib.pairs import add_case
+from LiverUNetLib.scan.phantom import abdomen, axial_affine
+from LiverUNetTrainLib.data.pairs import add_case
 from panel_helpers import Dialogs, run_to_the_end, turn
 
 WINDOW = (1280, 1000)

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from LiverUNetLib.batch import TABLE_NAME
-from LiverUNetLib.bundle import save_model
-from LiverUNetLib.card import COARSE, FINE, ModelCard
-from LiverUNetLib.formats import write_volume
-from LiverUNetLib.model import LiverModel
-from LiverUNetLib.network import build_network
-from LiverUNetLib.phantom import LIVER, abdomen, axial_affine
-from LiverUNetLib.spec import CoarseLook, FineLook, ModelSpec, NetworkSpec, Rules
-from LiverUNetTrainLib.settings import CoarseSettings, TrainingSettings
+from LiverUNetLib.models.bundle import save_model
+from LiverUNetLib.models.card import COARSE, FINE, ModelCard
+from LiverUNetLib.models.folder import LiverModel
+from LiverUNetLib.models.network import build_network
+from LiverUNetLib.models.spec import CoarseLook, FineLook, ModelSpec, NetworkSpec, Rules
+from LiverUNetLib.scan.formats import write_volume
+from LiverUNetLib.scan.phantom import LIVER, abdomen, axial_affine
+from LiverUNetLib.segmentation.batch import TABLE_NAME
+from LiverUNetTrainLib.training.settings import CoarseSettings, TrainingSettings
 
 unix_only = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL and deletes nothing that is open")
 

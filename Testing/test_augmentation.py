@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from LiverUNetTrainLib.augmentation import AugmentationSettings, augment
+from LiverUNetTrainLib.training.augmentation import AugmentationSettings, augment
 
 NOTHING = replace(
     AugmentationSettings(), **{field.name: 0.0 for field in fields(AugmentationSettings) if field.name.startswith("p_")}

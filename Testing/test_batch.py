@@ -10,15 +10,15 @@ import pytest
 
 from dicom_files import write_series
 from helpers import dice, read_table, unix_only
-from LiverUNetLib import batch
-from LiverUNetLib.batch import TABLE_NAME, find_scans, segment_folder
-from LiverUNetLib.cli import main
+from LiverUNetLib.cli.main import main
 from LiverUNetLib.errors import OutputError, ScanError
-from LiverUNetLib.formats import read_mask, write_volume
-from LiverUNetLib.model import LiverModel
-from LiverUNetLib.pipeline import segment
+from LiverUNetLib.models.folder import LiverModel
+from LiverUNetLib.scan.formats import read_mask, write_volume
+from LiverUNetLib.segmentation import batch
+from LiverUNetLib.segmentation.batch import TABLE_NAME, find_scans, segment_folder
+from LiverUNetLib.segmentation.pipeline import segment
+from LiverUNetLib.segmentation.summary import sentence, table_row
 from LiverUNetLib.steps import finish
-from LiverUNetLib.summary import sentence, table_row
 
 
 def test_every_scan_gets_a_mask_and_a_row_and_a_bad_one_says_why(run_batch, tmp_path, a_phantom):
@@ -55,19 +55,21 @@ def test_a_dead_link_and_a_file_that_vanishes_are_failed_rows_and_the_rest_is_do
     assert not any("bug" in row["error"] for row in rows.values())
 
 
-def test_a_bug_costs_one_row_that_says_so_and_its_traceback_is_logged(
-    scans, tmp_path, threshold_model, monkeypatch, caplog
+@pytest.mark.parametrize("place", ["segmentation.batch.read_volume", "scan.formats.exists"])
+def test_a_bug_costs_one_row_that_names_its_file_and_its_traceback_is_logged(
+    place, scans, tmp_path, threshold_model, monkeypatch, caplog
 ):
-    def with_a_bug(path, **options):
-        return {}["nothing"] if path.name == "a.nii.gz" else read_volume(path, **options)
+    def with_a_bug(path, *more, **options):
+        return {}["nothing"] if path.name == "a.nii.gz" else whole(path, *more, **options)
 
-    read_volume = batch.read_volume
-    monkeypatch.setattr(batch, "read_volume", with_a_bug)
+    module, name = f"LiverUNetLib.{place}".rsplit(".", 1)
+    whole = getattr(sys.modules[module], name)
+    monkeypatch.setattr(sys.modules[module], name, with_a_bug)
     arguments = ["batch", str(scans), "-o", str(tmp_path / "out"), "--model", str(threshold_model.folder)]
     assert main([*arguments, "--device", "cpu"]) == 1
     rows = read_table(tmp_path / "out")
     assert [row["state"] for row in rows] == ["failed", "done", "failed"]
-    assert "This is a bug of LiverUNet: KeyError in batch.py, line " in rows[0]["error"]
+    assert f"This is a bug of LiverUNet: KeyError in {place.split('.')[1]}.py, line " in rows[0]["error"]
     assert "('nothing')" in rows[0]["error"]
     assert "Traceback" in caplog.text
     assert "with_a_bug" in caplog.text
@@ -248,11 +250,12 @@ def test_the_table_gives_width_depth_and_height(a_phantom, threshold_model, cpu)
 def test_a_kill_loses_nothing_but_the_scan_under_way(scans, tmp_path, threshold_model, cpu):
     """Killed while the second scan is read: its own process stops there and waits for the kill."""
     code = (
-        "import sys, time; from LiverUNetLib import batch, cli; read = batch.read_volume\n"
+        "import sys, time; from LiverUNetLib.cli.main import main; from LiverUNetLib.segmentation import batch\n"
+        "read = batch.read_volume\n"
         "def wait(path, **options):\n"
         "    if path.name == 'b.nrrd': print('waiting', flush=True); time.sleep(600)\n"
         "    return read(path, **options)\n"
-        "batch.read_volume = wait; cli.main()"
+        "batch.read_volume = wait; main()"
     )
     words = ["batch", scans, "-o", tmp_path / "out", "--model", threshold_model.folder, "--device", "cpu"]
     process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from helpers import read_table
-from LiverUNetLib import batch
-from LiverUNetLib.batch import TABLE_NAME
-from LiverUNetLib.batch_table import TABLE_COLUMNS
-from LiverUNetLib.cli import main
+from LiverUNetLib.cli.main import main
 from LiverUNetLib.errors import OutputError
+from LiverUNetLib.segmentation import batch
+from LiverUNetLib.segmentation.batch import TABLE_NAME
+from LiverUNetLib.segmentation.batch_table import TABLE_COLUMNS
 
 
 def saved_by_a_spreadsheet(path, *, encoding="utf-8", separator=",", columns=None, change=lambda row: row):

@@ -8,12 +8,12 @@ import pytest
 
 from helpers import write_pair
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.formats import write_volume
-from LiverUNetLib.grid import canonical_scan, resample
-from LiverUNetLib.phantom import axial_affine
+from LiverUNetLib.scan.formats import write_volume
+from LiverUNetLib.scan.phantom import axial_affine
+from LiverUNetLib.segmentation.grid import canonical_scan, resample
 from LiverUNetLib.steps import finish
-from LiverUNetTrainLib.cache import Grids, open_cache, prepare
-from LiverUNetTrainLib.layouts import find_cases
+from LiverUNetTrainLib.data.cache import Grids, open_cache, prepare
+from LiverUNetTrainLib.data.layouts import find_cases
 
 GRIDS = Grids(pixel_mm=8.0, slice_mm=18.0, voxel_mm=16.0)
 

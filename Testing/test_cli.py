@@ -12,10 +12,11 @@ import pytest
 
 from dicom_files import write_series
 from helpers import dice
-from LiverUNetLib import cli, doctor, environment
-from LiverUNetLib.cli import main
-from LiverUNetLib.model import LiverModel
-from LiverUNetTrainLib.cli import main as train_main
+from LiverUNetLib import doctor
+from LiverUNetLib.cli.main import main
+from LiverUNetLib.models.folder import LiverModel
+from LiverUNetLib.system import environment
+from LiverUNetTrainLib.cli.main import main as train_main
 
 
 @pytest.fixture
@@ -259,7 +260,7 @@ def test_doctor_proves_the_cpu_and_the_models(capsys):
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["segment", "--help"]])
 def test_what_needs_no_packages_imports_none(arguments):
     code = (
-        "import sys; from LiverUNetLib.cli import main\n"
+        "import sys; from LiverUNetLib.cli.main import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: print('imported:', {'numpy', 'scipy', 'nibabel', 'onnxruntime'} & set(sys.modules))"
     )
@@ -269,7 +270,8 @@ def test_what_needs_no_packages_imports_none(arguments):
 
 def test_help_needs_no_torch():
     code = (
-        "import sys; from LiverUNetLib import cli, pipeline; sys.exit('torch' in sys.modules or 'monai' in sys.modules)"
+        "import sys, LiverUNetLib.cli.main, LiverUNetLib.segmentation.pipeline;"
+        "sys.exit('torch' in sys.modules or 'monai' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
@@ -292,7 +294,7 @@ def test_the_doctor_says_what_is_missing_whom_that_concerns_and_how_to_get_it(mo
 
 
 def test_without_matplotlib_the_demo_draws_no_picture(tmp_path, threshold_model, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "find_spec", {}.get)
+    monkeypatch.setattr("LiverUNetLib.cli.main.find_spec", {}.get)
     assert main(["demo", "-o", str(tmp_path), "--model", str(threshold_model.folder)]) == 0
     assert capsys.readouterr().out.endswith(": phantom_ct.nii.gz, phantom_liver.nii.gz\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["phantom_ct.nii.gz", "phantom_liver.nii.gz"]

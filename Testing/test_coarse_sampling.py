@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from helpers import TWO_LOOKS
-from LiverUNetTrainLib.augmentation import AugmentationSettings
-from LiverUNetTrainLib.cache import CachedCase, Grids
-from LiverUNetTrainLib.coarse_sampling import CoarseSampler, Part
-from LiverUNetTrainLib.settings import CoarseSettings, TrainingSettings
+from LiverUNetTrainLib.data.cache import CachedCase, Grids
+from LiverUNetTrainLib.training.augmentation import AugmentationSettings
+from LiverUNetTrainLib.training.coarse_sampling import CoarseSampler, Part
+from LiverUNetTrainLib.training.settings import CoarseSettings, TrainingSettings
 
 GRIDS = Grids(pixel_mm=8.0, slice_mm=18.0, voxel_mm=16.0)
 AS_IT_IS = AugmentationSettings(

@@ -3,7 +3,7 @@
 import pytest
 import slicer
 
-from LiverUNetLib.dependencies import TORCH_REQUIREMENT
+from LiverUNetLib.system.dependencies import TORCH_REQUIREMENT
 
 
 @pytest.fixture

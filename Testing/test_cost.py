@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from helpers import REPOSITORY
-from LiverUNetLib.formats import write_volume
-from LiverUNetLib.phantom import abdomen, axial_affine
+from LiverUNetLib.scan.formats import write_volume
+from LiverUNetLib.scan.phantom import abdomen, axial_affine
 from LiverUNetLib.steps import Progress, finish
 
 BENCHMARKS = REPOSITORY / "Testing/benchmarks"

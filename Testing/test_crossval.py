@@ -9,16 +9,16 @@ import pytest
 
 from helpers import SETTINGS, TWO_LOOKS, write_pair
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.model import open_model
-from LiverUNetLib.spec import FineLook, ModelSpec, NetworkSpec
-from LiverUNetTrainLib.cache import Grids, open_cache, prepare
-from LiverUNetTrainLib.cli import main
-from LiverUNetTrainLib.crossval import CrossValidation, folds_as_in, folds_of
-from LiverUNetTrainLib.evaluation import CaseScores
-from LiverUNetTrainLib.layouts import find_cases
-from LiverUNetTrainLib.recipes import RECIPES, Recipe
-from LiverUNetTrainLib.run_folder import EpochLog
-from LiverUNetTrainLib.settings import TrainingSettings
+from LiverUNetLib.models.folder import open_model
+from LiverUNetLib.models.spec import FineLook, ModelSpec, NetworkSpec
+from LiverUNetTrainLib.cli.main import main
+from LiverUNetTrainLib.data.cache import Grids, open_cache, prepare
+from LiverUNetTrainLib.data.layouts import find_cases
+from LiverUNetTrainLib.evaluation.crossval import CrossValidation, folds_as_in, folds_of
+from LiverUNetTrainLib.evaluation.metrics import CaseScores
+from LiverUNetTrainLib.run.folder import EpochLog
+from LiverUNetTrainLib.training.recipes import RECIPES, Recipe
+from LiverUNetTrainLib.training.settings import TrainingSettings
 
 TINY = Recipe(
     ModelSpec(

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from LiverUNetLib.ct_checks import check_ct
 from LiverUNetLib.errors import ScanError
-from LiverUNetLib.formats import read_volume
-from LiverUNetLib.phantom import abdomen, axial_affine
-from LiverUNetLib.volume import CTVolume
+from LiverUNetLib.scan.ct_checks import check_ct
+from LiverUNetLib.scan.formats import read_volume
+from LiverUNetLib.scan.phantom import abdomen, axial_affine
+from LiverUNetLib.scan.volume import CTVolume
 
 PADDING = [-1024, -2000, -3024, -32768, 0, 30000]
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from helpers import dice
-from LiverUNetLib.engines import TorchNetwork
-from LiverUNetLib.environment import Device, choose_device, gpu_in_sight, proved_devices
-from LiverUNetLib.model import find_model
-from LiverUNetLib.network import build_network
-from LiverUNetLib.pipeline import segment
-from LiverUNetLib.spec import NetworkSpec
+from LiverUNetLib.models.engines import TorchNetwork
+from LiverUNetLib.models.network import build_network
+from LiverUNetLib.models.spec import NetworkSpec
+from LiverUNetLib.models.store import find_model
+from LiverUNetLib.segmentation.pipeline import segment
 from LiverUNetLib.steps import finish
+from LiverUNetLib.system.environment import Device, choose_device, gpu_in_sight, proved_devices
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU of NVIDIA here")
 

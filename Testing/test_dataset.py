@@ -9,12 +9,13 @@ import pytest
 
 from helpers import ALL_48, with_other_axes, write_pair
 from LiverUNetLib.errors import ScanError, TrainingError
-from LiverUNetLib.formats import read_volume, write_volume
-from LiverUNetLib.volume import CTVolume
-from LiverUNetTrainLib.cache import Grids, open_cache, prepare
-from LiverUNetTrainLib.cli import main
-from LiverUNetTrainLib.dataset import align_mask, check_case, content_hash, split_by_patient
-from LiverUNetTrainLib.layouts import find_cases
+from LiverUNetLib.scan.formats import read_volume, write_volume
+from LiverUNetLib.scan.volume import CTVolume
+from LiverUNetTrainLib.cli.main import main
+from LiverUNetTrainLib.data.cache import Grids, open_cache, prepare
+from LiverUNetTrainLib.data.cases import align_mask, check_case, content_hash
+from LiverUNetTrainLib.data.layouts import find_cases
+from LiverUNetTrainLib.data.splits import split_by_patient
 
 GRIDS = Grids(pixel_mm=8.0, slice_mm=18.0, voxel_mm=16.0)
 # A turn by 30 degrees about the patient's long axis.

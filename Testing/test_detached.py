@@ -13,11 +13,11 @@ import pytest
 
 from helpers import SETTINGS, TWO_LOOKS, unix_only
 from LiverUNetLib.errors import TrainingError
-from LiverUNetTrainLib import cli_training
-from LiverUNetTrainLib.detached import launch, resume, state_of
-from LiverUNetTrainLib.occupancy import claimed, is_occupied
-from LiverUNetTrainLib.order import TrainingOrder
-from LiverUNetTrainLib.run_folder import EpochLog, RunFolder
+from LiverUNetTrainLib.cli import training
+from LiverUNetTrainLib.run.background import launch, resume, state_of
+from LiverUNetTrainLib.run.folder import EpochLog, RunFolder
+from LiverUNetTrainLib.run.lock import is_locked, locked
+from LiverUNetTrainLib.run.options import TrainingOptions
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_training_is_seen_to_start_progress_and_finish(start, run):
     assert state.epochs == 3
     state = wait_for(run, "finished", process, epochs=3)
     assert state.words == "all 3 epochs are done"
-    assert not is_occupied(run)
+    assert not is_locked(run)
     assert "epoch 3" in (run / "output.txt").read_text()
 
 
@@ -101,7 +101,7 @@ def test_ended_by_a_scheduler_it_says_how_to_resume_and_leaves_no_half_written_f
     state = state_of(run)
     assert len(state.history) >= 2
     assert state.words == "Stopped; what was finished is kept, the next run (train: --resume) resumes."
-    assert not is_occupied(run)
+    assert not is_locked(run)
     assert not list(run.glob(".*"))
     process = start("--resume", epochs=400)
     wait_for(run, "running", process, epochs=len(state.history) + 1)
@@ -110,7 +110,7 @@ def test_ended_by_a_scheduler_it_says_how_to_resume_and_leaves_no_half_written_f
 @unix_only
 def test_it_outlives_whoever_started_it(a_cache, run):
     code = (
-        "import sys; from pathlib import Path; from LiverUNetTrainLib.detached import launch;"
+        "import sys; from pathlib import Path; from LiverUNetTrainLib.run.background import launch;"
         "launch(['train', *sys.argv[1:], '--recipe', 'notebook', '--epochs', '400'], Path(sys.argv[3]));"
         "import os; os.kill(os.getpid(), 9)"
     )
@@ -170,19 +170,19 @@ def test_two_trainings_do_not_share_a_folder(start, run):
     wait_for(run, "running", process)
     with pytest.raises(TrainingError, match=r"A training works in .* already; stop it"):
         launch(["train"], run)
-    with pytest.raises(TrainingError, match=f"Another training works in .* \\(process {process.pid}\\)"), claimed(run):
+    with pytest.raises(TrainingError, match=f"Another training works in .* \\(process {process.pid}\\)"), locked(run):
         pass
     process.kill()
     process.wait()
-    assert not is_occupied(run), "the system releases the lock of a dead process"
-    with claimed(run):
+    assert not is_locked(run), "the system releases the lock of a dead process"
+    with locked(run):
         pass
 
 
 def test_a_folder_that_is_gone_is_named(run):
     with pytest.raises(TrainingError, match=r"The run folder .* is gone"):
         state_of(run)
-    assert not is_occupied(run)
+    assert not is_locked(run)
 
 
 def test_a_python_that_is_not_there_is_named(run):
@@ -191,16 +191,16 @@ def test_a_python_that_is_not_there_is_named(run):
 
 
 def test_an_order_says_all_that_was_chosen_in_the_words_of_the_command_line():
-    order = TrainingOrder(
+    options = TrainingOptions(
         Path("cache"), Path("run"), recipe="fine-tuning", parent="liver-ct", epochs=3, minutes=4.5, batch_size=6,
         learning_rate=7e-4, validation=0.25, patience=8, held_out=("a", "b c"), device="cpu",
     )  # fmt: skip
     parser = argparse.ArgumentParser()
-    cli_training.add_commands(parser.add_subparsers())
-    parsed = parser.parse_args(order.arguments())
+    training.add_commands(parser.add_subparsers())
+    parsed = parser.parse_args(options.arguments())
     names = ("recipe", "parent", "epochs", "minutes", "batch_size", "learning_rate", "validation", "patience", "device")
-    assert all(getattr(parsed, name) == getattr(order, name) for name in names)
-    assert (parsed.cache, parsed.run_folder, tuple(parsed.hold_out)) == (order.cache, order.run, order.held_out)
+    assert all(getattr(parsed, name) == getattr(options, name) for name in names)
+    assert (parsed.cache, parsed.run_folder, tuple(parsed.hold_out)) == (options.cache, options.run, options.held_out)
 
 
 def test_while_the_coarse_look_is_trained_a_watcher_sees_how_far_it_is(a_trainer, run):

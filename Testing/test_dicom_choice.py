@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from dicom_files import assert_same, change, write_series
-from LiverUNetLib.cli import SERIES_HELP, main
-from LiverUNetLib.dicom import SERIES_RULES
+from LiverUNetLib.cli.main import SERIES_HELP, main
 from LiverUNetLib.errors import ScanError
-from LiverUNetLib.formats import read_volume
-from LiverUNetLib.volume import CTVolume
+from LiverUNetLib.scan.dicom.reader import SERIES_RULES
+from LiverUNetLib.scan.formats import read_volume
+from LiverUNetLib.scan.volume import CTVolume
 
 CORONAL = np.array([[0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]])
 DERIVED = {"ImageType": ["DERIVED", "SECONDARY", "REFORMATTED"]}

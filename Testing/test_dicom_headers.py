@@ -11,8 +11,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, SecondaryCaptureImageSto
 
 from dicom_files import assert_same, change, put_text, without_preamble, write_enhanced, write_series
 from LiverUNetLib.errors import ScanError
-from LiverUNetLib.formats import read_volume
-from LiverUNetLib.volume import CTVolume
+from LiverUNetLib.scan.formats import read_volume
+from LiverUNetLib.scan.volume import CTVolume
 
 
 @pytest.fixture(scope="module")

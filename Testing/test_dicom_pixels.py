@@ -7,8 +7,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, RLE
 
 from dicom_files import assert_same, change, without_preamble, write_enhanced_by_frame, write_series
 from LiverUNetLib.errors import ScanError
-from LiverUNetLib.formats import read_volume
-from LiverUNetLib.volume import CTVolume
+from LiverUNetLib.scan.formats import read_volume
+from LiverUNetLib.scan.volume import CTVolume
 
 SLICES = 20
 

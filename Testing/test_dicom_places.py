@@ -13,10 +13,10 @@ from pydicom.fileset import FileSet
 
 from dicom_files import assert_same, change, write_enhanced_by_frame, write_series
 from helpers import unix_only
-from LiverUNetLib.dicom_series import files_below
 from LiverUNetLib.errors import ScanError
-from LiverUNetLib.formats import read_mask, read_volume
-from LiverUNetLib.volume import CTVolume
+from LiverUNetLib.scan.dicom.series import files_below
+from LiverUNetLib.scan.formats import read_mask, read_volume
+from LiverUNetLib.scan.volume import CTVolume
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_nothing_unpacked_stays_whatever_ends_the_reading(archive, scan, tempora
         assert list(temporary.iterdir())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("LiverUNetLib.dicom.read_series", interrupted)
+    monkeypatch.setattr("LiverUNetLib.scan.dicom.reader.read_series", interrupted)
     with pytest.raises(KeyboardInterrupt):
         read_volume(archive)
     assert not list(temporary.iterdir())
@@ -127,7 +127,7 @@ def test_a_temporary_folder_that_cannot_be_made_is_named(archive, monkeypatch):
 KILLED = """
 import sys, time
 from pathlib import Path
-from LiverUNetLib.unpacking import unpacked
+from LiverUNetLib.scan.unpacking import unpacked
 with unpacked(Path(sys.argv[1])):
     print("unpacked", flush=True)
     time.sleep(60)

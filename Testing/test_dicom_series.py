@@ -7,10 +7,10 @@ import pydicom
 import pytest
 
 from dicom_files import assert_same, change, put_text, write_series
-from LiverUNetLib.dicom import find_series
 from LiverUNetLib.errors import ScanError
-from LiverUNetLib.formats import read_volume, write_volume
-from LiverUNetLib.volume import CTVolume
+from LiverUNetLib.scan.dicom.reader import find_series
+from LiverUNetLib.scan.formats import read_volume, write_volume
+from LiverUNetLib.scan.volume import CTVolume
 
 UID = "1.2.3"
 

@@ -14,17 +14,18 @@ import pytest
 import torch
 
 from helpers import save_two_looks
-from LiverUNetLib import bundle, environment
-from LiverUNetLib.bundle import save_model
-from LiverUNetLib.card import COARSE, FINE, ModelCard, onnx_file
-from LiverUNetLib.cli import main
-from LiverUNetLib.engines import OnnxNetwork, TorchNetwork
-from LiverUNetLib.environment import Device, choose_device
+from LiverUNetLib.cli.main import main
 from LiverUNetLib.errors import DeviceError, ModelError
-from LiverUNetLib.network import build_network
-from LiverUNetLib.pipeline import segment
-from LiverUNetLib.spec import CoarseLook, FineLook, ModelSpec, NetworkSpec
+from LiverUNetLib.models import bundle
+from LiverUNetLib.models.bundle import save_model
+from LiverUNetLib.models.card import COARSE, FINE, ModelCard, onnx_file
+from LiverUNetLib.models.engines import OnnxNetwork, TorchNetwork
+from LiverUNetLib.models.network import build_network
+from LiverUNetLib.models.spec import CoarseLook, FineLook, ModelSpec, NetworkSpec
+from LiverUNetLib.segmentation.pipeline import segment
 from LiverUNetLib.steps import finish
+from LiverUNetLib.system import environment
+from LiverUNetLib.system.environment import Device, choose_device
 
 ONNX_ON_CPU, TORCH_ON_CPU = Device("cpu", "onnx"), Device("cpu", "torch")
 
@@ -136,7 +137,7 @@ def test_a_gpu_that_fails_leaves_the_cpu_to_onnx_runtime(monkeypatch):
 
 def test_segmenting_imports_neither_torch_nor_monai(a_ct_file, two_looks_model, tmp_path):
     code = (
-        "import sys; from LiverUNetLib.cli import main;"
+        "import sys; from LiverUNetLib.cli.main import main;"
         f"code = main(['segment', {str(a_ct_file)!r}, '--model', {str(two_looks_model.folder)!r}]);"
         "sys.exit(code or ' '.join({'torch', 'monai', 'matplotlib'} & set(sys.modules)) or 0)"
     )

@@ -6,11 +6,10 @@ import pytest
 
 from helpers import SETTINGS, SPEC, TWO_LOOKS
 from LiverUNetLib.steps import finish
-from LiverUNetTrainLib import estimate
-from LiverUNetTrainLib.estimate import Cost, estimate_order, estimate_training
-from LiverUNetTrainLib.fine_sampling import FineSampler
-from LiverUNetTrainLib.order import TrainingOrder
-from LiverUNetTrainLib.recipes import RECIPES, Recipe
+from LiverUNetTrainLib.run.options import TrainingOptions
+from LiverUNetTrainLib.training.cost import Cost, estimate_options, estimate_training
+from LiverUNetTrainLib.training.fine_sampling import FineSampler
+from LiverUNetTrainLib.training.recipes import RECIPES, Recipe
 
 
 @pytest.fixture
@@ -25,7 +24,7 @@ def cost_of(a_cache, cpu):
 
 def test_an_epoch_is_counted_in_batches_and_the_whole_in_epochs(cost_of, monkeypatch):
     clock = iter(range(0, 1000, 2))
-    monkeypatch.setattr(estimate.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr("LiverUNetTrainLib.training.cost.time.perf_counter", lambda: next(clock))
     cost = cost_of(epochs=10, batch_size=4, empty_slices=1.0)
     assert cost.epoch_seconds == 2 * 12, "4 cases of 12 slices in batches of 4, 2 s each by this clock"
     assert cost.total_seconds == 240
@@ -33,7 +32,7 @@ def test_an_epoch_is_counted_in_batches_and_the_whole_in_epochs(cost_of, monkeyp
 
 def test_validation_is_part_of_an_epoch_as_often_as_it_happens(cost_of, a_cache, monkeypatch):
     clock = iter(range(0, 1000, 2))
-    monkeypatch.setattr(estimate.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr("LiverUNetTrainLib.training.cost.time.perf_counter", lambda: next(clock))
     cost = cost_of(a_cache.cases[:3], epochs=10, batch_size=4, empty_slices=1.0, validate_every=5)
     assert cost.total_seconds == pytest.approx(240 + 2 * 3 * 2), "two validations of three cases, 2 s each"
 
@@ -56,8 +55,8 @@ def test_of_a_model_with_two_looks_both_are_counted(a_cache, tmp_path, cpu, monk
     monkeypatch.setitem(RECIPES, "accurate", Recipe(spec=TWO_LOOKS, settings=SETTINGS))
     monkeypatch.setitem(RECIPES, "notebook", Recipe(spec=SPEC, settings=SETTINGS))
     given = a_cache, None, cpu
-    two = finish(estimate_order(TrainingOrder(a_cache.folder, tmp_path / "run"), *given))
-    one = finish(estimate_order(TrainingOrder(a_cache.folder, tmp_path / "run", recipe="notebook"), *given))
+    two = finish(estimate_options(TrainingOptions(a_cache.folder, tmp_path / "run"), *given))
+    one = finish(estimate_options(TrainingOptions(a_cache.folder, tmp_path / "run", recipe="notebook"), *given))
     assert two.coarse_seconds > 0
     assert two.total_seconds == pytest.approx(two.coarse_seconds + SETTINGS.epochs * two.epoch_seconds)
     assert one.coarse_seconds == 0
@@ -66,6 +65,6 @@ def test_of_a_model_with_two_looks_both_are_counted(a_cache, tmp_path, cpu, monk
 def test_the_coarse_look_is_counted_by_what_it_shows(a_cache, tmp_path, cpu, monkeypatch):
     monkeypatch.setitem(RECIPES, "accurate", Recipe(spec=TWO_LOOKS, settings=SETTINGS, validation=0.2))
     clock = iter(range(0, 1000, 2))
-    monkeypatch.setattr(estimate.time, "perf_counter", lambda: next(clock))
-    cost = finish(estimate_order(TrainingOrder(a_cache.folder, tmp_path / "run"), a_cache, None, cpu))
+    monkeypatch.setattr("LiverUNetTrainLib.training.cost.time.perf_counter", lambda: next(clock))
+    cost = finish(estimate_options(TrainingOptions(a_cache.folder, tmp_path / "run"), a_cache, None, cpu))
     assert cost.coarse_seconds == 2 * (3 * 2 / 2), "3 cases, each shown twice, in batches of 2, 2 s each"

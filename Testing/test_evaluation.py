@@ -10,20 +10,14 @@ import pytest
 import SimpleITK as sitk
 
 from helpers import with_other_axes
-from LiverUNetLib.card import Lineage
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.formats import read_mask, read_volume, write_volume
-from LiverUNetTrainLib.cli import main
-from LiverUNetTrainLib.dataset import content_hash
-from LiverUNetTrainLib.evaluation import (
-    CaseScores,
-    compare_masks,
-    evaluate_model,
-    evaluate_predictions,
-    largest_disagreement,
-    summarise,
-)
-from LiverUNetTrainLib.layouts import find_cases
+from LiverUNetLib.models.card import Lineage
+from LiverUNetLib.scan.formats import read_mask, read_volume, write_volume
+from LiverUNetTrainLib.cli.main import main
+from LiverUNetTrainLib.data.cases import content_hash
+from LiverUNetTrainLib.data.layouts import find_cases
+from LiverUNetTrainLib.evaluation.evaluate import evaluate_model, evaluate_predictions
+from LiverUNetTrainLib.evaluation.metrics import CaseScores, compare_masks, largest_disagreement, summarise
 
 
 def voxel(*index: int, shape=(8, 9, 10)) -> np.ndarray:

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from LiverUNetLib.card import COARSE
-from LiverUNetLib.cli import main
-from LiverUNetLib.environment import Device
+from LiverUNetLib.cli.main import main
 from LiverUNetLib.errors import ModelError, OutputError
-from LiverUNetLib.exchange import install_model, pack_model, remove_model
-from LiverUNetLib.model import find_model
+from LiverUNetLib.models.card import COARSE
+from LiverUNetLib.models.exchange import install_model, pack_model, remove_model
+from LiverUNetLib.models.store import find_model
+from LiverUNetLib.system.environment import Device
 
 
 @pytest.fixture(autouse=True)

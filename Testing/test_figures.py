@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from LiverUNetTrainLib.figures import draw_curves, draw_validation
-from LiverUNetTrainLib.run_folder import EpochLog
+from LiverUNetTrainLib.evaluation.figures import draw_curves
+from LiverUNetTrainLib.run.folder import EpochLog
+from LiverUNetTrainLib.training.pictures import draw_validation
 
 
 @pytest.mark.parametrize("shape", [(3, 96, 64), (3, 64, 96), (3, 200, 40)])

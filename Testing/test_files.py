@@ -15,11 +15,20 @@ import SimpleITK
 import torch
 
 from helpers import unix_only
-from LiverUNetLib import itk
-from LiverUNetLib.cli import main
+from LiverUNetLib.cli.main import main
 from LiverUNetLib.errors import OutputError, ScanError
-from LiverUNetLib.files import check_writable, exists, make_folder, save_array, save_tensors, staged, stamp, write_json
-from LiverUNetLib.formats import read_volume, write_volume
+from LiverUNetLib.scan import itk
+from LiverUNetLib.scan.formats import read_volume, write_volume
+from LiverUNetLib.system.files import (
+    check_writable,
+    exists,
+    make_folder,
+    save_array,
+    save_tensors,
+    staged,
+    stamp,
+    write_json,
+)
 
 
 def fill(folder, text):
@@ -150,7 +159,7 @@ def test_the_first_error_is_the_one_that_is_told(tmp_path, monkeypatch):
 KILLED = """
 import os, signal
 from pathlib import Path
-from LiverUNetLib.files import staged
+from LiverUNetLib.system.files import staged
 with staged(Path({path!r})) as temporary:
     temporary.mkdir() if {folder} else temporary.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from helpers import SPEC, TWO_LOOKS
-from LiverUNetLib.engines import TorchNetwork
-from LiverUNetLib.grid import resample
-from LiverUNetLib.looks import fine_probabilities
-from LiverUNetLib.network import build_network
+from LiverUNetLib.models.engines import TorchNetwork
+from LiverUNetLib.models.network import build_network
+from LiverUNetLib.segmentation.grid import resample
+from LiverUNetLib.segmentation.looks import fine_probabilities
 from LiverUNetLib.steps import finish
-from LiverUNetTrainLib.augmentation import AugmentationSettings
-from LiverUNetTrainLib.cache import CachedCase, Grids
-from LiverUNetTrainLib.fine_sampling import FineSampler, Slice
-from LiverUNetTrainLib.settings import StackSettings, TrainingSettings
+from LiverUNetTrainLib.data.cache import CachedCase, Grids
+from LiverUNetTrainLib.training.augmentation import AugmentationSettings
+from LiverUNetTrainLib.training.fine_sampling import FineSampler, Slice
+from LiverUNetTrainLib.training.settings import StackSettings, TrainingSettings
 
 # Slices of 2 mm with pixels of 2 mm, 40 of 48 x 64; cubes of 4 mm.
 GRIDS = Grids(pixel_mm=2.0, slice_mm=2.0, voxel_mm=4.0)

@@ -8,26 +8,26 @@ import pytest
 import torch
 
 from helpers import SETTINGS, SPEC, with_other_axes, write_pair
-from LiverUNetLib.card import Lineage
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.model import open_model
-from LiverUNetTrainLib.cache import open_cache, prepare
-from LiverUNetTrainLib.cli import main
-from LiverUNetTrainLib.dataset import Split, split_by_patient
-from LiverUNetTrainLib.evaluation import CaseScores, compare_masks
-from LiverUNetTrainLib.export import Statement, export_run
-from LiverUNetTrainLib.fine_sampling import FineSampler
-from LiverUNetTrainLib.finetuning import compare_before_after, judge, split_for_finetuning
-from LiverUNetTrainLib.layouts import find_cases
-from LiverUNetTrainLib.model_training import ModelTraining
-from LiverUNetTrainLib.run_folder import RunFolder
+from LiverUNetLib.models.card import Lineage
+from LiverUNetLib.models.folder import open_model
+from LiverUNetTrainLib.cli.main import main
+from LiverUNetTrainLib.data.cache import open_cache, prepare
+from LiverUNetTrainLib.data.layouts import find_cases
+from LiverUNetTrainLib.data.splits import Split, split_by_patient, split_for_finetuning
+from LiverUNetTrainLib.evaluation.before_after import compare_before_after, judge
+from LiverUNetTrainLib.evaluation.export import ModelInfo, export_run
+from LiverUNetTrainLib.evaluation.metrics import CaseScores, compare_masks
+from LiverUNetTrainLib.run.folder import RunFolder
+from LiverUNetTrainLib.training.fine_sampling import FineSampler
+from LiverUNetTrainLib.training.model_training import ModelTraining
 
 
 @pytest.fixture
 def a_model(a_trainer, tmp_path):
     """A model trained on phantoms that holds out patient3."""
     list(a_trainer("parent-run").epochs())
-    return export_run(tmp_path / "parent-run", tmp_path / "parent", Statement("parent", license="research only"))
+    return export_run(tmp_path / "parent-run", tmp_path / "parent", ModelInfo("parent", license="research only"))
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_a_run_of_an_older_liver_unet_is_neither_exported_nor_resumed(a_trainer,
     settings = json.loads((tmp_path / "run/settings.json").read_text())
     (tmp_path / "run/settings.json").write_text(json.dumps(settings | {"schema_version": 1}))
     with pytest.raises(TrainingError, match="run was begun by an older LiverUNet"):
-        export_run(tmp_path / "run", tmp_path / "model", Statement("model"))
+        export_run(tmp_path / "run", tmp_path / "model", ModelInfo("model"))
     with pytest.raises(TrainingError, match="run was begun by an older LiverUNet"):
         a_trainer("run", resume=True)
     assert not (tmp_path / "model").exists()
@@ -209,7 +209,7 @@ def test_a_child_keeps_the_lineage_of_a_parent_whose_cases_are_not_there_and_bot
     run = tmp_path / "run"
     settings = replace(SETTINGS, epochs=1)
     list(ModelTraining(new, split, run, spec=SPEC, settings=settings, device=cpu, parent=parent).epochs())
-    lineage = export_run(run, tmp_path / "child", Statement("child")).card.lineage
+    lineage = export_run(run, tmp_path / "child", ModelInfo("child")).card.lineage
     assert set(known.training.values()) <= set(lineage.training.values())
     (own,) = (case.content_hash for case in new.cases if case.name == "new1")
     assert {own, "content of another new1", *known.held_out.values()} <= set(lineage.held_out.values())

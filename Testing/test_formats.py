@@ -10,14 +10,14 @@ import SimpleITK as sitk
 
 from dicom_files import write_enhanced, write_series
 from helpers import centroid_ras, dice
-from LiverUNetLib.cli import main
+from LiverUNetLib.cli.main import main
 from LiverUNetLib.errors import OutputError, ScanError
-from LiverUNetLib.formats import read_mask, read_volume, scan_stem, write_probability, write_volume
-from LiverUNetLib.itk import LIVER_TERMINOLOGY
-from LiverUNetLib.phantom import abdomen
-from LiverUNetLib.pipeline import segment
+from LiverUNetLib.scan.formats import read_mask, read_volume, scan_stem, write_probability, write_volume
+from LiverUNetLib.scan.itk import LIVER_TERMINOLOGY
+from LiverUNetLib.scan.phantom import abdomen
+from LiverUNetLib.scan.volume import CTVolume
+from LiverUNetLib.segmentation.pipeline import segment
 from LiverUNetLib.steps import finish
-from LiverUNetLib.volume import CTVolume
 
 
 def oblique(affine: np.ndarray) -> np.ndarray:

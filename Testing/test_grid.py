@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from helpers import ALL_48, SHAPE_IJK, SPACING_MM, centroid_ras, dice
-from LiverUNetLib import grid
-from LiverUNetLib.environment import Device
-from LiverUNetLib.grid import Axis, Grid, body_slices, canonical_scan, canonical_view, resample
-from LiverUNetLib.phantom import abdomen, axial_affine
-from LiverUNetLib.pipeline import segment
+from LiverUNetLib.scan.phantom import abdomen, axial_affine
+from LiverUNetLib.scan.volume import CTVolume
+from LiverUNetLib.segmentation import grid
+from LiverUNetLib.segmentation.grid import Axis, Grid, body_slices, canonical_scan, canonical_view, resample
+from LiverUNetLib.segmentation.pipeline import segment
 from LiverUNetLib.steps import finish
-from LiverUNetLib.volume import CTVolume
+from LiverUNetLib.system.environment import Device
 
 
 @pytest.fixture(scope="module")

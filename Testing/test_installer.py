@@ -10,7 +10,7 @@ import pytest
 import slicer
 
 from helpers import REPOSITORY
-from LiverUNetLib.dependencies import TORCH_ENGINE, explain_failure, unmet
+from LiverUNetLib.system.dependencies import TORCH_ENGINE, explain_failure, unmet
 
 REQUIREMENTS = REPOSITORY / "LiverUNet/Resources/LiverUNet-requirements.txt"
 TRAINING = REPOSITORY / "LiverUNetTrain/Resources/LiverUNetTrain-requirements.txt"

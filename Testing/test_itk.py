@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from LiverUNetLib.cli import main
+from LiverUNetLib.cli.main import main
 from LiverUNetLib.errors import OutputError, ScanError
-from LiverUNetLib.formats import check_output, read_volume
+from LiverUNetLib.scan.formats import check_output, read_volume
 
 ATTACHED, DETACHED = ["ct.nrrd", "ct.mha"], ["ct.nhdr", "ct.mhd"]
 
@@ -128,7 +128,7 @@ def test_a_checksum_of_zlib_counts_too(written):
 
 @pytest.mark.parametrize("name", ["mask.nrrd", "mask.seg.nrrd"])
 def test_a_sheared_grid_is_refused_for_nrrd_before_the_work(name, a_phantom, tmp_path, capsys):
-    from LiverUNetLib.formats import write_volume
+    from LiverUNetLib.scan.formats import write_volume
 
     affine = a_phantom[0].affine.copy()
     affine[1, 2] += 1.0

@@ -11,10 +11,10 @@ import pytest
 
 from dicom_files import write_series
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.volume import CTVolume
-from LiverUNetTrainLib.cli import main
-from LiverUNetTrainLib.dataset import check_case
-from LiverUNetTrainLib.layouts import find_cases, find_data_sets
+from LiverUNetLib.scan.volume import CTVolume
+from LiverUNetTrainLib.cli.main import main
+from LiverUNetTrainLib.data.cases import check_case
+from LiverUNetTrainLib.data.layouts import find_cases, find_data_sets
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from LiverUNetLib.environment import Device
-from LiverUNetTrainLib.learner import LOSSES, Learner, scores_of
-from LiverUNetTrainLib.settings import TrainingSettings
+from LiverUNetLib.system.environment import Device
+from LiverUNetTrainLib.training.learner import LOSSES, Learner, scores_of
+from LiverUNetTrainLib.training.settings import TrainingSettings
 
 
 @pytest.fixture

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from LiverUNetLib import looks
-from LiverUNetLib.engines import TorchNetwork
-from LiverUNetLib.environment import Device
-from LiverUNetLib.grid import Axis, Grid, canonical_scan
-from LiverUNetLib.looks import coarse_probabilities, context_indices, fine_probabilities, look_coarsely
-from LiverUNetLib.measurement import bounding_box
-from LiverUNetLib.spec import CoarseLook, FineLook, ModelSpec, NetworkSpec
+from LiverUNetLib.models.engines import TorchNetwork
+from LiverUNetLib.models.spec import CoarseLook, FineLook, ModelSpec, NetworkSpec
+from LiverUNetLib.segmentation import looks
+from LiverUNetLib.segmentation.grid import Axis, Grid, canonical_scan
+from LiverUNetLib.segmentation.looks import coarse_probabilities, context_indices, fine_probabilities, look_coarsely
+from LiverUNetLib.segmentation.measurement import bounding_box
 from LiverUNetLib.steps import finish
+from LiverUNetLib.system.environment import Device
 
 
 class Watched:

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from LiverUNetLib.errors import ScanError
-from LiverUNetLib.formats import read_mask, write_volume
+from LiverUNetLib.scan.formats import read_mask, write_volume
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from LiverUNetLib.bundle import save_model
-from LiverUNetLib.card import COARSE, FINE, Lineage, ModelCard
 from LiverUNetLib.errors import ModelError
-from LiverUNetLib.model import find_model, list_models, open_model
-from LiverUNetLib.network import build_network, fold_batch_norm
-from LiverUNetLib.resources import model_folders, resource_folder
-from LiverUNetLib.spec import CoarseLook, FineLook, ModelSpec, NetworkSpec, Rules
+from LiverUNetLib.models.bundle import save_model
+from LiverUNetLib.models.card import COARSE, FINE, Lineage, ModelCard
+from LiverUNetLib.models.folder import open_model
+from LiverUNetLib.models.network import build_network, fold_batch_norm
+from LiverUNetLib.models.spec import CoarseLook, FineLook, ModelSpec, NetworkSpec, Rules
+from LiverUNetLib.models.store import find_model, list_models, model_folders, resource_folder
 
 
 @pytest.fixture

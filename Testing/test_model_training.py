@@ -13,24 +13,23 @@ import pytest
 import torch
 
 from helpers import SETTINGS, SPEC, TWO_LOOKS, assert_same_weights, unix_only, weights_of, write_pair
-from LiverUNetLib.card import COARSE, FINE
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.formats import read_volume
-from LiverUNetLib.grid import canonical_scan
-from LiverUNetLib.looks import look_finely
-from LiverUNetLib.measurement import bounding_box
-from LiverUNetLib.pipeline import segment
+from LiverUNetLib.models.card import COARSE, FINE
+from LiverUNetLib.scan.formats import read_volume
+from LiverUNetLib.segmentation.grid import canonical_scan
+from LiverUNetLib.segmentation.looks import look_finely
+from LiverUNetLib.segmentation.measurement import bounding_box
+from LiverUNetLib.segmentation.pipeline import segment
 from LiverUNetLib.steps import Progress, finish
-from LiverUNetTrainLib.cache import open_cache, prepare
-from LiverUNetTrainLib.coarse_sampling import CoarseSampler
-from LiverUNetTrainLib.dataset import Split
-from LiverUNetTrainLib.export import Statement, export_run
-from LiverUNetTrainLib.fine_sampling import FineSampler
-from LiverUNetTrainLib.finetuning import split_for_finetuning
-from LiverUNetTrainLib.layouts import find_cases
-from LiverUNetTrainLib.model_training import ModelTraining
-from LiverUNetTrainLib.occupancy import is_occupied
-from LiverUNetTrainLib.run_folder import COARSE_FOLDER, COARSE_TITLE, EpochLog, RunFolder
+from LiverUNetTrainLib.data.cache import open_cache, prepare
+from LiverUNetTrainLib.data.layouts import find_cases
+from LiverUNetTrainLib.data.splits import Split, split_for_finetuning
+from LiverUNetTrainLib.evaluation.export import ModelInfo, export_run
+from LiverUNetTrainLib.run.folder import COARSE_FOLDER, COARSE_TITLE, EpochLog, RunFolder
+from LiverUNetTrainLib.run.lock import is_locked
+from LiverUNetTrainLib.training.coarse_sampling import CoarseSampler
+from LiverUNetTrainLib.training.fine_sampling import FineSampler
+from LiverUNetTrainLib.training.model_training import ModelTraining
 
 FOLDERS = ("", COARSE_FOLDER)
 BOTH = {"spec": TWO_LOOKS, "settings": replace(SETTINGS, epochs=2, coarse=replace(SETTINGS.coarse, epochs=2))}
@@ -79,13 +78,13 @@ def test_both_looks_learn_from_the_patients_of_the_split_alone(sampler, a_traine
 def test_stopped_in_any_stage_and_resumed_it_ends_with_the_same_weights(stage, whole, a_trainer, tmp_path):
     stopped = a_trainer("stopped", **BOTH)
     for event in stopped.epochs():
-        assert is_occupied(tmp_path / "stopped")
+        assert is_locked(tmp_path / "stopped")
         if event.stage == stage and not (tmp_path / "stopped/stop").exists():
             (tmp_path / "stopped/stop").touch()
     assert stopped.ending.interrupted
     assert RunFolder(tmp_path / "stopped").end() == asdict(stopped.ending)
     assert not list((tmp_path / "stopped").rglob("stop")), "the training has heeded it"
-    assert not is_occupied(tmp_path / "stopped")
+    assert not is_locked(tmp_path / "stopped")
     resumed = a_trainer("stopped", **BOTH, resume=True)
     list(resumed.epochs())
     assert not resumed.ending.interrupted
@@ -94,8 +93,8 @@ def test_stopped_in_any_stage_and_resumed_it_ends_with_the_same_weights(stage, w
 
 KILLED = """
 import os, pathlib, pickle, signal, sys
-from LiverUNetTrainLib.cache import open_cache
-from LiverUNetTrainLib.model_training import ModelTraining
+from LiverUNetTrainLib.data.cache import open_cache
+from LiverUNetTrainLib.training.model_training import ModelTraining
 folder, stage, count, given = sys.argv[1], sys.argv[2], int(sys.argv[3]), pickle.loads(bytes.fromhex(sys.argv[4]))
 for event in ModelTraining(open_cache(pathlib.Path(folder)), **given).epochs():
     count -= event.stage == stage
@@ -134,7 +133,7 @@ def test_a_time_budget_ends_it_in_the_coarse_look_and_each_resume_takes_it_on(wh
     for folder in FOLDERS:
         assert_same_weights(weights_of(tmp_path / "whole" / folder), weights_of(tmp_path / "short" / folder))
     models = [
-        export_run(tmp_path / run, tmp_path / f"{run}-model", Statement(run), weights="last")
+        export_run(tmp_path / run, tmp_path / f"{run}-model", ModelInfo(run), weights="last")
         for run in ("whole", "short")
     ]
     assert_same_weights(*(model.state_dict(COARSE) for model in models))
@@ -169,7 +168,7 @@ def test_the_exported_model_has_both_looks_and_segments(a_trainer, tmp_path, pai
     taught = replace(SETTINGS, epochs=25, learning_rate=5e-3, ema_decay=0.95, validate_every=25)
     taught = replace(taught, coarse=replace(SETTINGS.coarse, epochs=10))
     list(a_trainer("run", spec=TWO_LOOKS, settings=taught).epochs())
-    model = export_run(tmp_path / "run", tmp_path / "model", Statement("both"))
+    model = export_run(tmp_path / "run", tmp_path / "model", ModelInfo("both"))
     assert model.looks == (FINE, COARSE)
     kept, trained = model.state_dict(COARSE), RunFolder(tmp_path / "run/coarse").weights("last")
     assert_same_weights(kept, {key: value.to(kept[key].dtype) for key, value in trained.items()})
@@ -194,7 +193,7 @@ def test_what_validation_sees_is_what_segmenting_sees(whole, a_cache, pairs, cpu
 def a_parent(a_trainer, tmp_path):
     def make(**given):
         list(a_trainer("parent-run", **given).epochs())
-        return export_run(tmp_path / "parent-run", tmp_path / "parent", Statement("parent"))
+        return export_run(tmp_path / "parent-run", tmp_path / "parent", ModelInfo("parent"))
 
     return make
 
@@ -209,7 +208,7 @@ def tune(parent, pairs, cache, run, cpu):
     given = {"spec": parent.card.spec, "settings": settings, "device": cpu, "parent": parent, "replayed": replayed}
     training = ModelTraining(cache, split, run, **given)
     assert not any(event.stage == COARSE_TITLE for event in training.epochs())
-    return export_run(run, run.with_name("child"), Statement("child"))
+    return export_run(run, run.with_name("child"), ModelInfo("child"))
 
 
 def test_fine_tuning_keeps_the_coarse_look_of_the_parent_and_says_so(a_parent, pairs, a_cache, tmp_path, cpu):

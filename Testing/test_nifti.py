@@ -9,10 +9,10 @@ import pytest
 import SimpleITK as sitk
 
 from helpers import dice
-from LiverUNetLib.cli import main
+from LiverUNetLib.cli.main import main
 from LiverUNetLib.errors import ScanError
-from LiverUNetLib.formats import read_mask, read_volume, scan_stem, write_mask, write_probability
-from LiverUNetLib.volume import CTVolume
+from LiverUNetLib.scan.formats import read_mask, read_volume, scan_stem, write_mask, write_probability
+from LiverUNetLib.scan.volume import CTVolume
 
 
 def altered(path, name, change):

@@ -6,17 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from LiverUNetLib.bundle import save_model
-from LiverUNetLib.card import FINE, onnx_file
-from LiverUNetLib.environment import Device
 from LiverUNetLib.errors import ModelError
-from LiverUNetLib.exchange import install_model, pack_model
-from LiverUNetLib.model import METADATA, LiverModel, list_models, open_model
-from LiverUNetLib.phantom import LIVER, axial_affine
-from LiverUNetLib.pipeline import segment
-from LiverUNetLib.spec import Rules
+from LiverUNetLib.models.bundle import save_model
+from LiverUNetLib.models.card import FINE, onnx_file
+from LiverUNetLib.models.exchange import install_model, pack_model
+from LiverUNetLib.models.folder import METADATA, LiverModel, open_model
+from LiverUNetLib.models.spec import Rules
+from LiverUNetLib.models.store import list_models
+from LiverUNetLib.scan.phantom import LIVER, axial_affine
+from LiverUNetLib.scan.volume import CTVolume
+from LiverUNetLib.segmentation.pipeline import segment
 from LiverUNetLib.steps import finish
-from LiverUNetLib.volume import CTVolume
+from LiverUNetLib.system.environment import Device
 
 ON_CPU = Device("cpu", "onnx")
 

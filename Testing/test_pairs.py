@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from LiverUNetLib.errors import ScanError, TrainingError
-from LiverUNetLib.formats import read_mask, read_volume
-from LiverUNetTrainLib import estimate
-from LiverUNetTrainLib.estimate import check_disk
-from LiverUNetTrainLib.layouts import find_cases
-from LiverUNetTrainLib.pairs import add_case, write_pairs
+from LiverUNetLib.scan.formats import read_mask, read_volume
+from LiverUNetTrainLib.data.layouts import find_cases
+from LiverUNetTrainLib.data.pairs import add_case, write_pairs
+from LiverUNetTrainLib.training import cost
+from LiverUNetTrainLib.training.cost import check_disk
 
 
 def test_pairs_are_written_from_any_layout_and_kept_when_they_are_there(pairs, tmp_path):
@@ -65,6 +65,6 @@ def test_a_disk_that_is_too_small_is_named_with_the_number(pairs, tmp_path, monk
     cases = find_cases([pairs])
     check_disk(cases, tmp_path / "not/yet/there")
     usage = type("Usage", (), {"free": 2**20})
-    monkeypatch.setattr(estimate.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(cost.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(TrainingError, match=r"4 cases need up to 0\.3 GiB in .*, 0\.0 GiB are free"):
         check_disk(cases, tmp_path / "not/yet/there")

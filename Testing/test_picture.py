@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from LiverUNetLib.picture import draw_montage
-from LiverUNetLib.volume import CTVolume
+from LiverUNetLib.scan.volume import CTVolume
+from LiverUNetLib.segmentation.picture import draw_montage
 
 # Slices to superior, rows to posterior, columns to the left: steps of 3, 1 and 2 mm.
 AFFINE = np.diag([-2.0, -1.0, 3.0, 1.0])

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from helpers import dice
-from LiverUNetLib.card import FINE, onnx_file
-from LiverUNetLib.engines import OnnxNetwork
-from LiverUNetLib.environment import Device
-from LiverUNetLib.grid import Axis, Grid
-from LiverUNetLib.measurement import Measurement, measure
-from LiverUNetLib.phantom import LIVER, abdomen, axial_affine
-from LiverUNetLib.pipeline import segment
-from LiverUNetLib.postprocessing import fill_holes, largest_component, without_other_components
+from LiverUNetLib.models.card import FINE, onnx_file
+from LiverUNetLib.models.engines import OnnxNetwork
+from LiverUNetLib.scan.phantom import LIVER, abdomen, axial_affine
+from LiverUNetLib.scan.volume import CTVolume
+from LiverUNetLib.segmentation.grid import Axis, Grid
+from LiverUNetLib.segmentation.measurement import Measurement, measure
+from LiverUNetLib.segmentation.pipeline import segment
+from LiverUNetLib.segmentation.postprocessing import fill_holes, largest_component, without_other_components
 from LiverUNetLib.steps import Progress, finish
-from LiverUNetLib.volume import CTVolume
+from LiverUNetLib.system.environment import Device
 
 STAGES = ["Preparing", "Segmenting", "Restoring", "Tidying", "Measuring"]
 

@@ -16,8 +16,8 @@ import pytest
 
 from dicom_files import write_series
 from helpers import unix_only
-from LiverUNetLib.environment import wait_without_spinning
-from LiverUNetLib.formats import write_volume
+from LiverUNetLib.scan.formats import write_volume
+from LiverUNetLib.system.environment import wait_without_spinning
 
 
 @unix_only
@@ -52,9 +52,10 @@ def test_ctrl_c_and_the_signals_of_schedulers_leave_nothing(sent, code, a_phanto
 def while_reading(code: str, *arguments: object, **options: object) -> subprocess.CompletedProcess:
     """Run the command line in a process of its own that does `code` where it would read a scan."""
     program = (
-        "import os, signal, sys, time; from pathlib import Path; from LiverUNetLib import cli, dicom\n"
+        "import os, signal, sys, time; from pathlib import Path\n"
+        "from LiverUNetLib.cli.main import main; from LiverUNetLib.scan.dicom import reader\n"
         f"def interrupted(series, name):\n{textwrap.indent(textwrap.dedent(code), '    ')}\n"
-        "dicom.read_series = interrupted; sys.exit(cli.main())"
+        "reader.read_series = interrupted; sys.exit(main())"
     )
     command = [sys.executable, "-c", program, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, **options)
@@ -133,12 +134,12 @@ def test_without_stderr_messages_do_not_mix_into_results(tmp_path):
 def test_what_libraries_print_on_a_closed_stderr_gets_into_no_file(tmp_path):
     """The next file that is opened would get number 2, and with it all that C++ writes to stderr."""
     program = (
-        "import os, sys; from LiverUNetLib import cli, doctor\n"
+        "import os, sys; from LiverUNetLib import doctor; from LiverUNetLib.cli.main import main\n"
         "path = sys.argv.pop()\n"
         "def examine():\n"
         "    with open(path, 'w') as file: os.write(2, b'a warning of ITK'); file.write('mine')\n"
         "    yield 'done'\n"
-        "doctor.examine = examine; sys.exit(cli.main())"
+        "doctor.examine = examine; sys.exit(main())"
     )
     command = ["sh", "-c", 'exec "$0" "$@" 2>&-', sys.executable, "-c", program, "doctor", tmp_path / "mine.txt"]
     done = subprocess.run(command, capture_output=True)
@@ -181,7 +182,7 @@ def test_threads_wait_asleep_unless_the_user_has_chosen_how(chosen):
 @pytest.mark.parametrize("library", ["LiverUNetLib", "LiverUNetTrainLib"])
 def test_both_command_lines_let_threads_sleep_before_torch_is_there_and_a_caller_keeps_its_own(library):
     program = (
-        f"import os, sys; from {library}.cli import main; from LiverUNetLib import console\n"
+        f"import os, sys; from {library}.cli.main import main; from LiverUNetLib.cli import console\n"
         "console.logging.basicConfig = lambda **_: print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)\n"
         "sys.argv[1:] = ['--version']\n"
         "for arguments in (['--version'], None):\n"
@@ -196,7 +197,7 @@ def test_both_command_lines_let_threads_sleep_before_torch_is_there_and_a_caller
 def test_one_core_is_spared_while_predicting_and_the_number_of_threads_comes_back(monkeypatch):
     import torch
 
-    from LiverUNetLib import environment
+    from LiverUNetLib.system import environment
 
     before = torch.get_num_threads()
     try:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from helpers import dice
-from LiverUNetLib.cli import main
-from LiverUNetLib.formats import read_volume
-from LiverUNetLib.model import find_model
-from LiverUNetTrainLib.dataset import content_hash
+from LiverUNetLib.cli.main import main
+from LiverUNetLib.models.store import find_model
+from LiverUNetLib.scan.formats import read_volume
+from LiverUNetTrainLib.data.cases import content_hash
 
 
 @pytest.mark.parametrize(("patient", "least"), [("ircad_e17", 0.95), ("ircad_e18", 0.94)])

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from helpers import SETTINGS
-from LiverUNetTrainLib.cli import main
-from LiverUNetTrainLib.evaluation import CaseScores, compare_masks
-from LiverUNetTrainLib.figures import draw_bland_altman, draw_curves
-from LiverUNetTrainLib.run_folder import EpochLog, RunFolder
+from LiverUNetTrainLib.cli.main import main
+from LiverUNetTrainLib.evaluation.figures import draw_bland_altman, draw_curves
+from LiverUNetTrainLib.evaluation.metrics import CaseScores, compare_masks
+from LiverUNetTrainLib.run.folder import EpochLog, RunFolder
 
 
 def case(name: str, voxels: int, reference: int) -> CaseScores:

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -12,32 +13,102 @@ import pytest
 from packaging.requirements import Requirement
 
 from helpers import REPOSITORY, cmake_files
-from LiverUNetLib.dependencies import TORCH_ENGINE
-from LiverUNetLib.model import find_model
+from LiverUNetLib.models.store import find_model
+from LiverUNetLib.system.dependencies import TORCH_ENGINE
 
 LIBRARIES = [REPOSITORY / "LiverUNet/LiverUNetLib", REPOSITORY / "LiverUNetTrain/LiverUNetTrainLib"]
 PANELS = [REPOSITORY / "LiverUNet/LiverUNetPanel", REPOSITORY / "LiverUNetTrain/LiverUNetTrainPanel"]
 SLICER = {"slicer", "qt", "ctk", "vtk", "mrml"}
 
 
-def imports_of(path: Path) -> set[str]:
+# The rooms of each library, and from which other rooms of it their files may import; the rest is at its top.
+ROOMS = {
+    "LiverUNetLib": {
+        "errors": "",
+        "steps": "",
+        "system": "errors",
+        "scan": "errors system",
+        "models": "errors system",
+        "segmentation": "errors steps system scan models",
+        "doctor": "errors system models",
+        "cli": "errors steps system scan models segmentation doctor",
+        "__init__": "steps system scan models segmentation",
+        "__main__": "cli",
+    },
+    "LiverUNetTrainLib": {
+        "data": "",
+        "run": "",
+        "training": "data run",
+        "evaluation": "data run training",
+        "cli": "data run training evaluation",
+        "__init__": "",
+        "__main__": "cli",
+    },
+}
+# Of LiverUNetLib, the rooms that training builds on; its command line also uses the other one's.
+OPEN = {"errors", "steps", "system", "scan", "models", "segmentation"}
+
+
+def modules_of(library: Path) -> dict[str, Path]:
+    """Dotted name -> file; a package is its `__init__`."""
+    return {
+        ".".join([library.name, *path.relative_to(library).with_suffix("").parts]): path
+        for path in library.rglob("*.py")
+    }
+
+
+MODULES = {name: path for library in LIBRARIES for name, path in modules_of(library).items()}
+
+
+def imports_of(name: str) -> set[str]:
+    """The dotted names that a file of a library imports, at its top or in a function; of ours, the modules."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {name.name.split(".")[0] for name in node.names}
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            found.add(node.module.split(".")[0])
-    return found
+            found |= {each.name for each in node.names} - set(ROOMS)  # they are there with any of their files
+        elif isinstance(node, ast.ImportFrom):
+            base = name.split(".")[: -node.level] if node.level else []
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            inner = {f"{origin}.{each.name}" for each in node.names}
+            found |= inner & set(MODULES) or {origin}
+    return {f"{each}.__init__" if f"{each}.__init__" in MODULES else each for each in found}
+
+
+def room_of(module: str) -> tuple[str, str]:
+    library, room, *_ = module.split(".")
+    return library, room
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_no_library_imports_slicer_and_imports_between_rooms_point_one_way(name):
+    found = imports_of(name)
+    assert not {each.split(".")[0] for each in found} & SLICER
+    ours = {each for each in found if each.split(".")[0] in ROOMS}
+    assert ours <= set(MODULES), "every import of ours is understood"
+    library, room = room_of(name)
+    allowed = {(library, other) for other in [room, *ROOMS[library][room].split()]}
+    if library == "LiverUNetTrainLib":
+        allowed |= {("LiverUNetLib", other) for other in (OPEN | {"cli"} if room == "cli" else OPEN)}
+    assert {room_of(each) for each in ours} <= allowed
+
+
+def test_no_rooms_and_no_files_import_each_other_in_a_circle():
+    assert {room_of(name) for name in MODULES} == {(library, room) for library in ROOMS for room in ROOMS[library]}
+    for rooms in ROOMS.values():
+        TopologicalSorter({room: others.split() for room, others in rooms.items()}).prepare()
+    TopologicalSorter({name: imports_of(name) & set(MODULES) for name in MODULES}).prepare()
 
 
 @pytest.mark.parametrize(
-    "path", [path for library in LIBRARIES for path in library.glob("*.py")], ids=lambda path: path.name
+    "path", [path for library in LIBRARIES for path in library.rglob("__init__.py")], ids=lambda path: path.parent.name
 )
-def test_no_library_imports_slicer_and_dependencies_point_one_way(path):
-    found = imports_of(path)
-    assert not found & SLICER
-    if path.parent.name == "LiverUNetLib":
-        assert "LiverUNetTrainLib" not in found
+def test_a_room_names_each_of_its_files(path):
+    named = re.findall(
+        r"^(\S+?)/? {2,}\S", ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), re.MULTILINE
+    )
+    there = {each.name for each in path.parent.iterdir() if not each.name.startswith("__")}
+    assert len(named) == len(set(named))
+    assert set(named) == there - {"Resources"}
 
 
 @pytest.mark.parametrize("module", ["LiverUNet", "LiverUNetTrain"])
@@ -113,7 +184,7 @@ def test_every_mrml_widget_of_a_panel_gets_the_scene(path):
     assert declared == used
 
 
-@pytest.mark.parametrize("path", [path for panel in PANELS for path in panel.glob("*.py")], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [path for panel in PANELS for path in panel.rglob("*.py")], ids=lambda path: path.name)
 def test_a_panel_imports_at_file_scope_only_what_slicer_brings(path):
     stock = {
         "slicer",

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from helpers import save_two_looks
-from LiverUNetLib.card import FINE, onnx_file
-from LiverUNetLib.engines import OnnxNetwork
-from LiverUNetLib.phantom import LIVER, axial_affine
-from LiverUNetLib.pipeline import segment
-from LiverUNetLib.spec import CoarseLook, Rules
+from LiverUNetLib.models.card import FINE, onnx_file
+from LiverUNetLib.models.engines import OnnxNetwork
+from LiverUNetLib.models.spec import CoarseLook, Rules
+from LiverUNetLib.scan.phantom import LIVER, axial_affine
+from LiverUNetLib.scan.volume import CTVolume
+from LiverUNetLib.segmentation.pipeline import segment
 from LiverUNetLib.steps import finish
-from LiverUNetLib.volume import CTVolume
 
 # Slices of 5 mm, pixels of 4 mm; so are those of the fine look.
 SHAPE, SPACING_MM = (60, 60, 70), (4.0, 4.0, 5.0)

@@ -15,7 +15,7 @@ import pytest
 import slicer
 
 from helpers import REPOSITORY, cmake_files
-from LiverUNetTrainLib.run_folder import EpochLog
+from LiverUNetTrainLib.run.folder import EpochLog
 from slicer_process import ENVIRONMENT, HOW_TO, TREE, slicer_command
 
 OPENED = """

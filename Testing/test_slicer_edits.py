@@ -150,7 +150,7 @@ def test_millilitres_are_those_of_now_through_a_transform_that_scales(liver):
 
 
 def test_what_a_run_measured_comes_back_with_the_scene(segmented, a_volume, tmp_path):
-    from LiverUNetLib.summary import sentence, table_row
+    from LiverUNetLib.segmentation.summary import sentence, table_row
     from LiverUNetPanel.stored_result import stored
 
     a_volume.SetName('50 % "Phase"; a:b Ä')

@@ -95,7 +95,7 @@ def test_a_region_limits_what_is_segmented_even_when_it_is_turned(segmented, a_v
 
 
 def test_a_real_ct_under_a_rotated_transform_gives_the_same_liver_moved(logic, scene, real_data):
-    from LiverUNetLib.formats import read_volume
+    from LiverUNetLib.scan.formats import read_volume
 
     ct = read_volume(real_data / "ircad" / "ircad_e17_orig.nii.gz")
     still = logic.process(add_volume(ct.hu_kji, ct.affine, "still"), deviceName="cpu")

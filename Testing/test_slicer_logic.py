@@ -6,8 +6,8 @@ import slicer
 import vtk
 
 from LiverUNetLib.errors import ScanError
-from LiverUNetLib.itk import LIVER_COLOUR
-from LiverUNetLib.model import LiverModel
+from LiverUNetLib.models.folder import LiverModel
+from LiverUNetLib.scan.itk import LIVER_COLOUR
 from LiverUNetLib.steps import finish
 from mrml_helpers import (
     add_other_segment,
@@ -201,7 +201,7 @@ def test_several_volumes_share_one_model_and_a_bad_one_does_not_stop_the_rest(
 
 
 def test_measurements_become_rows_of_one_table(segmented, a_volume, scene):
-    from LiverUNetLib.summary import COLUMNS, table_row
+    from LiverUNetLib.segmentation.summary import COLUMNS, table_row
     from LiverUNetPanel.table_node import addMeasurements
 
     result = segmented(a_volume).result

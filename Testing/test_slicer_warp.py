@@ -9,8 +9,8 @@ import vtk
 from scipy import ndimage
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
-from LiverUNetLib.formats import read_mask, read_volume
-from LiverUNetLib.phantom import LIVER, abdomen, axial_affine
+from LiverUNetLib.scan.formats import read_mask, read_volume
+from LiverUNetLib.scan.phantom import LIVER, abdomen, axial_affine
 from LiverUNetLib.steps import finish
 from mrml_helpers import (
     LABELMAP,

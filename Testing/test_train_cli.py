@@ -8,11 +8,11 @@ import pytest
 
 from helpers import unix_only
 from LiverUNetLib.errors import TrainingError
-from LiverUNetTrainLib.cli import main
-from LiverUNetTrainLib.crossval import scores_of_folds
-from LiverUNetTrainLib.dataset import Case
-from LiverUNetTrainLib.run_folder import RunFolder
-from LiverUNetTrainLib.tables import read_scores
+from LiverUNetTrainLib.cli.main import main
+from LiverUNetTrainLib.data.cases import Case
+from LiverUNetTrainLib.evaluation.crossval import scores_of_folds
+from LiverUNetTrainLib.evaluation.tables import read_scores
+from LiverUNetTrainLib.run.folder import RunFolder
 
 SCORES = {
     "case": "a", "role": "new", "dice": 0.9, "jaccard": 0.8, "precision": 0.9, "recall": 0.9, "hd95_mm": 3.0,

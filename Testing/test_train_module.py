@@ -6,12 +6,12 @@ import slicer
 
 from helpers import SHAPE_IJK, dice
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.formats import read_mask, read_volume
-from LiverUNetLib.phantom import axial_affine
+from LiverUNetLib.scan.formats import read_mask, read_volume
+from LiverUNetLib.scan.phantom import axial_affine
 from LiverUNetLib.steps import finish
-from LiverUNetTrainLib.order import RECIPE_NAMES, TrainingOrder
-from LiverUNetTrainLib.recipes import RECIPES
-from LiverUNetTrainLib.run_folder import EpochLog
+from LiverUNetTrainLib.run.folder import EpochLog
+from LiverUNetTrainLib.run.options import RECIPE_NAMES, TrainingOptions
+from LiverUNetTrainLib.training.recipes import RECIPES
 from mrml_helpers import add_other_segment, add_transform, turned
 
 HISTORY = [
@@ -113,8 +113,10 @@ def test_scores_become_a_table_with_the_worst_first(train, pairs, threshold_mode
 
 
 def test_the_cost_of_a_training_is_reckoned_from_what_is_ordered(train, a_cache, tmp_path):
-    order = TrainingOrder(a_cache.folder, tmp_path / "run", recipe="notebook", epochs=10_000, minutes=0.1, device="cpu")
-    words = finish(train.estimateSteps(order))
+    options = TrainingOptions(
+        a_cache.folder, tmp_path / "run", recipe="notebook", epochs=10_000, minutes=0.1, device="cpu"
+    )
+    words = finish(train.estimateSteps(options))
     assert "s an epoch" in words
     assert "; 0.1 min are enough for" in words
 

@@ -12,17 +12,17 @@ import torch
 
 from helpers import FINE_LOOK, SETTINGS, SPEC, assert_same_weights, unix_only, weights_of, write_pair
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.model import open_model
-from LiverUNetTrainLib import fine_sampling
-from LiverUNetTrainLib.cache import prepare
-from LiverUNetTrainLib.cli import main
-from LiverUNetTrainLib.dataset import split_by_patient
-from LiverUNetTrainLib.fine_sampling import FineSampler
-from LiverUNetTrainLib.layouts import find_cases
-from LiverUNetTrainLib.learner import Learner
-from LiverUNetTrainLib.run_folder import EpochLog
-from LiverUNetTrainLib.settings import Refinement
-from LiverUNetTrainLib.training import Trainer
+from LiverUNetLib.models.folder import open_model
+from LiverUNetTrainLib.cli.main import main
+from LiverUNetTrainLib.data.cache import prepare
+from LiverUNetTrainLib.data.layouts import find_cases
+from LiverUNetTrainLib.data.splits import split_by_patient
+from LiverUNetTrainLib.run.folder import EpochLog
+from LiverUNetTrainLib.training import fine_sampling
+from LiverUNetTrainLib.training.fine_sampling import FineSampler
+from LiverUNetTrainLib.training.learner import Learner
+from LiverUNetTrainLib.training.settings import Refinement
+from LiverUNetTrainLib.training.trainer import Trainer
 
 
 def test_a_training_learns_the_phantom(a_trainer):

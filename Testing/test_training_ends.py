@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from helpers import SETTINGS, assert_same_weights, weights_of
-from LiverUNetLib.environment import Device
 from LiverUNetLib.errors import TrainingError
-from LiverUNetTrainLib import learner
-from LiverUNetTrainLib.fine_sampling import FineSampler
-from LiverUNetTrainLib.learner import Learner
-from LiverUNetTrainLib.model_training import ModelTraining
-from LiverUNetTrainLib.run_folder import EpochLog
-from LiverUNetTrainLib.settings import CoarseSettings, TrainingSettings
+from LiverUNetLib.system.environment import Device
+from LiverUNetTrainLib.run.folder import EpochLog
+from LiverUNetTrainLib.training import learner
+from LiverUNetTrainLib.training.fine_sampling import FineSampler
+from LiverUNetTrainLib.training.learner import Learner
+from LiverUNetTrainLib.training.model_training import ModelTraining
+from LiverUNetTrainLib.training.settings import CoarseSettings, TrainingSettings
 
 PLAIN = TrainingSettings(loss="dice", learning_rate=1, weight_decay=0, ema_decay=0, gradient_norm=1)
 

@@ -1,7 +1,66 @@
-"""Segment the liver in CT with a 2D U-Net; needs no Slicer."""
+"""Segment the liver in CT with two small U-Nets; needs no Slicer.
 
+    >>> from LiverUNetLib import choose_device, find_model, finish, segment
+    >>> from LiverUNetLib.scan.phantom import abdomen, axial_affine
+    >>> shape_ijk = 128, 100, 48
+    >>> scan, liver = abdomen(axial_affine((3.0, 3.0, 5.0), shape_ijk), shape_ijk[::-1])
+    >>> result = finish(segment(scan, find_model("liver-ct"), choose_device("cpu")))
+    >>> bool(2 * (result.mask_kji & liver).sum() > 0.9 * (result.mask_kji.sum() + liver.sum()))  # Dice above 0.9
+    True
+
+`read_volume(Path("CT.nii.gz"))` reads a scan of yours, and `write_mask(Path("liver.nii.gz"), result.mask_kji, scan)`
+writes its liver. `segment` is a generator that yields Progress; `finish` runs it to its end.
+
+Where things are, along the way of the data:
+
+scan/          a CT comes in, a mask goes out
+models/        what a model is, and where models are
+segmentation/  from HU to a liver, its measures and warnings; one scan or many
+system/        the machine: devices, files, packages
+cli/           the command line
+doctor.py      what a bug report needs
+steps.py       work in steps, for progress bars and event loops
+errors.py      everything that is raised on purpose
+"""
+
+from __future__ import annotations
+
+import importlib
 import os
+
+TYPE_CHECKING = False  # as in typing, whose import takes longer than all of this
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .models.store import find_model
+    from .scan.formats import read_volume, write_mask, write_volume
+    from .segmentation.pipeline import segment
+    from .steps import finish
+    from .system.environment import choose_device
+
+__all__ = ["choose_device", "find_model", "finish", "read_volume", "segment", "write_mask", "write_volume"]
 
 # Nothing leaves this computer. The builds of ONNX Runtime keep an identifier of the computer and send events to
 # Microsoft, unless this is set before it is imported (its Privacy.md).
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+# Imported when they are asked for: importing the library alone takes no time.
+HOMES = {
+    "choose_device": "system.environment",
+    "find_model": "models.store",
+    "finish": "steps",
+    "read_volume": "scan.formats",
+    "segment": "segmentation.pipeline",
+    "write_mask": "scan.formats",
+    "write_volume": "scan.formats",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,9 +5,10 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 
-from .environment import HOW_TO_GET_TORCH, TRAINING_PACKAGES, package_versions, proved_devices
 from .errors import LiverUNetError
-from .model import LiverModel, list_models
+from .models.folder import LiverModel
+from .models.store import list_models
+from .system.environment import HOW_TO_GET_TORCH, TRAINING_PACKAGES, package_versions, proved_devices
 
 __all__ = ["examine"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import slicer
 from slicer.i18n import tr as _
 
-from LiverUNetLib.card import ModelCard
-from LiverUNetLib.dependencies import TORCH_ENGINE, unmet
-from LiverUNetLib.environment import gpu_driver_present, gpu_in_sight, likely_engine
+from LiverUNetLib.models.card import ModelCard
+from LiverUNetLib.system.dependencies import TORCH_ENGINE, unmet
+from LiverUNetLib.system.environment import gpu_driver_present, gpu_in_sight, likely_engine
 
 from .settings import Settings
 

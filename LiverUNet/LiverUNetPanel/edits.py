@@ -9,7 +9,7 @@ import vtk
 from slicer import vtkMRMLSegmentationNode, vtkSegment
 from vtk.util.numpy_support import vtk_to_numpy
 
-from LiverUNetLib.measurement import bounding_box
+from LiverUNetLib.segmentation.measurement import bounding_box
 
 from .volume_node import arrayFromMatrix, transformToWorld
 from .warp import warpOver

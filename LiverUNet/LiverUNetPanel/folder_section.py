@@ -7,7 +7,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from LiverUNetLib.batch import FAILED, TABLE_NAME
+from LiverUNetLib.segmentation.batch import FAILED, TABLE_NAME
 
 from .buttons import enableOrSayWhy
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from LiverUNetLib.environment import import_libraries
+from LiverUNetLib.system.environment import import_libraries
 
 __all__ = ["importLibraries", "withoutCollector"]
 

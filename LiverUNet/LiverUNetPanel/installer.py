@@ -18,8 +18,8 @@ from typing import Any, TextIO
 import slicer
 from slicer.i18n import tr as _
 
-from LiverUNetLib.dependencies import TORCH_ENGINE, TORCH_REQUIREMENT, explain_failure, unmet
 from LiverUNetLib.errors import LiverUNetError
+from LiverUNetLib.system.dependencies import TORCH_ENGINE, TORCH_REQUIREMENT, explain_failure, unmet
 
 __all__ = ["InstallationError", "Installer"]
 

@@ -13,14 +13,15 @@ import slicer
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
-from LiverUNetLib.batch import segment_folder
 from LiverUNetLib.doctor import examine
-from LiverUNetLib.environment import Device, choose_device, likely_engine, spare_one_core, usable_cores
 from LiverUNetLib.errors import LiverUNetError, ScanError
-from LiverUNetLib.exchange import install_model
-from LiverUNetLib.model import DEFAULT_MODEL, LiverModel, Networks, find_model
-from LiverUNetLib.pipeline import Segmentation, segment
+from LiverUNetLib.models.exchange import install_model
+from LiverUNetLib.models.folder import LiverModel, Networks
+from LiverUNetLib.models.store import DEFAULT_MODEL, find_model
+from LiverUNetLib.segmentation.batch import segment_folder
+from LiverUNetLib.segmentation.pipeline import Segmentation, segment
 from LiverUNetLib.steps import Progress, finish, in_background, in_one_thread, prefixed
+from LiverUNetLib.system.environment import Device, choose_device, likely_engine, spare_one_core, usable_cores
 
 from .imports import importLibraries
 from .parameters import LiverUNetParameterNode
@@ -141,7 +142,7 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         modelName: str = DEFAULT_MODEL,
         deviceName: str = "auto",
     ) -> Generator[Progress, None, list[dict[str, Any]]]:
-        """Segment files into files, see `LiverUNetLib.batch.segment_folder`; the scene is not touched."""
+        """Segment files into files, see `LiverUNetLib.segmentation.batch.segment_folder`; the scene is not touched."""
         loaded = yield from self._load(modelName, deviceName)
         steps = segment_folder(source, target, loaded.model, loaded.device, networks=loaded.networks, series=series)
         return (yield from in_one_thread(steps, around=spare_one_core))

@@ -11,9 +11,10 @@ import slicer
 from slicer.i18n import tr as _
 
 from LiverUNetLib.errors import LiverUNetError
-from LiverUNetLib.exchange import is_own, remove_model
-from LiverUNetLib.model import LiverModel, find_model, list_models
-from LiverUNetLib.summary import model_score
+from LiverUNetLib.models.exchange import is_own, remove_model
+from LiverUNetLib.models.folder import LiverModel
+from LiverUNetLib.models.store import find_model, list_models
+from LiverUNetLib.segmentation.summary import model_score
 
 __all__ = ["ModelSection"]
 

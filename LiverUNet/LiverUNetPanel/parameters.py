@@ -3,7 +3,7 @@
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import parameterNodeWrapper
 
-from LiverUNetLib.model import DEFAULT_MODEL
+from LiverUNetLib.models.store import DEFAULT_MODEL
 
 __all__ = ["LiverUNetParameterNode"]
 

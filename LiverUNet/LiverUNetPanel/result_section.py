@@ -10,7 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from LiverUNetLib.errors import ScanError
-from LiverUNetLib.summary import sentence, table_row
+from LiverUNetLib.segmentation.summary import sentence, table_row
 
 from .buttons import enableOrSayWhy
 from .edits import millilitres

@@ -18,9 +18,9 @@ from slicer import (
 from vtk.util.numpy_support import numpy_to_vtk
 
 from LiverUNetLib.errors import ScanError
-from LiverUNetLib.itk import LIVER_COLOUR, LIVER_TERMINOLOGY
-from LiverUNetLib.measurement import bounding_box
-from LiverUNetLib.pipeline import Segmentation
+from LiverUNetLib.scan.itk import LIVER_COLOUR, LIVER_TERMINOLOGY
+from LiverUNetLib.segmentation.measurement import bounding_box
+from LiverUNetLib.segmentation.pipeline import Segmentation
 from LiverUNetLib.steps import Progress
 
 from .edits import LABELMAP, isEdited, rememberVoxels

@@ -8,9 +8,9 @@ from typing import Any
 
 from slicer import vtkMRMLSegmentationNode
 
-from LiverUNetLib.files import from_json
-from LiverUNetLib.measurement import Measurement
-from LiverUNetLib.pipeline import Segmentation
+from LiverUNetLib.segmentation.measurement import Measurement
+from LiverUNetLib.segmentation.pipeline import Segmentation
+from LiverUNetLib.system.files import from_json
 
 __all__ = ["MODEL_CHECKSUM", "REGION", "StoredResult", "store", "stored"]
 

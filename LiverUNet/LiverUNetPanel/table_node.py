@@ -8,7 +8,7 @@ from typing import Any
 import vtk
 from slicer import vtkMRMLScene, vtkMRMLTableNode
 
-from LiverUNetLib.summary import COLUMNS
+from LiverUNetLib.segmentation.summary import COLUMNS
 
 __all__ = ["TABLE_NAME", "addMeasurements"]
 

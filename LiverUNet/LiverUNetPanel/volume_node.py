@@ -12,8 +12,8 @@ import vtk
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLTransformableNode
 
 from LiverUNetLib.errors import ScanError
+from LiverUNetLib.scan.volume import CTVolume
 from LiverUNetLib.steps import Progress
-from LiverUNetLib.volume import CTVolume
 
 from .warp import chained, moved, regularGrid, resampleSteps, toWorld, warpOver
 

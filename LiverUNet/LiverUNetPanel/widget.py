@@ -14,9 +14,9 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
 from LiverUNetLib.errors import LiverUNetError
-from LiverUNetLib.model import LiverModel
+from LiverUNetLib.models.folder import LiverModel
+from LiverUNetLib.segmentation.summary import table_row
 from LiverUNetLib.steps import Progress
-from LiverUNetLib.summary import table_row
 
 from .buttons import enableOrSayWhy
 from .consent import agreesToLicence, chooseDevice

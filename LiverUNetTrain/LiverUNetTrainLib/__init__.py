@@ -1,1 +1,8 @@
-"""Train, evaluate and compare liver models; needs no Slicer."""
+"""Train, evaluate and compare liver models; needs no Slicer.
+
+data/        from scans and masks to a cache that trainings read
+run/         a training seen from outside: its options, its folder, its process
+training/    the networks learn
+evaluation/  how good models are, and what becomes of a run
+cli/         the command line
+"""

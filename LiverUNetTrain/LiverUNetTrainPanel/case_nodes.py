@@ -8,7 +8,7 @@ import numpy as np
 import slicer
 from slicer import vtkMRMLSegmentationNode, vtkSegment
 
-from LiverUNetLib.volume import CTVolume
+from LiverUNetLib.scan.volume import CTVolume
 from LiverUNetPanel.edits import LABELMAP, checksumOf
 from LiverUNetPanel.segmentation_node import labelmapOf, volumeOf
 
@@ -86,7 +86,7 @@ def _drawn(node: vtkMRMLSegmentationNode) -> str:
 
 
 def _jumpTo(scan: CTVolume, masks: dict[str, np.ndarray]) -> None:
-    from LiverUNetTrainLib.evaluation import largest_disagreement
+    from LiverUNetTrainLib.evaluation.metrics import largest_disagreement
 
     k = largest_disagreement(masks.get("prediction", masks["reference"]), masks["reference"])
     ijk = [size / 2 for size in scan.hu_kji.shape[:0:-1]] + [k]

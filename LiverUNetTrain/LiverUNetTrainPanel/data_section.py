@@ -11,8 +11,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from LiverUNetPanel.buttons import enableOrSayWhy
-from LiverUNetTrainLib.dataset import Finding
-from LiverUNetTrainLib.layouts import SCAN_ENDING
+from LiverUNetTrainLib.data.cases import Finding
+from LiverUNetTrainLib.data.layouts import SCAN_ENDING
 
 from .logic import SceneCase
 from .rows import showRows
@@ -135,7 +135,7 @@ class DataSection:
     def _onPreview(self) -> None:
         picture = Path(tempfile.gettempdir()) / "liver-unet-augmentation.png"
         with slicer.util.tryWithErrorDisplay(_("Nothing can be drawn.")):
-            recipe = self._panel.train.order().recipe
+            recipe = self._panel.train.options().recipe
         steps = self._panel.logic.previewSteps(self.cache(), self._chosenCase(), recipe, picture)
         self._panel.start(steps, self._onPreviewed)
 

@@ -15,17 +15,18 @@ import slicer
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
-from LiverUNetLib.bundle import check_name
 from LiverUNetLib.errors import LiverUNetError, TrainingError
-from LiverUNetLib.exchange import install_model, pack_model
-from LiverUNetLib.model import LiverModel, find_model, list_models
+from LiverUNetLib.models.bundle import check_name
+from LiverUNetLib.models.exchange import install_model, pack_model
+from LiverUNetLib.models.folder import LiverModel
+from LiverUNetLib.models.store import find_model, list_models
 from LiverUNetLib.steps import Progress, in_background
 from LiverUNetPanel.imports import importLibraries, withoutCollector
 from LiverUNetPanel.segmentation_node import volumeOf
 from LiverUNetPanel.volume_node import scanSteps
-from LiverUNetTrainLib import detached
-from LiverUNetTrainLib.dataset import Finding
-from LiverUNetTrainLib.order import TrainingOrder
+from LiverUNetTrainLib.data.cases import Finding
+from LiverUNetTrainLib.run import background
+from LiverUNetTrainLib.run.options import TrainingOptions
 
 from .case_nodes import showCase, shownHeight
 from .segments import liverRanks, maskSteps
@@ -70,7 +71,7 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
 
     def addCaseSteps(self, case: SceneCase, folder: Path) -> Generator[Progress, None, str]:
         """Copy a volume and its segment to a training set of one's own; returns the name that the case gets."""
-        from LiverUNetTrainLib.pairs import add_case
+        from LiverUNetTrainLib.data.pairs import add_case
 
         scan = yield from scanSteps(case.volumeNode)
         mask = yield from maskSteps(case.segmentationNode, case.segmentId, scan.volume)
@@ -92,9 +93,9 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
         """
         yield Progress("Looking for cases", 0, 0)
         yield from in_background("Loading", _importTraining)
-        from LiverUNetTrainLib.cache import Grids, prepare
-        from LiverUNetTrainLib.estimate import check_disk
-        from LiverUNetTrainLib.layouts import find_cases
+        from LiverUNetTrainLib.data.cache import Grids, prepare
+        from LiverUNetTrainLib.data.layouts import find_cases
+        from LiverUNetTrainLib.training.cost import check_disk
 
         cases = find_cases(folders)
         check_disk(cases, cache)
@@ -103,7 +104,7 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
 
     def pairsSteps(self, source: Path, target: Path) -> Generator[Progress, None, list[Finding]]:
         """Write the cases of a folder, or of 3D-IRCADb-01 as one zip, as pairs of NIfTI."""
-        from LiverUNetTrainLib.pairs import write_pairs
+        from LiverUNetTrainLib.data.pairs import write_pairs
 
         return (yield from _each("Writing pair", write_pairs(source, target)))
 
@@ -116,39 +117,39 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
 
         def draw() -> Path:
             _importTraining()
-            from LiverUNetLib.picture import write_figure
-            from LiverUNetTrainLib.cache import open_cache
-            from LiverUNetTrainLib.figures import draw_augmentation
-            from LiverUNetTrainLib.recipes import RECIPES
+            from LiverUNetLib.segmentation.picture import write_figure
+            from LiverUNetTrainLib.data.cache import open_cache
+            from LiverUNetTrainLib.training.pictures import draw_augmentation
+            from LiverUNetTrainLib.training.recipes import RECIPES
 
             write_figure(picture, draw_augmentation(open_cache(cache), name, RECIPES[recipeName], height=height))
             return picture
 
         return (yield from in_background("Drawing", draw))
 
-    def estimateSteps(self, order: TrainingOrder) -> Generator[Progress, None, str]:
+    def estimateSteps(self, options: TrainingOptions) -> Generator[Progress, None, str]:
         """What a training would cost, in words."""
 
         def reckon() -> str:
             _importTraining()
-            from LiverUNetLib.environment import choose_device
             from LiverUNetLib.steps import finish
-            from LiverUNetTrainLib.cache import open_cache
-            from LiverUNetTrainLib.estimate import estimate_order
+            from LiverUNetLib.system.environment import choose_device
+            from LiverUNetTrainLib.data.cache import open_cache
+            from LiverUNetTrainLib.training.cost import estimate_options
 
-            parent = find_model(order.parent) if order.parent else None
-            cost = estimate_order(order, open_cache(order.cache), parent, choose_device(order.device, "torch"))
-            return finish(cost).words(order.minutes)
+            parent = find_model(options.parent) if options.parent else None
+            cost = estimate_options(options, open_cache(options.cache), parent, choose_device(options.device, "torch"))
+            return finish(cost).words(options.minutes)
 
         return (yield from in_background("Estimating", reckon))
 
-    def launch(self, order: TrainingOrder) -> subprocess.Popen:
+    def launch(self, options: TrainingOptions) -> subprocess.Popen:
         """Start a training that outlives this panel, this module and Slicer."""
-        return detached.launch(order.arguments(), order.run, python=_python())
+        return background.launch(options.arguments(), options.run, python=_python())
 
     def resume(self, run: Path) -> subprocess.Popen:
         """Resume a training with the settings that it was ordered with."""
-        return detached.resume(run, python=_python())
+        return background.resume(run, python=_python())
 
     def requestStop(self, run: Path) -> None:
         """Ask a training to end after the batch in hand; its checkpoint stays."""
@@ -175,9 +176,9 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
 
         def begin() -> object:
             _importTraining()
-            from LiverUNetLib.environment import choose_device
-            from LiverUNetTrainLib.evaluation import evaluate_model
-            from LiverUNetTrainLib.layouts import find_cases
+            from LiverUNetLib.system.environment import choose_device
+            from LiverUNetTrainLib.data.layouts import find_cases
+            from LiverUNetTrainLib.evaluation.evaluate import evaluate_model
 
             cases = [case for case in find_cases(folders) if only is None or case.name in only]
             model, device = find_model(modelName), choose_device(deviceName)
@@ -207,10 +208,10 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
 
         def read() -> tuple:
             _importTraining()
-            from LiverUNetLib.environment import choose_device
-            from LiverUNetLib.pipeline import segment
+            from LiverUNetLib.segmentation.pipeline import segment
             from LiverUNetLib.steps import finish
-            from LiverUNetTrainLib.layouts import find_cases
+            from LiverUNetLib.system.environment import choose_device
+            from LiverUNetTrainLib.data.layouts import find_cases
 
             case = next((case for case in find_cases(folders) if case.name == name), None)
             if case is None:
@@ -242,9 +243,9 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
 
         def compare() -> object:
             _importTraining()
-            from LiverUNetLib.environment import choose_device
-            from LiverUNetTrainLib.finetuning import judge
-            from LiverUNetTrainLib.layouts import find_cases
+            from LiverUNetLib.system.environment import choose_device
+            from LiverUNetTrainLib.data.layouts import find_cases
+            from LiverUNetTrainLib.evaluation.before_after import judge
 
             return judge(run, find_cases(folders) if folders else [], choose_device())
 
@@ -268,14 +269,14 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
 
         def install() -> LiverModel:
             _importTraining()
-            from LiverUNetLib.resources import model_folders
-            from LiverUNetTrainLib.export import Statement, export_run
+            from LiverUNetLib.models.store import model_folders
+            from LiverUNetTrainLib.evaluation.export import ModelInfo, export_run
 
             self.checkName(name)
             target = model_folders()[-1] / name
             said = {"description": description, "license": licence}
-            statement = Statement(name, **{key: value for key, value in said.items() if value})
-            return export_run(run, target, statement)
+            info = ModelInfo(name, **{key: value for key, value in said.items() if value})
+            return export_run(run, target, info)
 
         return (yield from in_background("Installing the model", install, final=True))
 
@@ -314,7 +315,7 @@ def _importTraining() -> None:
     try:
         importLibraries("torch")
         with withoutCollector():
-            import LiverUNetTrainLib.model_training  # noqa: F401
+            import LiverUNetTrainLib.training.model_training  # noqa: F401
     except ImportError as error:
         raise LiverUNetError(
             f"A package is missing ({error}); press Prepare in the module LiverUNetTrain once."

@@ -9,8 +9,8 @@ import slicer
 import vtk
 from slicer import vtkMRMLPlotChartNode, vtkMRMLScene, vtkMRMLTableNode
 
-from LiverUNetTrainLib.evaluation import CaseScores
-from LiverUNetTrainLib.run_folder import EpochLog
+from LiverUNetTrainLib.evaluation.metrics import CaseScores
+from LiverUNetTrainLib.run.folder import EpochLog
 
 __all__ = ["curvesOf", "scoresTable"]
 

@@ -10,9 +10,10 @@ import slicer
 from slicer.i18n import tr as _
 
 from LiverUNetLib.errors import LiverUNetError
-from LiverUNetLib.model import LiverModel, list_models
+from LiverUNetLib.models.folder import LiverModel
+from LiverUNetLib.models.store import list_models
 from LiverUNetPanel.buttons import enableOrSayWhy
-from LiverUNetTrainLib.dataset import Finding
+from LiverUNetTrainLib.data.cases import Finding
 
 from .rows import showRows
 
@@ -87,7 +88,7 @@ class EvaluateSection:
         """Two models in words: means, differences and Wilcoxon's test."""
         if len(found) < 2:
             return ""
-        from LiverUNetTrainLib.tables import COMPARED, paired
+        from LiverUNetTrainLib.evaluation.tables import COMPARED, paired
 
         return "\n".join(" ".join(line.split()) for line in paired(*found, names=models)[: 1 + len(COMPARED)])
 
@@ -95,7 +96,7 @@ class EvaluateSection:
         path = qt.QFileDialog.getSaveFileName(self._panel.parent, _("Write scores"), "scores.csv", "CSV (*.csv)")
         if path:
             with slicer.util.tryWithErrorDisplay(_("The scores were not written.")):
-                from LiverUNetTrainLib.tables import write_csv
+                from LiverUNetTrainLib.evaluation.tables import write_csv
 
                 write_csv(Path(path), self._scores)
 
@@ -103,7 +104,7 @@ class EvaluateSection:
         path = qt.QFileDialog.getSaveFileName(self._panel.parent, _("Write report"), "report.html", "HTML (*.html)")
         if path:
             with slicer.util.tryWithErrorDisplay(_("The report was not written.")):
-                from LiverUNetTrainLib.report import Report
+                from LiverUNetTrainLib.evaluation.report import Report
 
                 Report(self._model, {}, self._scores, {}).write(Path(path))
 

@@ -9,8 +9,8 @@ import vtk
 from slicer import vtkMRMLSegmentationNode
 
 from LiverUNetLib.errors import ScanError
+from LiverUNetLib.scan.volume import CTVolume
 from LiverUNetLib.steps import Progress
-from LiverUNetLib.volume import CTVolume
 from LiverUNetPanel.edits import LABELMAP, voxelsOf
 from LiverUNetPanel.segmentation_node import labelmapOf
 from LiverUNetPanel.volume_node import arrayFromMatrix, transformToWorld

@@ -11,10 +11,10 @@ import slicer
 from slicer.i18n import tr as _
 
 from LiverUNetLib.errors import LiverUNetError, TrainingError
-from LiverUNetLib.model import list_models
+from LiverUNetLib.models.store import list_models
 from LiverUNetPanel.buttons import enableOrSayWhy
-from LiverUNetTrainLib.order import RECIPE_NAMES, TrainingOrder
-from LiverUNetTrainLib.run_folder import RunFolder
+from LiverUNetTrainLib.run.folder import RunFolder
+from LiverUNetTrainLib.run.options import RECIPE_NAMES, TrainingOptions
 
 __all__ = ["DEVICES", "TrainSection"]
 
@@ -55,7 +55,7 @@ class TrainSection:
         selector = self._ui.startSelector
         return selector.currentText if selector.currentIndex > 0 else None
 
-    def order(self) -> TrainingOrder:
+    def options(self) -> TrainingOptions:
         """What is chosen.
 
         Raises:
@@ -70,7 +70,7 @@ class TrainSection:
                 rate = -1.0
             if not 0 < rate < 1:
                 raise TrainingError(f"The learning rate must be a number between 0 and 1, not {ui.rateEdit.text}.")
-        return TrainingOrder(
+        return TrainingOptions(
             self._panel.data.cache(),
             self.run(),
             recipe=RECIPE_NAMES[-1] if self.parent() else ui.recipeSelector.currentText,
@@ -129,7 +129,7 @@ class TrainSection:
         self._epochsShown, self._charted = -1, False
 
     def _show(self, run: Path) -> None:
-        from LiverUNetTrainLib.detached import state_of
+        from LiverUNetTrainLib.run.background import state_of
 
         try:
             state = state_of(run, self._process)
@@ -193,8 +193,8 @@ class TrainSection:
 
     def _onEstimate(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("Nothing was estimated.")):
-            order = self.order()
-        self._panel.start(self._panel.logic.estimateSteps(order), self._onEstimated)
+            options = self.options()
+        self._panel.start(self._panel.logic.estimateSteps(options), self._onEstimated)
 
     def _onEstimated(self, words: str) -> None:
         self._ui.costLabel.text = words
@@ -202,9 +202,9 @@ class TrainSection:
 
     def _onStart(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The training was not started.")):
-            order = self.order()
+            options = self.options()
             if self._panel.ensureInstalled():
-                self._process, self._charted = self._panel.logic.launch(order), True
+                self._process, self._charted = self._panel.logic.launch(options), True
                 self.watch()
 
     def _onResume(self) -> None:

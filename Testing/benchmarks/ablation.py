@@ -16,21 +16,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from LiverUNetLib.environment import choose_device
-from LiverUNetLib.files import write_json
-from LiverUNetLib.model import open_model
-from LiverUNetLib.spec import CoarseLook
-from LiverUNetTrainLib.augmentation import AugmentationSettings
-from LiverUNetTrainLib.cache import Cache, Grids, open_cache, prepare
-from LiverUNetTrainLib.crossval import folds_of
-from LiverUNetTrainLib.dataset import Case, Split, split_by_patient
-from LiverUNetTrainLib.evaluation import evaluate_model, summarise
-from LiverUNetTrainLib.export import Statement, export_run
-from LiverUNetTrainLib.layouts import find_cases
-from LiverUNetTrainLib.model_training import ModelTraining
-from LiverUNetTrainLib.recipes import Recipe
-from LiverUNetTrainLib.run_folder import EpochLog, RunFolder
-from LiverUNetTrainLib.settings import StackSettings
+from LiverUNetLib.models.folder import open_model
+from LiverUNetLib.models.spec import CoarseLook
+from LiverUNetLib.system.environment import choose_device
+from LiverUNetLib.system.files import write_json
+from LiverUNetTrainLib.data.cache import Cache, Grids, open_cache, prepare
+from LiverUNetTrainLib.data.cases import Case
+from LiverUNetTrainLib.data.layouts import find_cases
+from LiverUNetTrainLib.data.splits import Split, split_by_patient
+from LiverUNetTrainLib.evaluation.crossval import folds_of
+from LiverUNetTrainLib.evaluation.evaluate import evaluate_model
+from LiverUNetTrainLib.evaluation.export import ModelInfo, export_run
+from LiverUNetTrainLib.evaluation.metrics import summarise
+from LiverUNetTrainLib.run.folder import EpochLog, RunFolder
+from LiverUNetTrainLib.training.augmentation import AugmentationSettings
+from LiverUNetTrainLib.training.model_training import ModelTraining
+from LiverUNetTrainLib.training.recipes import Recipe
+from LiverUNetTrainLib.training.settings import StackSettings
 
 EPOCHS = 8
 TABLE = Path(__file__).with_name("ablation.md")
@@ -158,7 +160,7 @@ def train(folder: Path, cache: Cache, split: Split, variant: Variant) -> None:
     for event in made.epochs():
         if isinstance(event, EpochLog):
             print(folder.name, event, flush=True)
-    export_run(folder / "run", folder / "model", Statement(folder.name, description="Part of an ablation"))
+    export_run(folder / "run", folder / "model", ModelInfo(folder.name, description="Part of an ablation"))
 
 
 def write_table(work: Path) -> None:

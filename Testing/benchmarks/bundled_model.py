@@ -12,7 +12,7 @@ from pathlib import Path
 
 from crossval_table import crossval_table
 
-from LiverUNetLib.model import find_model
+from LiverUNetLib.models.store import find_model
 
 HERE = Path(__file__).parent
 MODEL = HERE.resolve().parents[1] / "LiverUNet/Resources/Models/liver-ct"

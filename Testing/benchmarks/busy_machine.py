@@ -18,13 +18,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from LiverUNetLib.formats import write_volume
-from LiverUNetLib.phantom import abdomen, axial_affine
+from LiverUNetLib.scan.formats import write_volume
+from LiverUNetLib.scan.phantom import abdomen, axial_affine
 
 # The variables of the process; with nothing set, `liver-unet` takes PASSIVE. To have what torch does by itself, the
 # library is run without the settings of the command line.
 COMMAND_LINE = ["-m", "LiverUNetLib"]
-TORCH_ITSELF = ["-c", "import sys; from LiverUNetLib.cli import main; sys.exit(main(sys.argv[1:]))"]
+TORCH_ITSELF = ["-c", "import sys; from LiverUNetLib.cli.main import main; sys.exit(main(sys.argv[1:]))"]
 WAYS = {
     "torch by itself": (TORCH_ITSELF, {}),
     "OMP_WAIT_POLICY=ACTIVE": (COMMAND_LINE, {"OMP_WAIT_POLICY": "ACTIVE"}),

@@ -135,7 +135,7 @@ def make_scans(original: Path, folder: Path) -> dict[str, Path]:
 
 
 def write_scans(original: Path, folder: Path) -> dict[str, Path]:
-    from LiverUNetLib.formats import read_volume, write_volume
+    from LiverUNetLib.scan.formats import read_volume, write_volume
 
     scan = read_volume(original)
     slices, rows, columns = scan.hu_kji.shape

@@ -2,8 +2,8 @@
 
     python Testing/benchmarks/cost_stages.py FILE segment CT -o MASK
 
-The seconds go to FILE as JSON, those of all threads together. Works with any commit whose `pipeline.segment` yields
-Progress. What nothing claims (arguments, the model's card, printing) is "rest".
+The seconds go to FILE as JSON, those of all threads together. Works with any commit since the library has rooms.
+What nothing claims (arguments, the model's card, printing) is "rest".
 """
 
 import builtins
@@ -88,16 +88,19 @@ class Clock:
 def main() -> int:
     clock, file = Clock(), Path(sys.argv.pop(1))
     builtins.__import__ = clock.timed(IMPORTS, builtins.__import__)
-    from LiverUNetLib import cli, formats, model, pipeline
+    from LiverUNetLib.cli.main import main as run
+    from LiverUNetLib.models.folder import LiverModel
+    from LiverUNetLib.scan import formats
+    from LiverUNetLib.segmentation import pipeline
 
     # The command line imports these names when it needs them, so it finds the watched ones.
     formats.read_volume = clock.timed(READING, formats.read_volume)
     formats.write_mask = clock.timed(WRITING, formats.write_mask)
-    for name in {"network", "networks"} & set(vars(model.LiverModel)):  # commits differ in how many a model has
-        setattr(model.LiverModel, name, clock.timed(LOADING, getattr(model.LiverModel, name)))
+    for name in {"network", "networks"} & set(vars(LiverModel)):  # commits differ in how many a model has
+        setattr(LiverModel, name, clock.timed(LOADING, getattr(LiverModel, name)))
     pipeline.segment = clock.watched(pipeline.segment)
     try:
-        return cli.main()
+        return run()
     finally:
         clock.charge()
         file.write_text(json.dumps(clock.spent))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from scipy.stats import wilcoxon
 
-from LiverUNetTrainLib.evaluation import CaseScores, summarise
-from LiverUNetTrainLib.tables import read_scores
+from LiverUNetTrainLib.evaluation.metrics import CaseScores, summarise
+from LiverUNetTrainLib.evaluation.tables import read_scores
 
 FOLDS = Path(__file__).with_name("crossval")
 # Folders and what they are called, the bundled model's recipe first.

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from LiverUNetLib.card import ModelCard
-from LiverUNetLib.environment import choose_device
-from LiverUNetLib.model import DEFAULT_MODEL, find_model
-from LiverUNetLib.pipeline import segment
+from LiverUNetLib.models.card import ModelCard
+from LiverUNetLib.models.store import DEFAULT_MODEL, find_model
+from LiverUNetLib.segmentation.pipeline import segment
 from LiverUNetLib.steps import finish
-from LiverUNetTrainLib.dataset import content_hash
-from LiverUNetTrainLib.layouts import find_cases
+from LiverUNetLib.system.environment import choose_device
+from LiverUNetTrainLib.data.cases import content_hash
+from LiverUNetTrainLib.data.layouts import find_cases
 
 TABLE = Path(__file__).with_name("edges.md")
 

@@ -20,7 +20,7 @@ SPACING_MM = (0.75, 0.75, 1.0)
 
 
 def add_ct() -> slicer.vtkMRMLScalarVolumeNode:
-    from LiverUNetLib.phantom import abdomen, axial_affine
+    from LiverUNetLib.scan.phantom import abdomen, axial_affine
 
     shape = tuple(int(n) for n in os.environ.get("EVENT_LOOP_SHAPE", "512 512 400").split())
     scan, _ = abdomen(axial_affine(SPACING_MM, shape), shape[::-1])

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from stress import noise, on_voxels, slices, unenhanced
 
-from LiverUNetLib.formats import write_volume
-from LiverUNetLib.model import DEFAULT_MODEL, find_model
-from LiverUNetTrainLib.dataset import content_hash
-from LiverUNetTrainLib.layouts import find_cases
+from LiverUNetLib.models.store import DEFAULT_MODEL, find_model
+from LiverUNetLib.scan.formats import write_volume
+from LiverUNetTrainLib.data.cases import content_hash
+from LiverUNetTrainLib.data.layouts import find_cases
 
 LOOK = (on_voxels(unenhanced), slices(6), noise(40))
 NEW_CASES = 5

@@ -67,8 +67,8 @@ def main() -> None:
 def pack(options: argparse.Namespace) -> None:
     from PIL import Image
 
-    from LiverUNetTrainLib.dataset import check_case
-    from LiverUNetTrainLib.layouts import find_cases
+    from LiverUNetTrainLib.data.cases import check_case
+    from LiverUNetTrainLib.data.layouts import find_cases
 
     options.output.mkdir(parents=True, exist_ok=True)
     for case in find_cases(options.data):
@@ -101,9 +101,9 @@ def unpack(packed: Path, data: Path, cache: Path) -> None:
     """Write a case as a pair of NIfTI and bring it onto the grids, under the hashes of the scan it was packed from."""
     from PIL import Image
 
-    from LiverUNetLib.formats import write_volume
-    from LiverUNetTrainLib.cache import Grids, prepare
-    from LiverUNetTrainLib.dataset import Case
+    from LiverUNetLib.scan.formats import write_volume
+    from LiverUNetTrainLib.data.cache import Grids, prepare
+    from LiverUNetTrainLib.data.cases import Case
 
     name = packed.stem
     with lzma.open(packed, "rb") as file:

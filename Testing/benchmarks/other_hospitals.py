@@ -11,11 +11,12 @@ from pathlib import Path
 
 from bundled_model import run, train
 
-from LiverUNetLib.environment import choose_device
-from LiverUNetLib.model import open_model
-from LiverUNetTrainLib.dataset import Case
-from LiverUNetTrainLib.evaluation import evaluate_model, summarise
-from LiverUNetTrainLib.layouts import find_cases
+from LiverUNetLib.models.folder import open_model
+from LiverUNetLib.system.environment import choose_device
+from LiverUNetTrainLib.data.cases import Case
+from LiverUNetTrainLib.data.layouts import find_cases
+from LiverUNetTrainLib.evaluation.evaluate import evaluate_model
+from LiverUNetTrainLib.evaluation.metrics import summarise
 
 TABLE = Path(__file__).with_name("other_hospitals.md")
 # As in the folds of the cross-validation.

@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from LiverUNetLib.environment import choose_device
-from LiverUNetLib.measurement import bounding_box
-from LiverUNetLib.model import DEFAULT_MODEL, find_model
-from LiverUNetLib.pipeline import segment
+from LiverUNetLib.models.store import DEFAULT_MODEL, find_model
+from LiverUNetLib.scan.volume import CTVolume
+from LiverUNetLib.segmentation.measurement import bounding_box
+from LiverUNetLib.segmentation.pipeline import segment
 from LiverUNetLib.steps import finish
-from LiverUNetLib.volume import CTVolume
-from LiverUNetTrainLib.dataset import content_hash
-from LiverUNetTrainLib.evaluation import MaskScores, compare_masks
-from LiverUNetTrainLib.layouts import find_cases
+from LiverUNetLib.system.environment import choose_device
+from LiverUNetTrainLib.data.cases import content_hash
+from LiverUNetTrainLib.data.layouts import find_cases
+from LiverUNetTrainLib.evaluation.metrics import MaskScores, compare_masks
 
 TABLE = Path(__file__).with_name("stress.md")
 AIR, FAT, WATER = -1000, -90, 10

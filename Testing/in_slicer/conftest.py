@@ -8,7 +8,7 @@ if "IN_SLICER_FOLDER" in os.environ:
     import qt
     import slicer
 
-    from LiverUNetLib.exchange import install_model
+    from LiverUNetLib.models.exchange import install_model
     from panel_helpers import Dialogs, open_panel
 else:
 

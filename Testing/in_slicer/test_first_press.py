@@ -88,7 +88,7 @@ def test_choosing_another_device_and_auto_again_asks_again(panel, a_volume, a_gp
 
 
 def test_a_model_that_only_pytorch_can_compute_asks_for_it(panel, a_volume, missing, dialogs, monkeypatch):
-    from LiverUNetLib.model import LiverModel
+    from LiverUNetLib.models.folder import LiverModel
 
     missing |= {"torch", "monai"}
     monkeypatch.setattr(LiverModel, "has_onnx", property(lambda _model: False))

@@ -7,7 +7,7 @@ import vtk
 from scipy import ndimage
 from vtk.util.numpy_support import vtk_to_numpy
 
-from LiverUNetLib.phantom import abdomen, axial_affine
+from LiverUNetLib.scan.phantom import abdomen, axial_affine
 from mrml_helpers import add_volume, measured
 from panel_helpers import run_to_the_end
 

@@ -6,8 +6,8 @@ import slicer
 
 from dicom_files import write_series
 from helpers import SPACING_MM, read_table
-from LiverUNetLib.formats import write_volume
-from LiverUNetLib.phantom import abdomen, axial_affine
+from LiverUNetLib.scan.formats import write_volume
+from LiverUNetLib.scan.phantom import abdomen, axial_affine
 from mrml_helpers import add_volume, measured, node_names
 from panel_helpers import assert_nothing_is_cut_off, run_to_the_end, run_until, state
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import qt
 import slicer
 
-from LiverUNetLib.exchange import install_model, pack_model
+from LiverUNetLib.models.exchange import install_model, pack_model
 from panel_helpers import run_to_the_end, run_until, state
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import slicer
 
 from helpers import dice
-from LiverUNetLib.formats import read_mask
+from LiverUNetLib.scan.formats import read_mask
 from LiverUNetLib.steps import finish
 from panel_helpers import run_to_the_end
 

@@ -11,10 +11,10 @@ import pytest
 import slicer
 
 from helpers import unix_only, write_pair
-from LiverUNetLib.exchange import remove_model
+from LiverUNetLib.models.exchange import remove_model
 from LiverUNetLib.steps import Progress
-from LiverUNetTrainLib.detached import state_of
-from LiverUNetTrainLib.finetuning import Verdict
+from LiverUNetTrainLib.evaluation.before_after import Verdict
+from LiverUNetTrainLib.run.background import state_of
 from mrml_helpers import add_other_segment
 from panel_helpers import assert_nothing_is_cut_off, open_panel, run_to_the_end, state, turn
 
@@ -129,10 +129,10 @@ def test_after_sigkill_of_trainer_and_parent_a_new_panel_shows_the_whole_curve_a
     """A process in Slicer's place orders the training and is killed; so is the trainer, later."""
     run, ui = tmp_path / "run", panel.ui
     code = (
-        "import sys, os; from pathlib import Path; from LiverUNetTrainLib.detached import launch;"
-        "from LiverUNetTrainLib.order import TrainingOrder; cache, run = map(Path, sys.argv[1:]);"
-        "order = TrainingOrder(cache, run, recipe='accurate', epochs=400, batch_size=4, device='cpu');"
-        "launch(order.arguments(), run); os.kill(os.getpid(), 9)"
+        "import sys, os; from pathlib import Path; from LiverUNetTrainLib.run.background import launch;"
+        "from LiverUNetTrainLib.run.options import TrainingOptions; cache, run = map(Path, sys.argv[1:]);"
+        "options = TrainingOptions(cache, run, recipe='accurate', epochs=400, batch_size=4, device='cpu');"
+        "launch(options.arguments(), run); os.kill(os.getpid(), 9)"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     parent = subprocess.run([sys.executable, "-c", code, str(a_cache.folder), str(run)], env=environment)
@@ -227,12 +227,12 @@ def test_nothing_is_trained_while_cases_are_prepared(panel, a_cache, pairs, tmp_
 
 
 def test_a_run_that_cannot_be_read_is_said_and_the_buttons_live(panel, tmp_path, monkeypatch):
-    from LiverUNetTrainLib import detached
+    from LiverUNetTrainLib.run import background
 
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(detached, "state_of", refuse)
+    monkeypatch.setattr(background, "state_of", refuse)
     panel.ui.runPath.currentPath = str(tmp_path)
     panel.train.watch()
     assert "Permission denied" in panel.ui.runStateLabel.text

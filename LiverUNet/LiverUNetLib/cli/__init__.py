@@ -1,0 +1,6 @@
+"""The command line `liver-unet`.
+
+main.py     segment, batch, info, doctor, demo
+models.py   models: list, card, verify, install, remove, pack
+console.py  what both command lines share: streams, signals, exit codes
+"""

@@ -1,0 +1,102 @@
+"""What both command lines share: results on stdout, all else on stderr, signals, and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from ..errors import LiverUNetError
+from ..system.environment import liver_unet_version, wait_without_spinning
+
+__all__ = ["DONE", "FAILED", "Terminated", "run_command"]
+
+DONE, FAILED = 0, 1  # 2, wrong usage, is argparse's own; 128 + N: ended by signal N
+# What the machine of the user says, and no bug: disks that are full or read-only, missing rights, impossible names.
+MACHINE_ERRORS = tuple(
+    getattr(errno, name)
+    for name in ("EACCES", "EDQUOT", "EIO", "ENAMETOOLONG", "ENOSPC", "EPERM", "EROFS")
+    if hasattr(errno, name)
+)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: unwinds as Ctrl-C does, so that unfinished files and unpacked zips are removed."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
+
+
+def run_command(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None, *, check: Callable[[], None] | None = None
+) -> int:
+    """Parse the arguments, run the function that the chosen command set as `run`, return the exit code.
+
+    A LiverUNetError and a full or read-only disk become one sentence on stderr; Ctrl-C, SIGTERM and
+    SIGHUP end quietly. Anything else is a bug and keeps its traceback.
+
+    Args:
+        arguments: None for those of the process, which is then ours: encodings, signals and OpenMP are set.
+        check: raises LiverUNetError where no command can run; help and version come without it.
+    """
+    _open_streams()
+    if arguments is None:
+        _set_process_up()
+    parser.add_argument("--version", action="version", version=f"%(prog)s {liver_unet_version()}")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    options = parser.parse_args(arguments)
+    command: Callable[[argparse.Namespace], None] = options.run
+    try:
+        if check:
+            check()
+        command(options)
+        sys.stdout.flush()
+    except LiverUNetError as error:
+        print(error, file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt as interrupt:
+        print(interrupt.args[0] if interrupt.args else "Cancelled.", file=sys.stderr)
+        return getattr(interrupt, "exit_code", FAILED)
+    except BrokenPipeError:  # the reader of stdout, `head` say, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in MACHINE_ERRORS:
+            raise
+        print(f"{error.filename or 'The output'} cannot be used ({error.strerror}); name another.", file=sys.stderr)
+        return FAILED
+    return DONE
+
+
+def _open_streams() -> None:
+    """Let closed standard streams lead to the null device.
+
+    `print(…, file=None)` writes to stdout, and the next file that is opened would get the number of
+    the closed stream, with all that libraries print there.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - stays open
+
+
+def _set_process_up() -> None:
+    """Set what holds for the whole process, before torch is imported."""
+    wait_without_spinning(os.environ)
+    for stream in (sys.stdout, sys.stderr):
+        if stream.errors == "strict":  # a name that the terminal cannot show must not end a run
+            stream.reconfigure(errors="backslashreplace")
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number and signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it
+            signal.signal(number, _terminate)
+
+
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    """Unwind; another signal of this kind ends the process at once."""
+    signal.signal(number, signal.SIG_DFL)
+    raise Terminated(number)

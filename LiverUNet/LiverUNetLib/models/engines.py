@@ -1,0 +1,136 @@
+"""What computes the network: ONNX Runtime, light and for CPUs, or PyTorch, for GPUs and for training.
+
+Both take the same slices and give the same logits, up to rounding.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from ..system.environment import Device, usable_cores
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Network", "OnnxNetwork", "TorchNetwork"]
+
+logger = logging.getLogger(__name__)
+
+# Fixed for each kind of device, so that a scan gives the same mask on every run.
+BATCH_SIZE = {"cpu": 4, "mps": 16, "cuda": 32}
+
+
+class Network(Protocol):
+    """A network that is ready to compute.
+
+    Attributes:
+        device: where and by which engine it computes; its note says what the user should know of that.
+        batch_size: how many slices it should get at once.
+    """
+
+    device: Device
+    batch_size: int
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Logits, float32 (batch, 1, *sides), of normalised images, float32 (batch, channels, *sides)."""
+        ...
+
+
+class OnnxNetwork:
+    """A network computed by ONNX Runtime.
+
+    Args:
+        graph: an ONNX file as bytes, so that it cannot refer to other files.
+        in_channels: that the images will have.
+        threads: None for as many as there are cores.
+
+    Raises:
+        ValueError: the graph is damaged or takes other images.
+    """
+
+    def __init__(self, graph: bytes, in_channels: int, device: Device, *, threads: int | None = None) -> None:
+        import onnxruntime
+
+        onnxruntime.disable_telemetry_events()  # on Windows; elsewhere `LiverUNetLib/__init__.py` sees to it
+        self.device, self.batch_size = device, BATCH_SIZE[device.kind]
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or usable_cores()
+        options.enable_mem_pattern = False  # a plan of memory for each shape costs more of it than it saves time
+        options.log_severity_level = 4  # what fails is raised
+        # Waiting threads sleep; else they hold cores that others need, see Testing/benchmarks/busy_machine.md.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            (image,) = self._session.get_inputs()
+        except Exception as error:  # what ONNX Runtime raises has no common type but this
+            raise ValueError(str(error)) from error
+        if image.shape[1] != in_channels:
+            raise ValueError(f"it takes {image.shape[1]} channels, not {in_channels}")
+        self._name = image.name
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """See `Network`."""
+        return self._session.run(None, {self._name: image})[0]
+
+
+class TorchNetwork:
+    """A network computed by PyTorch.
+
+    When a GPU's memory is too small, batches are halved, and at last the CPU computes; both are logged.
+
+    Args:
+        network: takes images (batch, channels, *sides), gives logits (batch, 1, *sides).
+    """
+
+    def __init__(self, network: nn.Module, device: Device) -> None:
+        self.device, self.batch_size = device, BATCH_SIZE[device.kind]
+        self._network = _placed(network, device)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """See `Network`."""
+        import torch
+
+        while True:
+            try:
+                return np.concatenate(
+                    [
+                        self._logits(image[first : first + self.batch_size])
+                        for first in range(0, len(image), self.batch_size)
+                    ]
+                )
+            except torch.OutOfMemoryError:
+                if self.device.kind == "cpu":
+                    raise
+                self._make_do()
+
+    def _logits(self, image: np.ndarray) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode(), self.device.autocast():
+            order = torch.channels_last if image.ndim == 4 else torch.channels_last_3d
+            logits = self._network(torch.from_numpy(image).to(self.device.name, memory_format=order))
+            return logits.float().cpu().numpy()
+
+    def _make_do(self) -> None:
+        """Halve the batches, or leave the GPU for the CPU."""
+        name = self.device.name
+        if self.batch_size > 1:
+            self.batch_size //= 2
+            logger.warning("The memory of %s is too small; going on with batches of %d slices.", name, self.batch_size)
+        else:
+            logger.warning("The memory of %s is too small for one slice; going on with the CPU.", name)
+            self.device = replace(self.device, name="cpu", dtype="float32")
+            self.batch_size, self._network = BATCH_SIZE["cpu"], _placed(self._network, self.device)
+
+
+def _placed(network: nn.Module, device: Device) -> nn.Module:
+    """The network on the device, for inference; channels last is a quarter faster for slices on CPUs."""
+    import torch
+
+    network = network.eval().to(device.name)
+    flat = all(weight.ndim != 5 for weight in network.parameters())
+    return network.to(memory_format=torch.channels_last) if flat else network

@@ -1,0 +1,248 @@
+"""A model is a folder in MONAI Bundle layout.
+
+configs/metadata.json    what it is, what it was trained on, its scores, the checksums of its weights
+configs/inference.json   how MONAI builds its networks; never read here
+models/model.pt          the fine look's weights: a plain state dict, kernels in float16
+models/model.onnx        the same weights as a graph for ONNX Runtime, which needs no PyTorch
+models/coarse.pt, .onnx  the coarse look's weights, if it looks coarsely
+docs/README.md           the model card
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ModelError
+from ..system.environment import Device
+from ..system.files import from_json, read_json
+from .card import COARSE, FINE, WEIGHT_FILES, Lineage, ModelCard, onnx_file, weights_file
+from .engines import Network, OnnxNetwork, TorchNetwork
+from .network import build_network, fold_batch_norm
+from .spec import NetworkSpec, Rules, spec_from_json
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+__all__ = [
+    "INFERENCE",
+    "METADATA",
+    "MODEL_FILES",
+    "README",
+    "SCHEMA_VERSION",
+    "LiverModel",
+    "Networks",
+    "open_model",
+]
+
+# 2: content hashes know a scan in any order of axes. 3: all numbers in one place, two looks, ONNX forms.
+SCHEMA_VERSION, OLDEST_SCHEMA_VERSION = 3, 2
+METADATA, INFERENCE, README = "configs/metadata.json", "configs/inference.json", "docs/README.md"
+MODEL_FILES = (METADATA, INFERENCE, README, *WEIGHT_FILES)
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of a model, ready to compute; `coarse` is None if it does not look coarsely."""
+
+    fine: Network
+    coarse: Network | None
+
+
+@dataclass(frozen=True)
+class LiverModel:
+    """A model folder whose card was read.
+
+    Attributes:
+        note: what every user of it should know, a sentence; empty if there is nothing.
+    """
+
+    folder: Path
+    card: ModelCard
+    note: str = ""
+
+    def network_spec(self, look: str) -> NetworkSpec:
+        """The network of a look."""
+        return (self.card.spec.fine if look == FINE else self.card.spec.coarse).network
+
+    @property
+    def looks(self) -> tuple[str, ...]:
+        """FINE, and COARSE if it looks coarsely."""
+        return (FINE, COARSE) if self.card.spec.coarse else (FINE,)
+
+    @property
+    def has_onnx(self) -> bool:
+        """Whether all weights are there as graphs for ONNX Runtime."""
+        return all(onnx_file(look) in self.card.checksums for look in self.looks)
+
+    def files(self) -> tuple[str, ...]:
+        """What the folder consists of."""
+        return METADATA, INFERENCE, README, *self.card.checksums
+
+    def verify(self) -> None:
+        """Raise ModelError unless all files of weights are those that the card was written for."""
+        for name in {*map(weights_file, self.looks), *self.card.checksums}:
+            self.read(name)
+
+    def read(self, name: str) -> bytes:
+        """A file of weights, verified.
+
+        Raises:
+            ModelError: it cannot be read or was changed.
+        """
+        try:
+            content = (self.folder / name).read_bytes()
+        except OSError as error:
+            raise ModelError(f"The model {self.folder} has no readable {name} ({error.strerror}).") from error
+        checksum, known = hashlib.sha256(content).hexdigest(), self.card.checksums.get(name, "")
+        if checksum != known:
+            raise ModelError(
+                f"The weights of the model {self.folder} were changed: the SHA-256 of {name} is {checksum[:12]}…, "
+                f"the card says {known[:12] or 'nothing'}…; install the model again."
+            )
+        return content
+
+    def state_dict(self, look: str = FINE) -> dict[str, torch.Tensor]:
+        """The weights of a look, verified; nothing stored with them is executed.
+
+        Raises:
+            ModelError: changed, damaged, or holding anything but tensors.
+        """
+        import torch
+
+        name = weights_file(look)
+        content = io.BytesIO(self.read(name))
+        try:
+            return torch.load(content, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise ModelError(f"{self.folder / name} holds code, not only weights; it was not loaded.") from error
+        except (RuntimeError, EOFError, ValueError) as error:
+            raise ModelError(f"{self.folder / name} is damaged; install the model again.") from error
+
+    def torch_network(self, look: str = FINE) -> nn.Module:
+        """The network of a look for PyTorch: weights verified, batch normalisation folded.
+
+        Raises:
+            ModelError: as `state_dict`, or the weights do not fit the network of the card.
+        """
+        state_dict = self.state_dict(look)
+        try:
+            network = build_network(self.network_spec(look))
+            network.load_state_dict(state_dict)
+        except (RuntimeError, TypeError, AttributeError, ValueError) as error:
+            raise ModelError(
+                f"The weights of the model {self.folder} do not fit its network; install it again."
+            ) from error
+        return fold_batch_norm(network)
+
+    def networks(self, device: Device, *, threads: int | None = None) -> Networks:
+        """All networks, ready to compute; what their user should know is added to their device's note.
+
+        Without ONNX forms PyTorch computes them.
+
+        Args:
+            threads: of ONNX Runtime; None for as many as there are cores.
+
+        Raises:
+            ModelError: changed, damaged, the weights do not fit the networks of the card, or they need a PyTorch that
+                is not installed.
+        """
+        if device.engine == "onnx" and not self.has_onnx:
+            missing = " and ".join(name for name in map(onnx_file, self.looks) if name not in self.card.checksums)
+            if find_spec("torch") is None:
+                raise ModelError(
+                    f"The model {self.card.name} has no {missing}, so it needs PyTorch: install "
+                    "liver-unet[train], or export the model again."
+                )
+            device = _noted(device, f"The model {self.card.name} has no {missing}; PyTorch has computed it.")
+            device = replace(device, engine="torch")
+        device = _noted(device, self.note)
+        made = {look: self._network(look, device, threads) for look in self.looks}
+        return Networks(made[FINE], made.get(COARSE))
+
+    def check(self) -> None:
+        """Raise ModelError unless every file of weights is whole and fits the card, as far as it can be tried here.
+
+        Without PyTorch, its own forms are only compared with their checksums.
+        """
+        self.verify()
+        for look in self.looks:
+            if self.has_onnx:
+                self._network(look, Device("cpu", "onnx"), None)
+            if find_spec("torch"):
+                self.torch_network(look)
+
+    def _network(self, look: str, device: Device, threads: int | None) -> Network:
+        if device.engine == "torch":
+            return TorchNetwork(self.torch_network(look), device)
+        name = onnx_file(look)
+        try:
+            return OnnxNetwork(self.read(name), self.network_spec(look).in_channels, device, threads=threads)
+        except ValueError as error:
+            raise ModelError(f"{self.folder / name} is damaged ({error}); install the model again.") from error
+
+
+def _noted(device: Device, note: str) -> Device:
+    return replace(device, note=" ".join(filter(None, [device.note, note])))
+
+
+def open_model(folder: Path) -> LiverModel:
+    """Read the card of a model folder; the weights are verified when they are used.
+
+    Raises:
+        ModelError: it is no model folder, or of a version this LiverUNet cannot read.
+    """
+    metadata = read_json(folder / METADATA, ModelError)
+    try:
+        ours = metadata["liver_unet"]
+        version = ours["schema_version"]
+        if version < OLDEST_SCHEMA_VERSION:
+            raise ModelError(
+                f"The model {folder} was made by an older LiverUNet, whose scan hashes do not recognise what it has "
+                "learned from and what it holds out; install a newer version of it or train it again."
+            )
+        if version > SCHEMA_VERSION:
+            raise ModelError(
+                f"The model {folder} has schema version {version}, this LiverUNet reads {SCHEMA_VERSION}; update it."
+            )
+        note = ""
+        if version < SCHEMA_VERSION:
+            note = _note_on_views(metadata["name"], ours)
+            ours = _as_today(ours)
+        card = ModelCard(
+            **{key: metadata[key] for key in ("name", "version", "description", "license")},
+            **{key: ours[key] for key in ("training", "scores", "notes", "checksums")},
+            spec=spec_from_json(ours["spec"]),
+            lineage=from_json(Lineage, ours["lineage"]),
+        )
+        card.check()
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ModelError(f"{folder / METADATA} is not the card of a LiverUNet model ({error}).") from error
+    return LiverModel(folder, card, note)
+
+
+def _note_on_views(name: str, ours: dict[str, Any]) -> str:
+    if list(ours["preprocessing"]["views"]) == ["axial"]:
+        return ""
+    return f"The model {name} has learned from three views; only axial slices are used, which costs accuracy."
+
+
+def _as_today(ours: dict[str, Any]) -> dict[str, Any]:
+    """What a card of schema 2 says, in the terms of today's: it looked at whole slices, from up to three sides."""
+    seen = {key: value for key, value in ours["preprocessing"].items() if key != "views"}
+    window = seen.pop("window_hu")
+    return ours | {
+        "spec": {
+            "fine": seen | {"network": ours["network"]},
+            "coarse": None,
+            "rules": asdict(Rules(threshold=ours["threshold"])),
+            "window_hu": window,
+        },
+        "checksums": {weights_file(FINE): ours["checksum"]},
+    }

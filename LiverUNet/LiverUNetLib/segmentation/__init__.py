@@ -1,0 +1,13 @@
+"""From HU to a liver.
+
+pipeline.py        one scan, from HU to mask, measures and warnings: begin here
+grid.py            grids of samples in a scan, and values from one to another
+looks.py           a coarse look finds the part with the liver, a fine one outlines it
+postprocessing.py  one liver out of probabilities
+measurement.py     its volume, attenuation and extent
+quality.py         what asks for care
+summary.py         results in words and rows
+batch.py           many scans
+batch_table.py     the table that comes of them
+picture.py         scans with masks drawn on them
+"""

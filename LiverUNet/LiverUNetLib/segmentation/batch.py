@@ -1,0 +1,173 @@
+"""Many scans with one model: a folder of scans becomes a folder of segmentations and a table."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import traceback
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import LiverUNetError, OutputError, ScanError
+from ..models.folder import LiverModel, Networks
+from ..scan.formats import READERS, check_output, check_output_name, read_volume, scan_stem, write_mask
+from ..steps import Progress, prefixed
+from ..system.environment import Device
+from ..system.files import check_writable, stamp
+from .batch_table import TABLE_COLUMNS, printable, read_table, volume_ml, write_table
+from .pipeline import segment
+from .summary import table_row
+
+__all__ = ["TABLE_NAME", "find_scans", "segment_folder"]
+
+logger = logging.getLogger(__name__)
+
+TABLE_NAME = "liver.csv"
+DONE, FAILED = "done", "failed"
+
+
+def find_scans(folder: Path, *, besides: Path | None = None) -> list[Path]:
+    """The scans in a folder: files of a known format, and subfolders as DICOM; masks beside them are skipped.
+
+    Args:
+        besides: a subfolder that is no scan.
+
+    Raises:
+        ScanError: there is no such folder, it cannot be listed, or holds nothing.
+    """
+    masks = (".seg", "_liver", "_seg", "_mask")
+    try:
+        scans = [
+            path
+            for path in sorted(folder.iterdir())
+            if not path.name.startswith(".")
+            and (path.is_dir() or path.name.lower().endswith(tuple(READERS)))
+            and not scan_stem(path).lower().endswith(masks)
+            and not (besides and os.path.realpath(path) == os.path.realpath(besides))
+        ]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ScanError(f"The folder {folder} does not exist.") from error
+    except OSError as error:
+        raise ScanError(f"The folder {folder} cannot be listed ({error.strerror}); name another.") from error
+    if not scans:
+        raise ScanError(f"{folder} holds no scan: neither {', '.join(READERS)} nor folders of DICOM files.")
+    return scans
+
+
+def segment_folder(
+    source: Path,
+    target: Path,
+    model: LiverModel,
+    device: Device,
+    *,
+    networks: Networks | None = None,
+    ending: str = ".seg.nrrd",
+    series: str | None = None,
+) -> Generator[Progress, None, list[dict[str, Any]]]:
+    """Segment every scan of a folder; returns the rows of the table TARGET/liver.csv.
+
+    The model is loaded once. A scan is skipped if this very model has segmented it before, with the
+    same choice of series, and it has not changed since. One that fails becomes a row whose `error`
+    says why, and the rest are done. The table is written after every scan, and keeps the rows of other
+    scans. A scan has a mask only if its row says so.
+
+    Args:
+        networks: `model.networks(device)`, if they were loaded before.
+        target: made if missing; a mask is called `<scan>_liver<ending>`.
+        series: which DICOM series, as `read_volume` takes it, where a scan has several.
+
+    Raises:
+        ScanError: the source holds no scan, or two whose masks would have one name.
+        OutputError: the target cannot be written to, or is the source.
+        ModelError: the model is changed or damaged.
+    """
+    if os.path.realpath(target) == os.path.realpath(source):
+        raise OutputError(f"{target} holds the scans; name another folder for the segmentations.")
+    scans = find_scans(source, besides=target)
+    _check_names(scans)
+    check_output_name(Path(f"x{ending}"))
+    table = target / TABLE_NAME
+    check_writable(table, overwrite=True)
+    before = read_table(table)
+    networks = networks or model.networks(device)
+    rows: list[dict[str, Any]] = []
+    for number, scan in enumerate(scans, start=1):
+        mask = target / f"{scan_stem(scan)}_liver{ending}"
+        file = printable(scan.name)
+        made_of = {"series": series or "", "model_checksum": model.card.checksum, "file_stamp": _stamp(scan)}
+        row = before.get(file, {})
+        if not _is_done(row, mask, made_of):
+            steps = _segment_file(scan, mask, model, device, networks=networks, series=series)
+            said = yield from prefixed(f"{file} ({number} of {len(scans)})", steps)
+            added = {column: cell for column, cell in row.items() if column not in TABLE_COLUMNS}  # by the user
+            row = before[file] = {"file": file} | made_of | said | added
+            write_table(table, before.values())
+        rows.append(row)
+    return rows
+
+
+def _check_names(scans: Sequence[Path]) -> None:
+    """Raise ScanError if two scans differ in their format alone: their masks would have one name."""
+    first: dict[str, Path] = {}
+    for scan in scans:
+        other = first.setdefault(scan_stem(scan), scan)
+        if other != scan:
+            raise ScanError(f"{other.name} and {scan.name} would share one mask; rename one of them.")
+
+
+def _segment_file(
+    scan: Path, mask: Path, model: LiverModel, device: Device, *, networks: Networks, series: str | None
+) -> Generator[Progress, None, dict[str, Any]]:
+    """A row for whatever happens; where there is no liver, no mask is written, and an older one is removed."""
+    try:
+        volume = read_volume(scan, series=series)
+        check_output(mask, volume.affine)
+        result = yield from segment(volume, model, device, networks=networks)
+        if result.measurement.volume_ml:
+            write_mask(mask, result.mask_kji, volume)
+        else:
+            mask.unlink(missing_ok=True)
+    except LiverUNetError as error:
+        reason = str(error)
+    except OSError as error:  # of the disk or the system
+        reason = f"{scan.name} could not be read or its mask not be written ({error})."
+    except MemoryError:
+        reason = f"{scan.name} needs more memory than this machine has free; crop it or use a larger machine."
+    except Exception as error:  # one scan must not cost the rest
+        logger.exception("%s could not be segmented:", scan.name)
+        reason = _bug(error)
+    else:
+        return {"state": DONE, "error": ""} | table_row(result)
+    with contextlib.suppress(OSError):  # a name that cannot be, say
+        mask.unlink(missing_ok=True)
+    return {"state": FAILED, "error": reason}
+
+
+def _bug(error: Exception) -> str:
+    """What is no LiverUNetError, in one line: its kind, the place in our code, its own words."""
+    ours = Path(__file__).parents[1]
+    frames = traceback.extract_tb(error.__traceback__)
+    place = [frame for frame in frames if Path(frame.filename).is_relative_to(ours)][-1]
+    words = " ".join(str(error).split())
+    return (
+        f"This is a bug of LiverUNet: {type(error).__name__} in {Path(place.filename).name}, line {place.lineno} "
+        f"({words}); please report it with the traceback that was logged."
+    )
+
+
+def _stamp(scan: Path) -> str:
+    """The stamp of a scan as the table holds it; empty for a dead link, or what has vanished."""
+    try:
+        return "-".join(map(str, stamp(scan)))
+    except OSError:
+        return ""
+
+
+def _is_done(row: dict[str, Any], mask: Path, made_of: dict[str, str]) -> bool:
+    """Whether this very model has done this very scan, and its mask, if there was a liver, is still there."""
+    if row.get("state") != DONE or not made_of["file_stamp"] or not made_of.items() <= row.items():
+        return False
+    found_ml = volume_ml(row)
+    return found_ml == 0 or (found_ml is not None and mask.exists())

@@ -1,0 +1,124 @@
+"""The two looks at a scan: a coarse one that finds the part of the body with the liver, a fine one at that part."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import numpy as np
+
+from ..models.engines import Network
+from ..models.spec import ModelSpec
+from ..steps import Progress, stage
+from .grid import Box, Grid, resample
+from .postprocessing import likeliest_box
+
+__all__ = ["coarse_probabilities", "context_indices", "fine_probabilities", "look_coarsely", "look_finely"]
+
+# A whole body at once would need too much memory: so many cubes of its height, of which the outer ones only help.
+WINDOW, OVERLAP = 96, 16
+# Beyond these the exponential function leaves float32, and the probability is 0 or 1 anyway.
+SAFE_LOGITS = (-80.0, 80.0)
+
+
+def look_coarsely(
+    hu: np.ndarray, scan: Grid, spec: ModelSpec, network: Network | None
+) -> Generator[Progress, None, Box]:
+    """The part of a scan where the liver is; all of it if the model does not look coarsely, or not at one so short.
+
+    Args:
+        hu: canonical (slices, rows, columns), on `scan`.
+    """
+    look = spec.coarse
+    if look is None or network is None or scan.slices.stop_mm - scan.slices.start_mm < look.shortest_mm:
+        return scan.whole
+    grid = scan.cubes(look.voxel_mm)
+    image = yield from stage("Preparing", resample(hu, scan, grid, clip=spec.window_hu))
+    probability = yield from stage("Finding the liver", coarse_probabilities(image, spec, network))
+    return scan.around(grid, likeliest_box(probability, look.threshold), look.margin_mm)
+
+
+def coarse_probabilities(
+    image: np.ndarray, spec: ModelSpec, network: Network
+) -> Generator[tuple[int, int], None, np.ndarray]:
+    """The probability of liver on the coarse grid, float32; yields slices done and in all.
+
+    Args:
+        image: HU in coarse cubes, clipped to the window, float32.
+    """
+    probability = np.empty(image.shape, dtype=np.float32)
+    yield 0, len(image)
+    for first, last in _windows(len(image)):
+        start, stop = max(first - OVERLAP, 0), min(last + OVERLAP, len(image))
+        seen = _padded(image[start:stop], spec, (spec.coarse.network.multiple,) * 3)
+        found = _probability(network(spec.normalise(seen[None, None])))[0]
+        probability[first:last] = found[first - start : last - start, : image.shape[1], : image.shape[2]]
+        yield last, len(image)
+    return probability
+
+
+def look_finely(
+    hu: np.ndarray, scan: Grid, grid: Grid, spec: ModelSpec, network: Network
+) -> Generator[Progress, None, np.ndarray]:
+    """Where in a part of the scan the liver is.
+
+    Args:
+        hu: canonical (slices, rows, columns), on `scan`.
+        grid: of the part, in the pixels of the fine look.
+
+    Returns:
+        The probability of liver, float32 on `grid`.
+    """
+    image = yield from stage("Preparing", resample(hu, scan, grid, clip=spec.window_hu))
+    return (yield from stage("Segmenting", fine_probabilities(image, grid.slices.step_mm, spec, network)))
+
+
+def fine_probabilities(
+    image: np.ndarray, slice_mm: float, spec: ModelSpec, network: Network
+) -> Generator[tuple[int, int], None, np.ndarray]:
+    """The probability of liver in fine pixels, float32; yields slices done and in all.
+
+    Args:
+        image: HU in fine pixels, clipped to the window, float32 (slices, rows, columns).
+        slice_mm: distance of the slices.
+    """
+    probability = np.empty(image.shape, dtype=np.float32)
+    context = context_indices(len(image), slice_mm, spec.fine.context_mm)
+    padded = _padded(image, spec, (1, *[spec.fine.network.multiple] * 2))
+    done = 0
+    yield done, len(image)
+    while done < len(image):
+        part = slice(done, min(done + network.batch_size, len(image)))
+        found = _probability(network(spec.normalise(padded[context[part]])))
+        probability[part] = found[:, : image.shape[1], : image.shape[2]]
+        done = part.stop
+        yield done, len(image)
+    return probability
+
+
+def _padded(image: np.ndarray, spec: ModelSpec, multiples: tuple[int, int, int]) -> np.ndarray:
+    """The image with air at its far ends, so that its sides are multiples of these."""
+    padding = [(0, -side % multiple) for side, multiple in zip(image.shape, multiples, strict=True)]
+    return np.pad(image, padding, constant_values=spec.window_hu[0])
+
+
+def _probability(logits: np.ndarray) -> np.ndarray:
+    """Of liver, without the only channel."""
+    return 1 / (1 + np.exp(-logits[:, 0].clip(*SAFE_LOGITS)))
+
+
+def context_indices(slices: int, slice_mm: float, context_mm: tuple[float, ...]) -> np.ndarray:
+    """Which slices are the channels of each slice: the nearest to each distance, at the ends the last one.
+
+    Returns:
+        int64, shape (slices, len(context_mm)). In a thick or single slice scan a slice is its own context.
+    """
+    steps = np.rint(np.asarray(context_mm) / slice_mm).astype(np.int64)
+    return np.clip(np.arange(slices)[:, None] + steps[None, :], 0, slices - 1)
+
+
+def _windows(length: int) -> list[tuple[int, int]]:
+    """First and last (exclusive) of the windows over so many cubes; all at once if they are few."""
+    if length <= WINDOW:
+        return [(0, length)]
+    size = WINDOW - 2 * OVERLAP
+    return [(first, min(first + size, length)) for first in range(0, length, size)]

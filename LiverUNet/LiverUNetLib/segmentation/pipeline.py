@@ -1,0 +1,186 @@
+"""Segment one scan, from HU to mask, measures and warnings."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..models.folder import LiverModel, Networks
+from ..models.spec import ModelSpec, Rules
+from ..scan.ct_checks import check_ct
+from ..scan.volume import CTVolume
+from ..steps import Progress, stage
+from ..system.environment import Device, package_versions
+from .grid import Box, Grid, body_slices, canonical_scan, canonical_view, resample
+from .looks import look_coarsely, look_finely
+from .measurement import Measurement, bounding_box, measure
+from .postprocessing import fill_holes, largest_component, without_other_components
+from .quality import cautions, findings
+
+__all__ = ["Segmentation", "segment"]
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """A segmented scan.
+
+    Attributes:
+        mask_kji: uint8, 1 is liver, exactly the voxels of the scan.
+        probability_kji: of every voxel, before one liver was chosen; uint8 in steps of 1/255, if asked for.
+        warnings: what a person has to know before using the result, in whole sentences.
+        provenance: which model, device and versions made it, and in how many seconds.
+    """
+
+    mask_kji: np.ndarray
+    probability_kji: np.ndarray | None
+    measurement: Measurement
+    warnings: tuple[str, ...]
+    provenance: dict[str, Any]
+
+    def report(self) -> dict[str, Any]:
+        """Everything but the voxels, for JSON."""
+        return {
+            "schema_version": 1,
+            "measurement": asdict(self.measurement),
+            "warnings": list(self.warnings),
+            "provenance": self.provenance,
+        }
+
+
+def segment(
+    volume: CTVolume,
+    model: LiverModel,
+    device: Device,
+    *,
+    networks: Networks | None = None,
+    with_probability: bool = False,
+) -> Generator[Progress, None, Segmentation]:
+    """Segment the liver; yields Progress after every batch. Close the generator to cancel.
+
+    Args:
+        networks: `model.networks(device)`, if they were loaded for a scan before.
+
+    Raises:
+        ScanError: the volume is not a CT.
+        ModelError: the model is changed or damaged.
+    """
+    started = time.monotonic()
+    check_ct(volume)
+    spec = model.card.spec
+    hu, scan = canonical_scan(volume)
+    # To the model, and to the measures, a scan ends where the body does.
+    body = body_slices(hu)
+    hu, scan = hu[body], scan.part((body, *scan.whole[1:]))
+    yield Progress("Preparing", 0, 1)
+    networks = networks or model.networks(device)
+    box, grid, probability, liver = yield from _look(hu, scan, spec, networks)
+    restored = partial(resample, source=grid, target=scan.part(box), antialias=False)
+    mask = yield from stage("Restoring", restored(liver, finish=lambda slab: slab > spec.rules.threshold))
+    probability_kji = None
+    if with_probability:
+        steps = restored(probability, finish=lambda slab: np.rint(slab * 255))
+        probability_kji = np.zeros(volume.hu_kji.shape, np.uint8)
+        canonical_view(probability_kji, volume.affine)[body][box] = yield from stage("Restoring", steps)
+    found_ml = yield from _tidy(mask, volume.voxel_ml, _least_ml(liver, spec.rules))
+    measurement = measure(mask, hu, scan, box, volume.voxel_ml)
+    yield Progress("Measuring", 1, 2)
+    mask_kji = np.zeros(volume.hu_kji.shape, np.uint8)
+    canonical_view(mask_kji, volume.affine)[body][box] = mask
+    yield Progress("Measuring", 2, 2)
+    used = networks.fine.device
+    return Segmentation(
+        mask_kji=mask_kji,
+        probability_kji=probability_kji,
+        measurement=measurement,
+        warnings=(
+            *filter(None, [used.note]),
+            *cautions(volume, scan),
+            *findings(measurement, found_ml, spec.rules),
+        ),
+        provenance={
+            "scan": volume.name,
+            "model": model.card.name,
+            "model_version": model.card.version,
+            "model_checksum": model.card.checksum,
+            "model_license": model.card.license,
+            "settings": asdict(spec),
+            "device": used.name,
+            "engine": used.engine,
+            "dtype": used.dtype,
+            "seconds": round(time.monotonic() - started, 2),
+            "packages": package_versions(),
+        },
+    )
+
+
+def _look(
+    hu: np.ndarray, scan: Grid, spec: ModelSpec, networks: Networks
+) -> Generator[Progress, None, tuple[Box, Grid, np.ndarray, np.ndarray]]:
+    """Look coarsely at the scan and finely where the liver may be; again at a larger part if that cut or missed it.
+
+    Returns:
+        The part of the scan that was seen, the grid on it, the probability of liver there, and that of one liver.
+    """
+    box = yield from look_coarsely(hu, scan, spec, networks.coarse)
+    margin_mm = spec.coarse.margin_mm if spec.coarse else 0.0
+    while True:
+        grid = scan.part(box).pixels(spec.fine.pixel_mm, spec.fine.slice_mm)
+        probability = yield from look_finely(hu, scan, grid, spec, networks.fine)
+        liver = without_other_components(probability, spec.rules.threshold)
+        found = liver > spec.rules.threshold
+        enough = np.count_nonzero(found) * grid.voxel_ml >= _least_ml(liver, spec.rules)
+        larger = _larger(box, bounding_box(found) if enough else None, grid, scan, margin_mm)
+        if larger == box:
+            return box, grid, probability, liver
+        # Farther every time: however little the coarse look has found, a few looks see all.
+        box, margin_mm = larger, 2 * margin_mm
+
+
+def _least_ml(liver: np.ndarray, rules: Rules) -> float:
+    """The smallest volume that is a liver, found with these probabilities."""
+    sure = liver[liver > rules.threshold]
+    return rules.least_ml(float(sure.mean()) if sure.size else 0.0)
+
+
+def _larger(box: Box, liver: Box | None, grid: Grid, scan: Grid, margin_mm: float) -> Box:
+    """The box, larger by a margin wherever it ends in the liver while the scan goes on; all if there is no liver in it.
+
+    Args:
+        box: of `scan`, on which `grid` lies.
+        liver: where it was found on `grid`.
+    """
+    if liver is None:
+        return scan.whole
+    margins = [math.ceil(margin_mm / axis.step_mm) for axis in scan.axes]
+    return tuple(
+        slice(
+            max(part.start - margin, 0) if found.start == 0 else part.start,
+            min(part.stop + margin, length) if found.stop == seen else part.stop,
+        )
+        for part, found, margin, seen, length in zip(box, liver, margins, grid.shape, scan.shape, strict=True)
+    )
+
+
+def _tidy(mask: np.ndarray, voxel_ml: float, minimum_ml: float) -> Generator[Progress, None, float]:
+    """Leave one component without holes in the mask, or nothing if it is too small; returns its volume.
+
+    Works in the mask's box alone.
+    """
+    box = bounding_box(mask)
+    yield Progress("Tidying", 0, 3)
+    if box is None:
+        return 0.0
+    liver = largest_component(mask[box])
+    yield Progress("Tidying", 1, 3)
+    liver = fill_holes(liver)
+    yield Progress("Tidying", 2, 3)
+    found_ml = float(liver.sum()) * voxel_ml
+    mask[box] = liver if found_ml >= minimum_ml else False
+    yield Progress("Tidying", 3, 3)
+    return found_ml

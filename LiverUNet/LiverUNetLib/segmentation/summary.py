@@ -1,0 +1,72 @@
+"""Results and models in words and rows, the same on the command line, in Slicer and in tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..models.folder import LiverModel
+from .pipeline import Segmentation
+
+__all__ = ["COLUMNS", "model_score", "sentence", "table_row"]
+
+# The columns of a table of measurements, in order.
+COLUMNS = (
+    "scan",
+    "volume_ml",
+    "mean_hu",
+    "sd_hu",
+    "width_mm",
+    "depth_mm",
+    "height_mm",
+    "warnings",
+    "model",
+    "device",
+    "seconds",
+)
+
+
+def sentence(result: Segmentation) -> str:
+    """The measures of a liver in a line."""
+    measured = result.measurement
+    if measured.extent_mm is None:
+        return "Liver: none found (0 ml)"
+    height, depth, width = measured.extent_mm
+    bound = "at least " if measured.cut_off else ""
+    return (
+        f"Liver: {bound}{measured.volume_ml:.0f} ml, "
+        f"{measured.mean_hu:.0f} HU (standard deviation {measured.sd_hu:.0f}), "
+        f"{width:.0f} mm wide, {depth:.0f} mm deep, {height:.0f} mm high; "
+        f"{result.provenance['seconds']:.1f} s on {result.provenance['device']}"
+    )
+
+
+def table_row(result: Segmentation) -> dict[str, Any]:
+    """The same as a row of COLUMNS; what does not exist is None."""
+    measured, made = result.measurement, result.provenance
+    height, depth, width = measured.extent_mm or (None, None, None)
+    figures = {
+        "volume_ml": measured.volume_ml,
+        "mean_hu": measured.mean_hu,
+        "sd_hu": measured.sd_hu,
+        "width_mm": width,
+        "depth_mm": depth,
+        "height_mm": height,
+    }
+    rounded = {name: None if figure is None else round(figure, 1) for name, figure in figures.items()}
+    return {
+        "scan": made["scan"],
+        **rounded,
+        "warnings": " ".join(result.warnings),
+        "model": f"{made['model']} {made['model_version']}",
+        "device": made["device"],
+        "seconds": made["seconds"],
+    }
+
+
+def model_score(model: LiverModel) -> str:
+    """How good a model was measured to be, and on whom."""
+    scores = model.card.scores
+    if not scores:
+        return "not evaluated"
+    dice = scores["summary"]["dice"]
+    return f"Dice {dice['mean']:.3f} on {len(scores['cases'])} patients, worst {dice['worst']:.3f}"

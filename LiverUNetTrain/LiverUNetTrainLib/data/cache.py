@@ -1,0 +1,221 @@
+"""The cache: each case once, on the grids of both looks, memory-mapped.
+
+CACHE/cache.json              the grids and the cases, in order
+CACHE/<name>/image.npy        int16 (slices, rows, columns): HU in fine pixels, clipped to the window
+CACHE/<name>/mask.npy         uint8, same shape: share of liver in each voxel, 255 is all
+CACHE/<name>/coarse.npy       the image again, in coarse cubes
+CACHE/<name>/coarse_mask.npy  the mask likewise
+CACHE/<name>/case.json        content hash, slice distance, facts, and what the files were made from
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from LiverUNetLib.errors import ScanError, TrainingError
+from LiverUNetLib.models.spec import CoarseLook, FineLook, ModelSpec
+from LiverUNetLib.segmentation.grid import Axis, Grid, canonical_scan, canonical_view, resample
+from LiverUNetLib.steps import finish
+from LiverUNetLib.system.files import check_writable, from_json, read_json, save_array, staged, stamp, write_json
+
+from .cases import Case, Facts, Finding, check_case
+
+__all__ = ["Cache", "CachedCase", "Grids", "open_cache", "prepare"]
+
+SCHEMA_VERSION = 5
+ARRAYS = ("image", "mask", "coarse", "coarse_mask")
+ENTRIES = ("content_hash", "mask_hash", "slice_mm", "voxel_ml")
+
+
+@dataclass(frozen=True)
+class Grids:
+    """What of a ModelSpec a cache depends on."""
+
+    pixel_mm: float = FineLook().pixel_mm
+    slice_mm: float = FineLook().slice_mm
+    voxel_mm: float = CoarseLook().voxel_mm
+    window_hu: tuple[float, float] = ModelSpec().window_hu
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> Grids:
+        """The grids of a model."""
+        coarse = spec.coarse or CoarseLook()
+        return cls(spec.fine.pixel_mm, spec.fine.slice_mm, coarse.voxel_mm, spec.window_hu)
+
+
+@dataclass(frozen=True)
+class CachedCase:
+    """One case on both grids.
+
+    Attributes:
+        image: int16 HU, memory-mapped (slices, rows, columns).
+        mask: uint8 share of liver, 0 to 255, memory-mapped.
+        coarse, coarse_mask: the same in coarse cubes.
+        fine_grid, coarse_grid: where they lie in the scan.
+    """
+
+    name: str
+    content_hash: str
+    mask_hash: str
+    slice_mm: float
+    voxel_ml: float
+    image: np.ndarray
+    mask: np.ndarray
+    coarse: np.ndarray
+    coarse_mask: np.ndarray
+    grids: Grids
+
+    @property
+    def fine_grid(self) -> Grid:
+        """Of `image` and `mask`."""
+        return _grid(self.image.shape, (self.slice_mm, self.grids.pixel_mm, self.grids.pixel_mm))
+
+    @property
+    def coarse_grid(self) -> Grid:
+        """Of `coarse` and `coarse_mask`."""
+        return _grid(self.coarse.shape, (self.grids.voxel_mm,) * 3)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """All cases of a cache folder."""
+
+    folder: Path
+    grids: Grids
+    cases: tuple[CachedCase, ...]
+
+    def select(self, names: Sequence[str]) -> list[CachedCase]:
+        """The cases with these names, in their order here."""
+        return [case for case in self.cases if case.name in names]
+
+
+def prepare(cases: Sequence[Case], folder: Path, grids: Grids, *, strict: bool = False) -> Iterator[Finding]:
+    """Bring cases onto the grids; yields what became of each, then the folder can be opened.
+
+    Args:
+        strict: raise the first fault.
+
+    A case is made anew only if its files or the settings changed. Faulty cases and repeated scans
+    are named and left out, or the first one is raised under `strict`.
+
+    Raises:
+        TrainingError: no usable case is left.
+        ScanError: under `strict`.
+        OutputError: the folder cannot be written to.
+    """
+    index = folder / "cache.json"
+    check_writable(index, overwrite=True)
+    settings = {"schema_version": SCHEMA_VERSION, "grids": asdict(grids)}
+    if index.exists() and not _made_with(index, settings):
+        index.unlink()  # a cache of two grids would be a mixture
+    seen: dict[str, str] = {}
+    for case in cases:
+        try:
+            entry, words = _prepare_case(case, folder, grids)
+            _check_unique(case.name, seen.setdefault(entry["content_hash"], case.name))
+        except ScanError as error:
+            if strict:
+                raise
+            yield Finding.fault(case.name, error)
+            continue
+        yield Finding(case.name, words, from_json(Facts, entry["facts"]))
+    if not seen:
+        raise TrainingError("None of the cases can be used, for the reasons given.")
+    write_json(index, settings | {"cases": list(seen.values())})
+
+
+def open_cache(folder: Path) -> Cache:
+    """Open a prepared folder.
+
+    Raises:
+        TrainingError: it is no cache, was made by another version, or lost a file.
+    """
+    index = read_json(folder / "cache.json", TrainingError)
+    if index.get("schema_version") != SCHEMA_VERSION:
+        raise TrainingError(f"{folder} was prepared by another version of LiverUNet; run prepare again.")
+    grids = from_json(Grids, index["grids"])
+    return Cache(folder, grids, tuple(_open_case(folder / name, grids) for name in index["cases"]))
+
+
+def _prepare_case(case: Case, folder: Path, grids: Grids) -> tuple[dict[str, Any], str]:
+    source = {
+        "schema_version": SCHEMA_VERSION,
+        "grids": asdict(grids),
+        "labels": case.labels,
+        "files": [_stamp(path) for path in (case.scan, case.mask)],
+    }
+    target = folder / case.name
+    if (target / "case.json").is_file():
+        entry = read_json(target / "case.json", TrainingError)
+        if entry["source"] == json.loads(json.dumps(source)):
+            return entry, "unchanged"
+    checked = check_case(case)
+    hu, scan = canonical_scan(checked.scan)
+    mask = canonical_view(checked.mask.hu_kji, checked.mask.affine)
+    fine = scan.pixels(grids.pixel_mm, grids.slice_mm)
+    entry = {
+        "source": source,
+        "content_hash": checked.content_hash,
+        "mask_hash": checked.mask_hash,
+        "facts": asdict(checked.facts),
+        "slice_mm": fine.slices.step_mm,
+        "voxel_ml": fine.voxel_ml,
+    }
+    with staged(target) as temporary:
+        temporary.mkdir()
+        both = ("image", "mask", fine), ("coarse", "coarse_mask", scan.cubes(grids.voxel_mm))
+        for image_name, mask_name, grid in both:
+            image = finish(resample(hu, scan, grid, clip=grids.window_hu, finish=_rounded))
+            share = finish(resample(mask, scan, grid, finish=_shares))
+            save_array(temporary / f"{image_name}.npy", image)
+            save_array(temporary / f"{mask_name}.npy", share)
+        write_json(temporary / "case.json", entry)
+    words = [f"{fine.slices.size} slices of {fine.slices.step_mm:.2f} mm.", *checked.scan.notes]
+    return entry, " ".join(words).removesuffix(".")
+
+
+def _rounded(hu: np.ndarray) -> np.ndarray:
+    return np.rint(hu).astype(np.int16)
+
+
+def _shares(mask: np.ndarray) -> np.ndarray:
+    return np.rint(mask * 255).astype(np.uint8)
+
+
+def _grid(shape: tuple[int, ...], steps_mm: tuple[float, ...]) -> Grid:
+    return Grid(*(Axis(0.0, step, size) for step, size in zip(steps_mm, shape, strict=True)))
+
+
+def _made_with(index: Path, settings: dict[str, Any]) -> bool:
+    """Whether the cases that an index lists were made with these settings."""
+    try:
+        return json.loads(json.dumps(settings)).items() <= read_json(index, TrainingError).items()
+    except TrainingError:
+        return False
+
+
+def _check_unique(name: str, first: str) -> None:
+    if name != first:
+        raise ScanError(f"{name} is the same scan as {first}; remove one of them.")
+
+
+def _stamp(path: Path) -> list[Any]:
+    """What changes when a file, or one in a folder, does, or is another one."""
+    if not path.exists():
+        raise ScanError(f"{path} does not exist.")
+    return [str(path.resolve()), *stamp(path)]
+
+
+def _open_case(folder: Path, grids: Grids) -> CachedCase:
+    entry = read_json(folder / "case.json", TrainingError)
+    try:
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{folder} is damaged ({error}); delete it and run prepare again.") from error
+    return CachedCase(folder.name, **{name: entry[name] for name in ENTRIES}, **arrays, grids=grids)

@@ -1,0 +1,11 @@
+"""How good models are, and what becomes of a run.
+
+metrics.py       a mask is compared with its reference
+evaluate.py      a model on cases, or masks made elsewhere
+tables.py        scores as text, CSV and JSON; two evaluations side by side
+figures.py       curves and scores, drawn
+report.py        all of it as one HTML file
+export.py        a run becomes a model with its card
+before_after.py  whether fine-tuning has made a model better
+crossval.py      every patient is tested once
+"""

@@ -1,0 +1,84 @@
+"""The charts of a report, as figures of matplotlib: curves of trainings, scores of patients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..run.folder import EpochLog
+from .metrics import CaseScores
+
+__all__ = ["draw_bars", "draw_bland_altman", "draw_curves"]
+
+TRAINING, VALIDATION, LIVER = "#90a4ae", "#1976d2", "#dd8265"
+CURVES = (
+    ("loss", "training_loss", "validation_loss"),
+    ("accuracy", "training_accuracy", "validation_accuracy"),
+    ("Dice", "training_dice", "mean_validation_dice"),
+)
+BARS = (("Dice", "dice"), ("HD95 in mm", "hd95_mm"), ("volume error in %", "volume_error_percent"))
+
+
+def draw_curves(histories: dict[str, Sequence[EpochLog]]) -> Figure:
+    """Loss, accuracy and Dice by epoch, a row a run; training per slice, validation per patient in 3D."""
+    figure = Figure(figsize=(13, 3.2 * len(histories)), layout="constrained")
+    rows = figure.subplots(len(histories), len(CURVES), squeeze=False)
+    for axes_of_run, (name, history) in zip(rows, histories.items(), strict=True):
+        for axes, (title, training, validation) in zip(axes_of_run, CURVES, strict=True):
+            for label, attribute, colour in (("training", training, TRAINING), ("validation", validation, VALIDATION)):
+                points = [(log.epoch, value) for log in history if (value := getattr(log, attribute)) is not None]
+                if not points:  # in the legend it would look lost
+                    continue
+                axes.plot(
+                    [epoch for epoch, _ in points],
+                    [value for _, value in points],
+                    marker=".",
+                    color=colour,
+                    label=label,
+                )
+            axes.set(title=f"{name}: {title}", xlabel="epoch")
+            axes.grid(alpha=0.3)
+        axes_of_run[0].set_yscale("log")
+        axes_of_run[0].legend()
+    return figure
+
+
+def draw_bars(cases: Sequence[CaseScores]) -> Figure:
+    """Dice, HD95 and volume error of every patient, the worst Dice first."""
+    ordered = sorted(cases, key=lambda case: case.scores.dice)
+    figure = Figure(figsize=(13, 1.2 + 0.3 * len(cases)), layout="constrained")
+    for axes, (title, measure) in zip(figure.subplots(1, len(BARS), sharey=True), BARS, strict=True):
+        values = [getattr(case.scores, measure) for case in ordered]
+        bars = axes.barh([case.case for case in ordered], values, color=LIVER)
+        axes.bar_label(bars, fmt="%.3f" if measure == "dice" else "%.1f", fontsize=7, padding=2)
+        axes.axvline(float(np.mean(values)), color="black", linewidth=0.8, linestyle="--")
+        axes.set(title=f"{title} (dashed: mean)")
+        axes.margins(x=0.15)
+    axes.invert_yaxis()
+    return figure
+
+
+def draw_bland_altman(cases: Sequence[CaseScores]) -> Figure:
+    """Difference of volumes against their mean, with bias and 95 % limits of agreement (Bland and Altman, 1986)."""
+    volumes = np.array([(case.scores.volume_ml, case.scores.reference_ml) for case in cases])
+    mean, difference = volumes.mean(axis=1), volumes[:, 0] - volumes[:, 1]
+    bias, spread = difference.mean(), 1.96 * difference.std(ddof=1) if len(cases) > 1 else 0.0
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(mean, difference, color=LIVER, zorder=3)
+    for case, x, y in zip(cases, mean, difference, strict=True):
+        axes.annotate(case.case, (x, y), fontsize=7, xytext=(4, 3), textcoords="offset points")
+    for level, style in ((bias, "-"), (bias - spread, "--"), (bias + spread, "--")):
+        axes.axhline(level, color="black", linewidth=0.8, linestyle=style)
+        axes.annotate(
+            f"{level:+.0f} ml", (1.0, level), xycoords=("axes fraction", "data"), fontsize=8, ha="right", va="bottom"
+        )
+    axes.margins(x=0.15)
+    axes.set(
+        title="Bland-Altman: bias and 95 % limits of agreement",
+        xlabel="mean of segmented and reference volume in ml",
+        ylabel="segmented minus reference in ml",
+    )
+    return figure

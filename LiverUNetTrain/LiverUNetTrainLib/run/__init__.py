@@ -1,0 +1,7 @@
+"""A training seen from outside; none of it imports torch to watch.
+
+options.py     what is chosen, as arguments of the command line
+folder.py      the run folder: all that a training says and keeps
+lock.py        who works in it
+background.py  a training as a process of its own
+"""

@@ -1,0 +1,146 @@
+"""A training as a process of its own, which outlives whoever starts it and speaks through its run folder alone."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from LiverUNetLib.errors import TrainingError
+from LiverUNetLib.system.files import make_folder
+
+from .folder import COARSE_FOLDER, COARSE_TITLE, EpochLog, RunFolder
+from .lock import is_locked, locked_since
+
+__all__ = ["RunState", "launch", "resume", "state_of"]
+
+OUTPUT, ERRORS = "output.txt", "errors.txt"
+RESUME = "--resume"
+WITHOUT_A_WORD = "it ended without a word; it was killed, or the machine was switched off"
+# Importing takes seconds, on a slow disk many; whoever takes longer is taken for dead until it works.
+LONGEST_START_SECONDS = 30
+# A warning of Python: its place and kind, and indented below it the line of code. It ends nothing.
+WARNING = re.compile(r"^\S.*:\d+: \w*Warning: .*\n?(?:[ \t]+.*\n?)?", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How a run is, as its folder tells.
+
+    Attributes:
+        phase: "none" (nothing was begun here), "starting", "running", "stopped" (it can go on), "finished" or "died".
+        epochs: how many it was asked for; 0 if that is not known yet.
+        words: why it ended, or the last sentence of one that died.
+        stage: how far the training of the coarse look is, while that of the fine one has not begun.
+    """
+
+    phase: str
+    history: tuple[EpochLog, ...] = ()
+    epochs: int = 0
+    words: str = ""
+    stage: str = ""
+
+
+def launch(arguments: Sequence[str], run: Path, *, python: str = sys.executable) -> subprocess.Popen:
+    """Start `liver-unet-train` with these arguments, detached; its output goes to files in the run folder.
+
+    Args:
+        python: the interpreter; inside Slicer that is PythonSlicer.
+
+    Raises:
+        TrainingError: a training works in this folder already, or the process cannot be started.
+    """
+    if is_locked(run):
+        raise TrainingError(f"A training works in {run} already; stop it, or name another folder.")
+    make_folder(run)
+    folder = RunFolder(run)
+    folder.forget_end()
+    command = [python, "-m", "LiverUNetTrainLib", *map(str, arguments)]
+    detached = {"creationflags": 0x00000008 | 0x00000200} if os.name == "nt" else {"start_new_session": True}
+    try:
+        with (run / OUTPUT).open("a") as output, (run / ERRORS).open("w") as errors:
+            process = subprocess.Popen(  # noqa: S603 - our own module
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=_environment(), **detached
+            )
+    except OSError as error:
+        raise TrainingError(f"The training could not be started with {python} ({error.strerror}).") from error
+    folder.write_order([str(word) for word in arguments if word != RESUME])
+    return process
+
+
+def resume(run: Path, *, python: str = sys.executable) -> subprocess.Popen:
+    """Let a training go on as it was ordered, see `launch`.
+
+    Raises:
+        TrainingError: also if nobody has launched it.
+    """
+    return launch([*RunFolder(run).order(), RESUME], run, python=python)
+
+
+def state_of(run: Path, process: subprocess.Popen | None = None) -> RunState:
+    """How a run is, whoever started it.
+
+    Args:
+        process: what `launch` gave, if it was started from here: it is reaped.
+
+    Raises:
+        TrainingError: the folder is gone, or its files are damaged.
+    """
+    if not run.is_dir():
+        raise TrainingError(f"The run folder {run} is gone; what was in it cannot be resumed.")
+    folder = RunFolder(run)
+    settings = folder.settings()["training"] if folder.exists() else {}
+    history = tuple(folder.history())
+    state = RunState("running", history, settings.get("epochs", 0), stage="" if history else _stage(run, settings))
+    if is_locked(run):
+        return state
+    if not settings and not (run / ERRORS).exists():
+        return RunState("none")
+    if process.poll() is None if process else _begins(run):
+        return replace(state, phase="starting")
+    end = folder.end()
+    if end:
+        return replace(state, phase="stopped" if end["interrupted"] else "finished", words=end["words"])
+    return replace(state, phase="died", words=_last_sentence(run) or WITHOUT_A_WORD)
+
+
+def _stage(run: Path, settings: dict[str, Any]) -> str:
+    """How far the training of the coarse look is; empty before, after and without it."""
+    coarse = run / COARSE_FOLDER
+    if not (coarse / "last.pt").exists():
+        return ""
+    done, epochs = len(RunFolder(coarse).history()), settings["coarse"]["epochs"]
+    return "" if done == epochs else f"{COARSE_TITLE}: epoch {done + 1} of {epochs}"
+
+
+def _begins(run: Path) -> bool:
+    """Whether somebody has launched a process a moment ago that has not come as far as its folder."""
+    launched = RunFolder(run).ordered_at()
+    return locked_since(run) < launched and time.time() - launched < LONGEST_START_SECONDS
+
+
+def _last_sentence(run: Path) -> str:
+    """The last line that the process has written on stderr, warnings aside; empty if there is none."""
+    try:
+        text = (run / ERRORS).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        text = ""
+    lines = [line.strip() for line in WARNING.sub("", text).splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _environment() -> Mapping[str, str]:
+    """Ours, with the libraries on Python's path and unbuffered output."""
+    import LiverUNetLib
+    import LiverUNetTrainLib
+
+    folders = [str(Path(package.__file__).parents[1]) for package in (LiverUNetLib, LiverUNetTrainLib)]
+    before = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([*dict.fromkeys(folders), *([before] if before else [])])
+    return os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}

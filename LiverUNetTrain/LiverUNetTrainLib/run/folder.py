@@ -1,0 +1,266 @@
+"""A run folder: everything that a training says and keeps, readable while it goes on.
+
+order.json      the arguments of `train`, if it was launched: what resuming needs
+settings.json   what was asked for, the split and the content hashes
+log.jsonl       one line an epoch
+last.pt         everything that resuming needs
+best.pt         the averaged weights with the best validation Dice
+stop            made by anybody: the training ends after the batch in hand, and removes it
+overlay.png     the first validation case as the last validated epoch sees it
+end.json        why it ended; missing while it works, and after a crash
+running         locked by the process that works here, see `lock`
+
+Whoever only watches a run needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from LiverUNetLib.errors import TrainingError
+from LiverUNetLib.system.files import exists, read_json, save_tensors, staged, write_json
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure
+
+__all__ = ["COARSE_FOLDER", "COARSE_TITLE", "EpochLog", "RunFolder"]
+
+SCHEMA_VERSION = 3
+# Where in a run folder the coarse look is trained, and what that is called.
+COARSE_FOLDER, COARSE_TITLE = "coarse", "Coarse look"
+
+
+@dataclass(frozen=True)
+class EpochLog:
+    """One epoch: means over its batches; validation on the model grid by the averaged weights, per patient in 3D.
+
+    Attributes:
+        stage: what was trained, if it was not the fine look.
+    """
+
+    epoch: int
+    learning_rate: float
+    training_loss: float
+    training_dice: float
+    training_accuracy: float
+    seconds: float
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    validation_dice: dict[str, float] | None = None
+    stage: str = ""
+
+    @property
+    def mean_validation_dice(self) -> float | None:
+        """Mean over the validation patients."""
+        return float(np.mean(list(self.validation_dice.values()))) if self.validation_dice else None
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one training; every one is written whole or not at all.
+
+    Attributes:
+        within: the run of a model that this one of its looks belongs to; asked to stop, both do.
+    """
+
+    path: Path
+    within: Path | None = None
+
+    @property
+    def _order(self) -> Path:
+        return self.path / "order.json"
+
+    @property
+    def _both(self) -> tuple[Path, ...]:
+        return (self.path, self.within) if self.within else (self.path,)
+
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return exists(self.path / "settings.json", TrainingError)
+
+    def begin(self, settings: dict[str, Any]) -> None:
+        """Start a new run.
+
+        Raises:
+            TrainingError: there is a run already.
+        """
+        if self.exists():
+            raise TrainingError(f"{self.path} holds a run already; continue it with --resume or name another folder.")
+        write_json(self.path / "settings.json", {"schema_version": SCHEMA_VERSION, **settings})
+
+    def check_resumable(self, settings: dict[str, Any]) -> None:
+        """Raise TrainingError unless the run that is here was asked for in the same way."""
+        found = self.hashed_settings()
+        asked = json.loads(json.dumps(settings))
+        changed = [key for key in asked if asked[key] != found.get(key)]
+        if {"split", "masks"} & set(changed):
+            before, now = (_contents(settings) for settings in (found, asked))
+            names = ", ".join(sorted({name for name, *_ in before ^ now}))
+            raise TrainingError(
+                f"{self.path} cannot be resumed: the data set or its split has changed ({names}); prepare the cases "
+                "that it began with or start a new run."
+            )
+        if changed:
+            raise TrainingError(
+                f"{self.path} cannot be resumed: its {', '.join(changed)} differ from what is asked for now; "
+                "ask for the same or start a new run."
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """What was asked for, and the content hashes of the split."""
+        return read_json(self.path / "settings.json", TrainingError)
+
+    def hashed_settings(self) -> dict[str, Any]:
+        """The settings of a run whose content hashes can be compared with those of today's scans.
+
+        Raises:
+            TrainingError: an older LiverUNet began it.
+        """
+        settings = self.settings()
+        if settings["schema_version"] != SCHEMA_VERSION:
+            raise TrainingError(
+                f"{self.path} was begun by an older LiverUNet, whose networks and hashes were others; start a new run."
+            )
+        return settings
+
+    def write_order(self, arguments: Sequence[str]) -> None:
+        """Keep the arguments that the training is launched with."""
+        write_json(self._order, {"schema_version": SCHEMA_VERSION, "arguments": list(arguments)})
+
+    def order(self) -> list[str]:
+        """The arguments of the launch.
+
+        Raises:
+            TrainingError: the training was started on the command line.
+        """
+        if not self._order.exists():
+            raise TrainingError(f"{self.path} was started on the command line; go on there, by --resume.")
+        return read_json(self._order, TrainingError)["arguments"]
+
+    def ordered_at(self) -> float:
+        """When it was launched, in seconds since 1970; 0 if it was started on the command line."""
+        return self._order.stat().st_mtime if self._order.exists() else 0.0
+
+    def keep(self, checkpoint: dict[str, Any], history: Sequence[EpochLog], best: dict[str, Any] | None) -> None:
+        """Keep the best weights if they are new, the checkpoint, the log: a kill between them loses nothing."""
+        if best is not None:
+            self.keep_best(best)
+        self._save("last.pt", checkpoint | {"history": [asdict(entry) for entry in history]})
+        self.write_log(history)
+
+    def keep_best(self, weights: dict[str, torch.Tensor]) -> None:
+        """Keep weights as the best ones."""
+        self._save("best.pt", weights)
+
+    def write_log(self, history: Sequence[EpochLog]) -> None:
+        """Write `log.jsonl` anew."""
+        with staged(self.path / "log.jsonl") as temporary:
+            temporary.write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in history))
+
+    def write_overlay(self, figure: Figure) -> None:
+        """Keep the picture of a validation case."""
+        from LiverUNetLib.segmentation.picture import write_figure
+
+        write_figure(self.path / "overlay.png", figure)
+
+    def history(self) -> list[EpochLog]:
+        """The epochs in the log; a last line that is still being written is skipped.
+
+        Raises:
+            TrainingError: the log was changed by something else.
+        """
+        path = self.path / "log.jsonl"
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
+            return [EpochLog(**json.loads(line)) for line in lines if line.endswith("\n")]
+        except FileNotFoundError:
+            return []
+        except (TypeError, ValueError) as error:
+            raise TrainingError(
+                f"{path} is not the log of a training ({error}); delete it, --resume writes it again."
+            ) from error
+
+    def stop_requested(self) -> bool:
+        """Whether somebody wants the training to end.
+
+        Raises:
+            TrainingError: somebody has deleted the folder.
+        """
+        self._check_there()
+        return any((path / "stop").exists() for path in self._both)
+
+    def withdraw_stop(self) -> None:
+        """Forget that somebody did."""
+        for path in self._both:
+            if exists(path / "stop", TrainingError):  # to unlink nothing on a read-only disk is an error, too
+                (path / "stop").unlink(missing_ok=True)
+
+    def write_end(self, words: str, *, interrupted: bool) -> None:
+        """Say why the training has ended, and whether it could go on."""
+        write_json(self.path / "end.json", {"words": words, "interrupted": interrupted})
+
+    def end(self) -> dict[str, Any]:
+        """What `write_end` wrote; empty if the training works or has died."""
+        path = self.path / "end.json"
+        return read_json(path, TrainingError) if path.exists() else {}
+
+    def forget_end(self) -> None:
+        """The training goes on."""
+        (self.path / "end.json").unlink(missing_ok=True)
+
+    def checkpoint(self, device: str) -> tuple[dict[str, Any], list[EpochLog]]:
+        """The last checkpoint and the epochs up to it; there is one before the first epoch."""
+        checkpoint = self._load("last.pt", device)
+        return checkpoint, [EpochLog(**entry) for entry in checkpoint["history"]]
+
+    def weights(self, which: str) -> dict[str, torch.Tensor]:
+        """The averaged weights: "best" by validation Dice, or "last".
+
+        Raises:
+            TrainingError: there are none, or they are damaged.
+        """
+        state = self._load(f"{which}.pt", "cpu")
+        if which == "best":
+            return state
+        prefix = "module."  # what averaging puts before every name
+        return {key.removeprefix(prefix): value for key, value in state["averaged"].items() if key.startswith(prefix)}
+
+    def _check_there(self) -> None:
+        if not self.path.is_dir():
+            raise TrainingError(f"The run folder {self.path} is gone; what was trained in it is lost, start a new run.")
+
+    def _save(self, name: str, content: dict[str, Any]) -> None:
+        self._check_there()
+        with staged(self.path / name) as temporary:
+            save_tensors(temporary, content)
+
+    def _load(self, name: str, device: str) -> dict[str, Any]:
+        import torch
+
+        path = self.path / name
+        try:
+            return torch.load(path, map_location=device, weights_only=True)
+        except FileNotFoundError as error:
+            raise TrainingError(
+                f"{path} does not exist: the run has not finished the epoch that would give it."
+            ) from error
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise TrainingError(f"{path} is damaged; start a new run.") from error
+
+
+def _contents(settings: dict[str, Any]) -> set[tuple[str, str, str, str]]:
+    """Each case of a split with its part and the content hashes of scan and mask."""
+    masks = settings.get("masks", {})
+    return {
+        (name, part, hash_, masks.get(name, ""))
+        for part, cases in settings["split"].items()
+        for name, hash_ in cases.items()
+    }

@@ -1,0 +1,182 @@
+"""One step of learning, and the state that changes with it: network, averaged weights, optimizer."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from monai.losses import DiceCELoss, DiceFocalLoss, DiceLoss
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from LiverUNetLib.system.environment import Device
+
+from .settings import TrainingSettings
+
+__all__ = ["LOSSES", "BatchScores", "Learner", "NotFiniteError", "scores_of"]
+
+logger = logging.getLogger(__name__)
+
+# A pixel of a mask is liver if half of it is.
+HALF = 0.5
+# By the names that the settings use; the first one is the standard.
+LOSSES = {"dice+cross-entropy": DiceCELoss, "dice": DiceLoss, "dice+focal": DiceFocalLoss}
+
+
+class NotFiniteError(Exception):
+    """The loss is infinite or not a number; the weights have not been changed by it."""
+
+
+@dataclass(frozen=True)
+class BatchScores:
+    """How an output agrees with its mask: loss, hard Dice, share of equal voxels."""
+
+    loss: float
+    dice: float
+    accuracy: float
+
+
+class Learner:
+    """A network with all that learning needs.
+
+    Args:
+        network: on the CPU.
+        tuned: it was trained before; `settings.parent_share` of its weights then stays in the averaged ones. What it
+            has learned is kept by that (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022).
+    """
+
+    def __init__(self, network: nn.Module, device: Device, settings: TrainingSettings, *, tuned: bool = False) -> None:
+        self._device, self._gradient_norm = device, settings.gradient_norm
+        self._network = network.to(device.name)
+        if all(weight.ndim < 5 for weight in network.parameters()):
+            self._network = self._network.to(memory_format=torch.channels_last)
+        self.averaged = AveragedModel(self._network, multi_avg_fn=_moving_average(settings.ema_decay), use_buffers=True)
+        self._start_share = settings.parent_share if tuned else 0.0
+        copies = (copy.deepcopy(self._network) for _ in range(2))
+        self._start, self._mixture = copies if self._start_share else (None, None)
+        self._weight_decay = settings.weight_decay
+        self._optimizer = self._new_optimizer()
+        self._scaler = torch.amp.GradScaler(device.kind, enabled=device.dtype == "float16")
+        self.loss = LOSSES[settings.loss](sigmoid=True, batch=True)
+        self._parts = 1
+
+    def step(self, image: torch.Tensor, mask: torch.Tensor, rate: float) -> BatchScores:
+        """Learn from a batch. When a GPU's memory is too small the batch is processed in halves, which is logged.
+
+        Args:
+            image: what the network takes, float32 (batch, channels, *sides).
+            mask: share of liver (batch, 1, *sides).
+            rate: the learning rate.
+
+        Raises:
+            NotFiniteError: nothing was changed.
+        """
+        self._network.train()
+        while True:
+            self._optimizer.zero_grad()
+            try:
+                return self._learn(image, mask, rate)
+            except torch.OutOfMemoryError:
+                if self._device.kind == "cpu" or len(image) <= self._parts:
+                    raise
+                self._parts *= 2
+                size = math.ceil(len(image) / self._parts)
+                logger.warning(
+                    "The memory of %s is too small; going on with %d slices at once.", self._device.name, size
+                )
+
+    def restart(self) -> None:
+        """Continue from the averaged weights as if they were where the training began."""
+        self._network.load_state_dict(self.averaged.module.state_dict())
+        self.averaged.n_averaged.zero_()
+        self._optimizer = self._new_optimizer()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes from step to step."""
+        return {name: part.state_dict() for name, part in self._stateful().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to what `state_dict` gave."""
+        for name, part in self._stateful().items():
+            part.load_state_dict(state[name])
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self._network.parameters(), weight_decay=self._weight_decay)
+
+    def _learn(self, image: torch.Tensor, mask: torch.Tensor, rate: float) -> BatchScores:
+        total, logits = 0.0, []
+        for images, masks in zip(image.chunk(self._parts), mask.chunk(self._parts), strict=True):
+            order = torch.channels_last if images.ndim == 4 else torch.contiguous_format
+            with self._device.autocast():
+                found = self._network(images.contiguous(memory_format=order))
+            loss = self.loss(found.float(), masks) * (len(images) / len(image))
+            if not math.isfinite(loss.item()):
+                raise NotFiniteError
+            self._scaler.scale(loss).backward()
+            total += loss.item()
+            logits.append(found.detach())
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._scaler.unscale_(self._optimizer)
+        torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._gradient_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self.averaged.update_parameters(self._mixed())
+        return _scores(total, torch.cat(logits) > 0, mask > HALF)
+
+    def _mixed(self) -> nn.Module:
+        """The network with a share of its weights those of the beginning; the statistics of its norms are its own."""
+        if self._mixture is None:
+            return self._network
+        self._mixture.load_state_dict(self._network.state_dict())
+        with torch.no_grad():
+            for weight, start in zip(self._mixture.parameters(), self._start.parameters(), strict=True):
+                weight.lerp_(start, self._start_share)
+        return self._mixture
+
+    def _stateful(self) -> dict[str, Any]:
+        return {
+            "network": self._network,
+            "averaged": self.averaged,
+            "optimizer": self._optimizer,
+            "scaler": self._scaler,
+        }
+
+
+def scores_of(loss: nn.Module, probability: np.ndarray, mask: np.ndarray, threshold: float) -> BatchScores:
+    """How what was found in a whole case agrees with its mask.
+
+    Args:
+        probability: float32 (slices, rows, columns).
+        mask: share of liver, uint8, 255 is all.
+        threshold: where the probability exceeds it there is liver.
+    """
+    found, share = torch.from_numpy(probability), torch.from_numpy(mask.astype(np.float32) / 255)
+    value = loss(torch.logit(found, 1e-6)[:, None], share[:, None]).item()
+    return _scores(value, found > threshold, share > HALF)
+
+
+def _moving_average(decay: float) -> Callable[[list[torch.Tensor], list[torch.Tensor], torch.Tensor], None]:
+    """An exponential moving average whose decay rises to `decay`, so that the first steps are soon forgotten."""
+
+    def average(averaged: list[torch.Tensor], current: list[torch.Tensor], updates: torch.Tensor) -> None:
+        reached = min(decay, (1 + int(updates)) / (10 + int(updates)))
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, 1 - reached)
+        else:
+            torch._foreach_copy_(averaged, current)
+
+    return average
+
+
+def _scores(loss: float, found: torch.Tensor, reference: torch.Tensor) -> BatchScores:
+    """Dice is 1 if both are empty."""
+    total = int(found.sum()) + int(reference.sum())
+    dice = 2 * int((found & reference).sum()) / total if total else 1.0
+    return BatchScores(loss, dice, float((found == reference).float().mean()))

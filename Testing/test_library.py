@@ -1,0 +1,67 @@
+"""The public face of the library: what a script imports from `LiverUNetLib` itself."""
+
+import ast
+import doctest
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import LiverUNetLib
+from helpers import REPOSITORY
+
+PUBLIC = ["choose_device", "find_model", "finish", "read_volume", "segment", "write_mask", "write_volume"]
+
+
+def test_the_example_of_the_library_runs():
+    assert doctest.testmod(LiverUNetLib) == (0, 6)
+
+
+def test_the_lines_of_the_readme_run(a_ct_file, tmp_path, monkeypatch, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    a_ct_file.rename(tmp_path / "CT.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})  # noqa: S102 - our own
+    written = LiverUNetLib.read_volume(tmp_path / "liver.nii.gz")
+    volume_ml, warnings = capsys.readouterr().out.split(maxsplit=1)
+    assert float(volume_ml) == pytest.approx(written.hu_kji.sum() * written.voxel_ml)
+    assert warnings == "()\n"
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_what_is_public_is_there_and_the_same_as_where_it_is_defined(name):
+    found = getattr(LiverUNetLib, name)
+    assert found.__name__ == name
+    assert getattr(sys.modules[found.__module__], name) is found
+    assert name in dir(LiverUNetLib)
+
+
+def test_what_tools_see_is_what_is_imported():
+    tree = ast.parse(Path(LiverUNetLib.__file__).read_text(encoding="utf-8"))
+    seen = {
+        name.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level
+        for name in node.names
+    }
+    assert seen == LiverUNetLib.HOMES
+    assert sorted(seen) == LiverUNetLib.__all__ == PUBLIC
+
+
+def test_an_unknown_name_is_no_attribute_of_it():
+    with pytest.raises(AttributeError, match="module 'LiverUNetLib' has no attribute 'segmnet'"):
+        _ = LiverUNetLib.segmnet
+
+
+def test_to_import_it_alone_imports_nothing_of_it_and_no_package():
+    code = (
+        "import sys, LiverUNetLib; before = set(sys.modules)\n"
+        "ours = {name for name in before if name.startswith('LiverUNetLib')} - {'LiverUNetLib'}\n"
+        "print(sorted(ours | ({'numpy', 'scipy', 'nibabel', 'onnxruntime', 'torch'} & before)))\n"
+        "from LiverUNetLib import segment\n"
+        "print('numpy' in sys.modules, 'torch' in sys.modules, callable(segment))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "True False True"]

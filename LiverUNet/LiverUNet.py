@@ -95,7 +95,7 @@ class LiverUNetTest(ScriptedLoadableModuleTest):
         self.assertEqual(first.GetSegmentation().GetNumberOfSegments(), 1)
 
     def test_the_panel_segments_with_its_button(self) -> None:
-        """Button, event loop and result, as a person sees them."""
+        """Button, event loop and result, as a user sees them."""
         self._volumeNode(self._phantom()[0])
         widget = slicer.modules.liverunet.widgetRepresentation().self()
         widget.enter()

@@ -35,7 +35,7 @@ class LiverUNetTrain(ScriptedLoadableModule):
         parent.helpText = _(
             "Trains, evaluates and installs liver models on pairs of scans and masks, or on the segmentations of this "
             "scene, without a server. A training is a process of its own, which outlives Slicer and is found again by "
-            "its run folder. Models that you train have the licence that your data allow."
+            "its run folder. Models that you train have the license that your data allow."
         )
         parent.acknowledgementText = _("Built on MONAI and PyTorch, for 3D-IRCADb-01 of IRCAD, Strasbourg.")
 

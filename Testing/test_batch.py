@@ -103,6 +103,7 @@ def studies(a_phantom, tmp_path):
     return tmp_path / "studies"
 
 
+@pytest.mark.slow
 def test_the_series_of_every_study_is_chosen_by_one_rule(studies, tmp_path, threshold_model, capsys):
     arguments = ["batch", str(studies), "-o", str(tmp_path / "out"), "--model", str(threshold_model.folder)]
     arguments += ["--device", "cpu"]
@@ -114,6 +115,7 @@ def test_the_series_of_every_study_is_chosen_by_one_rule(studies, tmp_path, thre
     assert len(list((tmp_path / "out").glob("*_liver.nii.gz"))) == 2
 
 
+@pytest.mark.slow
 def test_another_rule_for_the_series_makes_a_scan_again(studies, tmp_path, threshold_model, cpu):
     def stamps(series):
         finish(segment_folder(studies, tmp_path / "out", threshold_model, cpu, series=series))

@@ -44,7 +44,7 @@ def test_segment_writes_mask_probability_and_report(a_phantom, a_ct_file, segmen
     assert report["provenance"]["device"] == "cpu"
     printed = capsys.readouterr()
     assert printed.out.startswith(f"Liver: {report['measurement']['volume_ml']:.0f} ml")
-    assert "licence: Apache-2.0" in printed.err
+    assert "license: Apache-2.0" in printed.err
 
 
 def test_without_output_the_mask_lies_beside_the_ct(a_ct_file, segment_with):
@@ -231,14 +231,14 @@ def test_an_impossible_name_gets_one_sentence(words, a_ct_file, tmp_path, capsys
     assert main([places.get(word, word.replace("LONG", TOO_LONG)) for word in words.split()]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert len(printed.err.splitlines()) <= 2, "perhaps the model and its licence, and one sentence"
+    assert len(printed.err.splitlines()) <= 2, "perhaps the model and its license, and one sentence"
     assert TOO_LONG in printed.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ct.nii.gz"]
 
 
 def test_a_log_is_not_filled_with_progress(a_ct_file, segment_with, capsys):
     assert segment_with(a_ct_file) == 0
-    assert len(capsys.readouterr().err.splitlines()) == 1, "the model and its licence"
+    assert len(capsys.readouterr().err.splitlines()) == 1, "the model and its license"
 
 
 def test_info_tells_what_a_scan_is(a_ct_file, capsys):
@@ -293,6 +293,7 @@ def test_the_doctor_says_what_is_missing_whom_that_concerns_and_how_to_get_it(mo
     assert "device       gpu: in sight, but PyTorch is not installed; the CPU computes\n" in told
 
 
+@pytest.mark.slow
 def test_without_matplotlib_the_demo_draws_no_picture(tmp_path, threshold_model, monkeypatch, capsys):
     monkeypatch.setattr("LiverUNetLib.cli.main.find_spec", {}.get)
     assert main(["demo", "-o", str(tmp_path), "--model", str(threshold_model.folder)]) == 0
@@ -300,6 +301,7 @@ def test_without_matplotlib_the_demo_draws_no_picture(tmp_path, threshold_model,
     assert sorted(path.name for path in tmp_path.iterdir()) == ["phantom_ct.nii.gz", "phantom_liver.nii.gz"]
 
 
+@pytest.mark.slow
 def test_demo_finds_the_known_liver_with_the_bundled_model(tmp_path, capsys):
     assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Dice"))

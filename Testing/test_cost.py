@@ -102,6 +102,7 @@ def test_slabs_are_means_from_the_middle(benchmark):
     assert (affine @ [0, 0, 2, 1]).tolist() == [0, 0, 5.5, 1]
 
 
+@pytest.mark.slow
 def test_the_command_line_is_watched_where_it_does_its_work(tmp_path):
     spacing_mm, shape = (4.0, 4.0, 10.0), (80, 64, 24)
     volume, _ = abdomen(axial_affine(spacing_mm, shape), shape[::-1])

@@ -1,4 +1,4 @@
-"""Every patient is tested once, by a model that has never seen it; an interrupted one goes on."""
+"""Every patient is tested once, by a model that has never seen it; an interrupted one resumes."""
 
 import json
 import shutil
@@ -53,6 +53,7 @@ def test_folds_hold_every_case_once_and_follow_content_not_names(a_cross_validat
         folds_of(cases, 6, seed=0)
 
 
+@pytest.mark.slow
 def test_the_folds_of_another_cross_validation_are_dealt_again(a_cross_validation, cpu, tmp_path):
     list(a_cross_validation.run(cpu))
     dealt = [("patient0", "patient3"), ("patient1", "patient2")]
@@ -81,6 +82,7 @@ def test_no_fold_tests_what_it_has_seen_and_extra_cases_only_train(a_cross_valid
         assert not {*lineage.training.values(), *lineage.validation.values()} & set(lineage.held_out.values())
 
 
+@pytest.mark.slow
 def test_an_interrupted_cross_validation_goes_on_and_ends_the_same(a_cross_validation, cpu):
     list(a_cross_validation.run(cpu))
     whole = a_cross_validation.scores()
@@ -118,6 +120,7 @@ def test_a_work_folder_of_another_cross_validation_is_refused(a_cross_validation
         list(without_extra.run(cpu))
 
 
+@pytest.mark.slow
 def test_a_fold_is_trained_with_both_looks_and_goes_on_in_the_coarse_one(a_cross_validation, cpu, tmp_path):
     coarse = replace(SETTINGS.coarse, epochs=2)
     both = replace(TINY, spec=TWO_LOOKS, settings=replace(SETTINGS, epochs=1, coarse=coarse))
@@ -148,6 +151,7 @@ def test_the_notebook_recipe_is_the_notebook():
     assert (augmentation.scaling, augmentation.shift) == (0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_recipes")
 @pytest.mark.parametrize("recipe", ["accurate", "notebook"])
 def test_crossval_on_the_command_line_prints_and_writes_one_table(recipe, pairs, tmp_path, capsys):

@@ -45,6 +45,7 @@ def checked(hu, scan, affine=None):
     check_ct(CTVolume(np.ascontiguousarray(hu), scan.affine if affine is None else affine, "x"))
 
 
+@pytest.mark.slow
 def test_every_real_scan_is_accepted(real_data):
     scans = sorted(real_data.glob("*/*_orig.nii.gz"))
     assert len(scans) == 30
@@ -52,6 +53,7 @@ def test_every_real_scan_is_accepted(real_data):
         check_ct(read_volume(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", PADDING)
 def test_padding_outside_the_field_of_view_is_accepted(value, a_scan):
     scan, _ = a_scan
@@ -83,6 +85,7 @@ def test_noise_metal_and_an_unenhanced_liver_are_accepted(a_scan):
     checked(np.clip(hu, -200, 300), scan)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("air", ["one value", "noise", "clipped"])
 def test_a_scan_that_is_a_small_part_of_its_grid_is_accepted(air, a_scan):
     """The grid of a PET or a plan: 4 % and less of it are soft tissue."""

@@ -138,6 +138,7 @@ def test_a_folder_that_is_no_cache_is_named(tmp_path, capsys):
     assert "cache.json does not exist" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_content_hash_is_the_same_in_every_format(pairs, tmp_path):
     scan = read_volume(pairs / "patient0_orig.nii.gz")
     random = np.random.default_rng(0)
@@ -151,6 +152,7 @@ def test_the_content_hash_is_the_same_in_every_format(pairs, tmp_path):
         assert len(hashes) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["first slice", "last slice", "mirrored", "turned", "cut"])
 def test_the_content_hash_knows_whatever_is_changed(pairs, change):
     scan = read_volume(pairs / "patient0_orig.nii.gz")
@@ -204,6 +206,7 @@ def test_a_scan_kept_in_another_way_is_the_same_scan(change, a_small_scan):
     assert content_hash(change(a_small_scan)) == content_hash(a_small_scan)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codes", ["RAS", "LAS", "ASR", "PIR"])
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd"])
 def test_a_reoriented_file_is_the_same_scan_in_every_format(codes, ending, pairs, tmp_path):

@@ -52,6 +52,7 @@ def wait_for(run, phase, process=None, *, epochs=0, seconds=120):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_training_is_seen_to_start_progress_and_finish(start, run):
     process = start()
     assert state_of(run, process).phase == "starting"
@@ -63,6 +64,7 @@ def test_a_training_is_seen_to_start_progress_and_finish(start, run):
     assert "epoch 3" in (run / "output.txt").read_text()
 
 
+@pytest.mark.slow
 def test_it_stops_on_request_and_goes_on(start, run):
     process = start(epochs=400)
     wait_for(run, "running", process, epochs=1)
@@ -77,6 +79,7 @@ def test_it_stops_on_request_and_goes_on(start, run):
     process.wait()
 
 
+@pytest.mark.slow
 @unix_only
 def test_killed_it_is_found_dead_with_its_whole_curve_and_resumes(start, run):
     process = start(epochs=400)
@@ -92,6 +95,7 @@ def test_killed_it_is_found_dead_with_its_whole_curve_and_resumes(start, run):
     wait_for(run, "running", process, epochs=len(state.history) + 1)
 
 
+@pytest.mark.slow
 @unix_only
 def test_ended_by_a_scheduler_it_says_how_to_resume_and_leaves_no_half_written_file(start, run):
     process = start(epochs=400)
@@ -108,7 +112,7 @@ def test_ended_by_a_scheduler_it_says_how_to_resume_and_leaves_no_half_written_f
 
 
 @unix_only
-def test_it_outlives_whoever_started_it(a_cache, run):
+def test_it_outlives_the_process_that_started_it(a_cache, run):
     code = (
         "import sys; from pathlib import Path; from LiverUNetTrainLib.run.background import launch;"
         "launch(['train', *sys.argv[1:], '--recipe', 'notebook', '--epochs', '400'], Path(sys.argv[3]));"
@@ -121,6 +125,7 @@ def test_it_outlives_whoever_started_it(a_cache, run):
     wait_for(run, "stopped")
 
 
+@pytest.mark.slow
 def test_a_trainer_that_fails_leaves_its_last_sentence(start, run, a_cache):
     (a_cache.folder / "patient0/image.npy").write_bytes(b"damaged")
     process = start()
@@ -131,6 +136,7 @@ def test_a_trainer_that_fails_leaves_its_last_sentence(start, run, a_cache):
     assert "delete it and run prepare again" in state.words
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_go_on_says_why_and_not_that_it_was_stopped(start, run, a_cache):
     start(epochs=1).wait()
     wait_for(run, "finished")
@@ -153,10 +159,11 @@ def test_a_run_that_another_panel_has_just_launched_is_starting_and_not_dead(run
 def test_a_folder_in_which_nothing_was_begun_is_no_dead_run(run):
     run.mkdir()
     assert state_of(run).phase == "none"
-    with pytest.raises(TrainingError, match="was started on the command line; go on there, by --resume"):
+    with pytest.raises(TrainingError, match="was started on the command line; resume it there, by --resume"):
         resume(run)
 
 
+@pytest.mark.slow
 def test_a_line_that_is_half_written_is_not_yet_an_epoch(start, run):
     process = start()
     wait_for(run, "finished", process)
@@ -165,6 +172,7 @@ def test_a_line_that_is_half_written_is_not_yet_an_epoch(start, run):
     assert len(state_of(run).history) == 3
 
 
+@pytest.mark.slow
 def test_two_trainings_do_not_share_a_folder(start, run):
     process = start(epochs=400)
     wait_for(run, "running", process)
@@ -203,6 +211,7 @@ def test_an_order_says_all_that_was_chosen_in_the_words_of_the_command_line():
     assert (parsed.cache, parsed.run_folder, tuple(parsed.hold_out)) == (options.cache, options.run, options.held_out)
 
 
+@pytest.mark.slow
 def test_while_the_coarse_look_is_trained_a_watcher_sees_how_far_it_is(a_trainer, run):
     epochs = 2
     settings = replace(SETTINGS, coarse=replace(SETTINGS.coarse, epochs=epochs))

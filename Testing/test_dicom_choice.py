@@ -137,6 +137,7 @@ def test_thinnest_is_decided_by_slices_then_asked(phases, a_phantom):
         read_volume(phases, series="thinnest")
 
 
+@pytest.mark.slow
 def test_largest_is_decided_by_extent_then_asked(phases, a_phantom):
     write_series(phases / "longer", scan(a_phantom, slices=44, slice_mm=6, hu=5), SeriesNumber=5)
     assert read_volume(phases, series="largest").spacing_kji_mm[0] == pytest.approx(6)

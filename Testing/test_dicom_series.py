@@ -97,6 +97,7 @@ def test_slices_that_all_bear_one_instance_uid_are_no_copies(scan, tmp_path):
     assert_same(read_volume(folder), scan)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keyword", "values", "parts"),
     [

@@ -39,6 +39,7 @@ def a_grown_cache(a_cache, pairs, tmp_path):
     return open_cache(tmp_path / "cache")
 
 
+@pytest.mark.slow
 def test_new_cases_are_split_and_old_ones_keep_their_part(a_model, a_grown_cache):
     split, replayed = split_for_finetuning(a_grown_cache, a_model, validation=0.3)
     lineage = a_model.card.lineage
@@ -51,6 +52,7 @@ def test_new_cases_are_split_and_old_ones_keep_their_part(a_model, a_grown_cache
     assert split_for_finetuning(a_grown_cache, a_model, held_out=["new0"])[0].held_out == ("new0", "patient3")
 
 
+@pytest.mark.slow
 def test_who_has_validated_goes_on_to_when_a_new_case_does_and_never_alone(a_model, a_grown_cache):
     (old,) = a_model.card.lineage.validation
     masks = [replace(case, mask_hash="other") if case.name == old else case for case in a_grown_cache.cases]
@@ -66,6 +68,7 @@ def test_what_binds_most_is_what_a_case_is_to_a_model():
     assert lineage.roles() == {"1": "training", "2": "held out", "3": "validation"}
 
 
+@pytest.mark.slow
 def test_a_case_that_was_corrected_again_is_learned_from_again(a_model, a_cache):
     name, *others = a_model.card.lineage.training
     masks = {case.name: case.mask_hash for case in a_cache.cases}
@@ -76,12 +79,14 @@ def test_a_case_that_was_corrected_again_is_learned_from_again(a_model, a_cache)
     assert list(replayed) == sorted(others)
 
 
+@pytest.mark.slow
 def test_what_the_parent_has_learned_from_cannot_be_held_out(a_model, a_grown_cache):
     known = next(iter(a_model.card.lineage.training))
     with pytest.raises(TrainingError, match=f"Cannot hold out {known}: parent has learned from it already"):
         split_for_finetuning(a_grown_cache, a_model, held_out=[known])
 
 
+@pytest.mark.slow
 def test_without_anything_new_there_is_nothing_to_learn(a_model, a_cache):
     with pytest.raises(TrainingError, match="There is nothing new for parent to learn from: all 4 cases are known"):
         split_for_finetuning(a_cache, a_model)
@@ -89,6 +94,7 @@ def test_without_anything_new_there_is_nothing_to_learn(a_model, a_cache):
         split_for_finetuning(a_cache, a_model, held_out=["typo"])
 
 
+@pytest.mark.slow
 def test_who_is_held_out_is_known_with_other_axes_and_under_another_name(a_model, a_grown_cache, pairs, cpu, tmp_path):
     for ending in ("orig", "liver"):
         file = (pairs / f"patient3_{ending}.nii.gz").rename(pairs / f"copy_{ending}.nii.gz")
@@ -101,6 +107,7 @@ def test_who_is_held_out_is_known_with_other_axes_and_under_another_name(a_model
         ModelTraining(cache, split, tmp_path / "run", spec=SPEC, settings=SETTINGS, device=cpu, parent=a_model)
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_liver_unet_is_neither_exported_nor_resumed(a_trainer, tmp_path):
     list(a_trainer("run").epochs())
     settings = json.loads((tmp_path / "run/settings.json").read_text())
@@ -112,6 +119,7 @@ def test_a_run_of_an_older_liver_unet_is_neither_exported_nor_resumed(a_trainer,
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.slow
 def test_fine_tuning_on_the_command_line_keeps_the_lineage(a_model, a_grown_cache, tmp_path):
     train = ["train", str(a_grown_cache.folder), "--run", str(tmp_path / "run"), "--from", str(a_model.folder)]
     assert main([*train, "--epochs", "1", "--learning-rate", "1e-12", "--device", "cpu"]) == 0
@@ -128,6 +136,7 @@ def test_fine_tuning_on_the_command_line_keeps_the_lineage(a_model, a_grown_cach
     assert torch.allclose(parent["1.weight"].float(), tuned["1.weight"].float(), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_tuned_run_is_judged_on_what_it_holds_out(a_model, a_grown_cache, pairs, tmp_path, cpu, monkeypatch):
     monkeypatch.setenv("LIVER_UNET_MODELS", str(tmp_path))
     train = ["train", str(a_grown_cache.folder), "--run", str(tmp_path / "run"), "--from", "parent"]
@@ -143,6 +152,7 @@ def test_a_tuned_run_is_judged_on_what_it_holds_out(a_model, a_grown_cache, pair
     assert "parent is not the model any more" in judge(tmp_path / "run", [], cpu).words
 
 
+@pytest.mark.slow
 def test_the_trainer_itself_refuses_what_a_parent_holds_out(a_model, a_cache, tmp_path, cpu):
     split = split_by_patient([case.name for case in a_cache.cases])
     with pytest.raises(TrainingError, match="patient3 must never train: parent holds them out"):
@@ -191,6 +201,7 @@ def test_no_verdict_without_held_out_cases_or_on_different_ones():
         compare_before_after(scores(0.9), scores(0.9, 0.8))
 
 
+@pytest.mark.slow
 def test_a_new_case_called_like_one_that_the_parent_holds_out_is_named(a_model, a_grown_cache, caplog):
     lineage = replace(a_model.card.lineage, held_out={"new1": "other content"})
     parent = replace(a_model, card=replace(a_model.card, lineage=lineage))
@@ -198,6 +209,7 @@ def test_a_new_case_called_like_one_that_the_parent_holds_out_is_named(a_model, 
     assert "new1 is called like what parent holds out, with other content" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_child_keeps_the_lineage_of_a_parent_whose_cases_are_not_there_and_both_of_two_namesakes(
     a_model, a_grown_cache, tmp_path, cpu
 ):
@@ -215,6 +227,7 @@ def test_a_child_keeps_the_lineage_of_a_parent_whose_cases_are_not_there_and_bot
     assert {own, "content of another new1", *known.held_out.values()} <= set(lineage.held_out.values())
 
 
+@pytest.mark.slow
 def test_the_trainer_knows_a_held_out_case_under_another_name(a_model, a_cache, tmp_path, cpu):
     cases = tuple(replace(case, name=case.name.replace("patient3", "renamed")) for case in a_cache.cases)
     cache = replace(a_cache, cases=cases)
@@ -223,6 +236,7 @@ def test_the_trainer_knows_a_held_out_case_under_another_name(a_model, a_cache, 
         ModelTraining(cache, split, tmp_path / "x", spec=SPEC, settings=SETTINGS, device=cpu, parent=a_model)
 
 
+@pytest.mark.slow
 def test_a_fine_tuning_replays_and_stays_near_its_parent(a_model, a_grown_cache, tmp_path, cpu, monkeypatch):
     shown, epoch = [], FineSampler.epoch
 
@@ -241,6 +255,7 @@ def test_a_fine_tuning_replays_and_stays_near_its_parent(a_model, a_grown_cache,
     assert training._fine._learner._start_share == 0.25
 
 
+@pytest.mark.slow
 def test_a_cache_on_other_grids_than_those_of_the_parent_is_refused(a_model, a_grown_cache, pairs, tmp_path, capsys):
     list(prepare(find_cases([pairs]), tmp_path / "other", replace(a_grown_cache.grids, pixel_mm=7.0)))
     assert main(["train", str(tmp_path / "other"), "--run", str(tmp_path / "x"), "--from", str(a_model.folder)]) == 1

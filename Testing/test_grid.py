@@ -36,6 +36,7 @@ def test_the_known_liver_is_found(a_phantom, two_looks_model, cpu):
     assert dice(result.mask_kji, liver) > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_an_oblique_scan_gives_the_liver_in_its_place(axis, a_phantom, two_looks_model, cpu):
     upright, _ = a_phantom
@@ -54,6 +55,7 @@ def test_an_oblique_scan_gives_the_liver_in_its_place(axis, a_phantom, two_looks
     assert np.linalg.norm(distance) < 2.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spacing", [(1.5, 3.0, 5.0), (4.0, 4.0, 1.25), (3.0, 3.0, 10.0)])
 def test_anisotropic_spacing_gives_the_same_volume(spacing, a_phantom, two_looks_model, cpu):
     expected = finish(segment(a_phantom[0], two_looks_model, cpu)).measurement

@@ -19,7 +19,7 @@ LINES = ["onnxruntime>=1.20", "nibabel>=5"]
 
 @pytest.fixture
 def missing(scene, monkeypatch):
-    """Set which requirements are not met; whoever installs takes them out again."""
+    """Set which requirements are not met; an installation removes them again."""
     from LiverUNetPanel import installer
 
     names: set[str] = set()

@@ -53,6 +53,7 @@ def decathlon(a_phantom, tmp_path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_ircad_is_recognised_in_folders_and_zips(ircad, a_phantom):
     (data,) = find_data_sets([ircad])
     assert data.layout == "3D-IRCADb-01 as downloaded"
@@ -68,6 +69,7 @@ def zipped(folder: Path) -> Path:
     return Path(shutil.make_archive(str(folder), "zip", folder.parent, folder.name))
 
 
+@pytest.mark.slow
 def test_ircad_as_one_zip_becomes_pairs_and_nothing_else_stays(ircad, a_phantom, tmp_path, capsys):
     (ircad / "3Dircadb1.1/MESHES_VTK").mkdir()
     assert main(["export-pairs", str(zipped(ircad)), "-o", str(tmp_path / "out")]) == 0
@@ -82,6 +84,7 @@ def test_ircad_as_one_zip_becomes_pairs_and_nothing_else_stays(ircad, a_phantom,
         assert np.array_equal(mask.hu_kji, a_phantom[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -106,6 +109,7 @@ def test_tumours_of_the_decathlon_are_liver(decathlon, a_phantom):
     assert np.array_equal(check_case(case).mask.hu_kji, a_phantom[1])
 
 
+@pytest.mark.slow
 def test_what_is_exported_for_nnunet_is_read_back_as_it_was(ircad, tmp_path, capsys):
     output = tmp_path / "Dataset001_Liver"
     assert main(["export-nnunet", str(ircad), "-o", str(output)]) == 0
@@ -123,6 +127,7 @@ def test_what_is_exported_for_nnunet_is_read_back_as_it_was(ircad, tmp_path, cap
     assert "is not empty" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_prepare_names_each_layout(ircad, decathlon, tmp_path, capsys):
     assert main(["prepare", str(ircad), str(decathlon), "--cache", str(tmp_path / "cache")]) == 0
     told = capsys.readouterr().out.splitlines()

@@ -1,5 +1,7 @@
 """One step of learning: its rate, its limits, and the average of the weights."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -51,13 +53,26 @@ def test_a_restart_begins_with_the_averaged_weights_and_forgets_all_moments(pupi
     one = pupil(ema_decay=0.9)
     for _ in range(3):
         learn(one)
-    one.restart()
+    one.restart(0.0)
     begun = one.averaged.module.weight.item()
     assert one._network.weight.item() == begun
     other = pupil(ema_decay=0.9)
     other._network.load_state_dict(one._network.state_dict())
     assert learn(one) == learn(other) != begun
     assert one.averaged.module.weight.item() == one._network.weight.item(), "the average begins anew"
+
+
+def test_a_share_of_the_weights_before_a_restart_is_kept_also_when_it_is_restored(pupil):
+    one, other = pupil(), pupil()
+    begun = learn(one)
+    one.restart(0.5)
+    learn(one)
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    for learner in (one, other):
+        assert learner.averaged.module.weight.item() == pytest.approx((begun + learner._network.weight.item()) / 2)
+    assert learn(one) == learn(other)
+    assert one.averaged.module.weight.item() == other.averaged.module.weight.item()
+    assert one.averaged.module.weight.item() == pytest.approx((begun + one._network.weight.item()) / 2)
 
 
 def test_the_scores_of_a_whole_case_ask_the_threshold_that_is_given():

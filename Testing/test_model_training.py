@@ -52,6 +52,7 @@ def assert_same_run(one, other) -> None:
         assert_same_weights(*best)
 
 
+@pytest.mark.slow
 def test_the_coarse_look_is_trained_before_the_fine_one(whole):
     logs = [(log.stage, log.epoch) for log in whole.events if isinstance(log, EpochLog)]
     assert logs == [(COARSE_TITLE, 1), (COARSE_TITLE, 2), ("", 1), ("", 2)]
@@ -61,6 +62,7 @@ def test_the_coarse_look_is_trained_before_the_fine_one(whole):
     assert (whole.ending.words, whole.ending.interrupted) == ("all 2 epochs are done", False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [CoarseSampler, FineSampler])
 def test_both_looks_learn_from_the_patients_of_the_split_alone(sampler, a_trainer, tmp_path, monkeypatch):
     shown, batch = set(), sampler.batch
@@ -74,6 +76,7 @@ def test_both_looks_learn_from_the_patients_of_the_split_alone(sampler, a_traine
     assert shown == set(RunFolder(tmp_path / "run").settings()["split"]["training"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_stopped_in_any_stage_and_resumed_it_ends_with_the_same_weights(stage, whole, a_trainer, tmp_path):
     stopped = a_trainer("stopped", **BOTH)
@@ -103,6 +106,7 @@ for event in ModelTraining(open_cache(pathlib.Path(folder)), **given).epochs():
 """
 
 
+@pytest.mark.slow
 @unix_only
 @pytest.mark.parametrize(("stage", "event"), [(STAGES[0], 1), (STAGES[0], 3), (STAGES[1], 3)])
 def test_killed_in_any_stage_and_resumed_it_ends_with_the_same_weights(
@@ -118,6 +122,7 @@ def test_killed_in_any_stage_and_resumed_it_ends_with_the_same_weights(
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
+@pytest.mark.slow
 def test_a_time_budget_ends_it_in_the_coarse_look_and_each_resume_takes_it_on(whole, a_trainer, tmp_path):
     endings = []
     for n in range(20):
@@ -164,6 +169,7 @@ def test_a_model_on_other_grids_than_the_cache_is_refused(a_trainer):
     assert a_trainer("one", spec=SPEC), "of the cubes of a cache a model without a coarse look makes no use"
 
 
+@pytest.mark.slow
 def test_the_exported_model_has_both_looks_and_segments(a_trainer, tmp_path, pairs, cpu):
     taught = replace(SETTINGS, epochs=25, learning_rate=5e-3, ema_decay=0.95, validate_every=25)
     taught = replace(taught, coarse=replace(SETTINGS.coarse, epochs=10))
@@ -177,6 +183,7 @@ def test_the_exported_model_has_both_looks_and_segments(a_trainer, tmp_path, pai
     assert 2 * (found & reference.hu_kji).sum() / (found.sum() + reference.hu_kji.sum()) > 0.8
 
 
+@pytest.mark.slow
 def test_what_validation_sees_is_what_segmenting_sees(whole, a_cache, pairs, cpu):
     """The files have the voxels of the fine grid, so both look at the same numbers in a box around the liver."""
     (case,) = a_cache.select(["patient3"])
@@ -211,6 +218,7 @@ def tune(parent, pairs, cache, run, cpu):
     return export_run(run, run.with_name("child"), ModelInfo("child"))
 
 
+@pytest.mark.slow
 def test_fine_tuning_keeps_the_coarse_look_of_the_parent_and_says_so(a_parent, pairs, a_cache, tmp_path, cpu):
     parent = a_parent(**BOTH)
     child = tune(parent, pairs, a_cache, tmp_path / "run", cpu)
@@ -221,6 +229,7 @@ def test_fine_tuning_keeps_the_coarse_look_of_the_parent_and_says_so(a_parent, p
     assert "2 epochs, in each 2 parts of every patient" in (parent.folder / "docs/README.md").read_text()
 
 
+@pytest.mark.slow
 def test_fine_tuning_of_a_model_without_a_coarse_look(a_parent, pairs, a_cache, tmp_path, cpu):
     parent = a_parent(settings=replace(SETTINGS, epochs=1))
     child = tune(parent, pairs, a_cache, tmp_path / "run", cpu)

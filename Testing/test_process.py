@@ -20,6 +20,7 @@ from LiverUNetLib.scan.formats import write_volume
 from LiverUNetLib.system.environment import wait_without_spinning
 
 
+@pytest.mark.slow
 @unix_only
 @pytest.mark.usefixtures("signals_heard")
 @pytest.mark.parametrize(("sent", "code"), [("SIGINT", 1), ("SIGTERM", 143), ("SIGHUP", 129)])
@@ -37,7 +38,7 @@ def test_ctrl_c_and_the_signals_of_schedulers_leave_nothing(sent, code, a_phanto
     while b"Segmenting" not in seen:
         seen += os.read(terminal, 1024) or pytest.fail("it has ended already")
     run.send_signal(getattr(signal, sent))
-    with contextlib.suppress(OSError):  # how a terminal says that nobody writes any more
+    with contextlib.suppress(OSError):  # how a terminal says that its other end is closed
         while more := os.read(terminal, 1024):
             seen += more
     out, _ = run.communicate(timeout=60)
@@ -108,6 +109,7 @@ def in_a_shell(redirection: str, *arguments: object, **variables: str) -> subpro
     return subprocess.run(command, capture_output=True, env=os.environ | variables)
 
 
+@pytest.mark.slow
 @unix_only
 @pytest.mark.parametrize(
     ("closed", "command"),
@@ -119,7 +121,7 @@ def test_closed_streams_cost_nothing(closed, command, a_ct_file, threshold_model
     done = in_a_shell(closed, command, *where, "--model", threshold_model.folder, "--device", "cpu")
     assert done.returncode == 0
     assert bool(done.stdout) is (closed == "2>&-")
-    assert b"licence" not in done.stdout
+    assert b"license" not in done.stdout
     (mask,) = (tmp_path / "out").glob("*.nii.gz")
     assert np.asarray(nibabel.load(mask).dataobj).sum() > 1000
 
@@ -147,6 +149,7 @@ def test_what_libraries_print_on_a_closed_stderr_gets_into_no_file(tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encoding", "name"), [("ascii", "Übung"), ("cp1252", "Иван")])
 def test_a_name_that_the_console_cannot_show_ends_no_run(encoding, name, a_ct_file, threshold_model, tmp_path):
     scan = a_ct_file.rename(tmp_path / f"{name}.nii.gz")

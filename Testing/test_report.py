@@ -39,6 +39,7 @@ def test_bland_altman_draws_bias_and_limits_worked_out_on_paper():
     assert [line.get_ydata()[0] for line in axes.lines] == pytest.approx([0, -1.96 * 2, 1.96 * 2])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_recipes")
 def test_a_cross_validation_becomes_one_file_with_all_its_pictures(pairs, tmp_path, capsys):
     work = tmp_path / "work"
@@ -57,6 +58,7 @@ def test_a_cross_validation_becomes_one_file_with_all_its_pictures(pairs, tmp_pa
     assert "exists already" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_is_reported_with_the_scores_of_an_evaluation(a_trainer, pairs, threshold_model, tmp_path):
     list(a_trainer("run", settings=replace(SETTINGS, epochs=1)).epochs())
     scores, model = str(tmp_path / "scores.json"), ["--model", str(threshold_model.folder), "--device", "cpu"]
@@ -74,6 +76,7 @@ def test_what_is_neither_run_nor_cross_validation_is_named(tmp_path, capsys):
     assert "neither a run nor" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_log_with_a_half_written_line_is_read_up_to_it(a_trainer, tmp_path):
     list(a_trainer("run").epochs())
     log = tmp_path / "run/log.jsonl"

@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from packaging.requirements import Requirement
 
+import LiverUNetLib
 from helpers import REPOSITORY, cmake_files
 from LiverUNetLib.models.store import find_model
 from LiverUNetLib.system.dependencies import TORCH_ENGINE
@@ -26,13 +27,14 @@ ROOMS = {
     "LiverUNetLib": {
         "errors": "",
         "steps": "",
-        "system": "errors",
+        "version": "",
+        "system": "errors version",
         "scan": "errors system",
         "models": "errors system",
         "segmentation": "errors steps system scan models",
         "doctor": "errors system models",
-        "cli": "errors steps system scan models segmentation doctor",
-        "__init__": "steps system scan models segmentation",
+        "cli": "errors steps version system scan models segmentation doctor",
+        "__init__": "steps version system scan models segmentation",
         "__main__": "cli",
     },
     "LiverUNetTrainLib": {
@@ -282,6 +284,12 @@ def test_only_training_installs_pytorch_and_slicer_installs_what_pip_does():
 def requirements(module: str) -> list[str]:
     lines = (REPOSITORY / module / "Resources" / f"{module}-requirements.txt").read_text().splitlines()
     return [line for line in lines if not line.startswith("#")]
+
+
+def test_pip_slicer_and_the_bundled_model_share_one_version():
+    assert find_model("liver-ct").card.version == LiverUNetLib.__version__
+    done = subprocess.run([sys.executable, "-m", "LiverUNetLib", "--version"], capture_output=True, text=True)
+    assert done.stdout.strip().endswith(LiverUNetLib.__version__)
 
 
 def test_both_command_lines_run_as_modules():

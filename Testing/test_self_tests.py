@@ -64,6 +64,7 @@ def installed(tmp_path) -> Path:
     return tmp_path / "qt-scripted-modules"
 
 
+@pytest.mark.slow
 def test_the_self_tests_of_both_modules_pass_as_they_are_installed(run_slicer, installed, tmp_path):
     report = tmp_path / "report.txt"
     script = REPOSITORY / "Testing/run_self_tests.py"
@@ -75,6 +76,7 @@ def test_the_self_tests_of_both_modules_pass_as_they_are_installed(run_slicer, i
     assert "1 tested, 0 skipped" in text
 
 
+@pytest.mark.slow
 def test_opening_both_modules_imports_neither_torch_nor_monai_nor_nibabel(run_slicer, tmp_path):
     """Not even with a run to watch."""
     split = {"training": {"a": ""}, "validation": {}, "held_out": {}}

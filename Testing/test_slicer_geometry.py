@@ -94,6 +94,7 @@ def test_a_region_limits_what_is_segmented_even_when_it_is_turned(segmented, a_v
         segmented(a_volume, roiNode=roi)
 
 
+@pytest.mark.slow
 def test_a_real_ct_under_a_rotated_transform_gives_the_same_liver_moved(logic, scene, real_data):
     from LiverUNetLib.scan.formats import read_volume
 

@@ -194,7 +194,7 @@ def test_several_volumes_share_one_model_and_a_bad_one_does_not_stop_the_rest(
     assert len(loads) == 1
     assert "last (3 of 3): Segmenting" in stages
     again = finish(logic.segmentAllSteps(nodes, **named))
-    assert [outcome.name for outcome in again] == ["constant"], "what is done is passed over"
+    assert [outcome.name for outcome in again] == ["constant"], "what is done is skipped"
     outcomes[0].segmentationNode.SetAttribute("LiverUNet.Region", "Box")
     again = finish(logic.segmentAllSteps(nodes, **named))
     assert [outcome.name for outcome in again] == ["first", "constant"], "a part of a volume is not the whole"

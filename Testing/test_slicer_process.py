@@ -57,6 +57,7 @@ def run(tmp_path):
         each.stop()
 
 
+@pytest.mark.slow
 @unix_only
 def test_each_test_has_its_own_end_and_a_crash_or_a_hang_costs_no_other(run):
     reports = run(TESTS)
@@ -82,6 +83,7 @@ def test_a_file_that_cannot_be_imported_fails_all_its_tests_with_the_reason(run)
             reports(name)
 
 
+@pytest.mark.slow
 def test_without_slicer_the_tests_are_skipped_and_say_how_to_get_one():
     environment = {name: value for name, value in os.environ.items() if name != "SLICER"}
     command = [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", "Testing/in_slicer/test_panel.py"]

@@ -153,6 +153,7 @@ def share_inside(points, phantom, world=None):
     return ndimage.map_coordinates(liver.astype(float), ijk[:, ::-1].T, order=0).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("from_parent", [False, True], ids=["to parent", "from parent"])
 @pytest.mark.parametrize("warp", WARPS)
 def test_the_liver_lies_where_the_patients_is(segmented, acquired, reference, phantom, warp, from_parent, scene):
@@ -169,6 +170,7 @@ def test_the_liver_lies_where_the_patients_is(segmented, acquired, reference, ph
     assert set(node_names(scene)) - set(before[1]) == {"CT liver", "SegmentationDisplay_1"}, "no stray nodes"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["above", "below"])
 def test_a_linear_transform_above_or_below_counts_too(segmented, acquired, reference, phantom, order, scene):
     node = acquired(grid_transform, tilted)
@@ -187,6 +189,7 @@ def test_a_linear_transform_above_or_below_counts_too(segmented, acquired, refer
     assert "CT acquisition transform moves" in outcome.result.warnings[0], "the transform that is not linear is named"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("over", ["nothing", "linear", "the same", "another"])
 def test_an_existing_segmentation_keeps_its_own_transform(segmented, acquired, reference, phantom, over, scene):
     node = acquired(grid_transform, tilted)
@@ -226,6 +229,7 @@ def test_a_liver_under_a_warp_goes_over_a_plain_volume(segmented, acquired, refe
     assert np.linalg.norm(places(target).mean(axis=0) - reference[1]) < 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bent_roi", [False, True], ids=["straight", "bent"])
 def test_a_region_holds_what_the_views_show_in_it(segmented, acquired, reference, bent_roi, scene):
     node = acquired(grid_transform, tilted)
@@ -244,6 +248,7 @@ def test_a_region_holds_what_the_views_show_in_it(segmented, acquired, reference
     assert outcome.result.measurement.cut_off
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("warp", [(grid_transform, tilted), (bspline_transform, arched)], ids=["tilted", "arched"])
 def test_a_scan_that_ends_inside_the_liver_is_said_to_though_air_was_put_around_it(segmented, acquired, scene, warp):
     node = acquired(*warp)
@@ -259,6 +264,7 @@ def test_a_scan_that_ends_inside_the_liver_is_said_to_though_air_was_put_around_
     assert sum("The liver reaches the inferior edge of the" in words for words in result.warnings) == 1
 
 
+@pytest.mark.slow
 def test_what_is_no_ct_is_still_refused_under_a_warp(segmented, acquired, scene):
     from LiverUNetPanel.volume_node import scanSteps
 
@@ -271,6 +277,7 @@ def test_what_is_no_ct_is_still_refused_under_a_warp(segmented, acquired, scene)
         segmented(node)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("under", ["the world", "the same warp"])
 def test_a_case_for_training_is_what_the_views_show(segmented, acquired, phantom, scene, tmp_path, under):
     from LiverUNetTrainPanel.logic import LiverUNetTrainLogic, SceneCase

@@ -30,6 +30,7 @@ def test_all_steps_are_taken_in_one_other_thread_and_the_result_comes_back():
     assert [progress.done for progress in shown if progress.total][-1] == 3
 
 
+@pytest.mark.slow
 def test_the_caller_is_not_held_while_a_step_works():
     steps, longest = in_one_thread(counted([], seconds=0.4)), 0.0
     with contextlib.suppress(StopIteration):

@@ -37,6 +37,7 @@ def a_run(a_trainer, tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -76,6 +77,7 @@ def test_an_impossible_name_gets_one_sentence(words, pairs, tmp_path, request, m
     assert long in sentence
 
 
+@pytest.mark.slow
 def test_folders_of_outputs_are_made(a_run, pairs, threshold_model, tmp_path):
     new = tmp_path / "new"
     model = ["--model", str(threshold_model.folder), "--device", "cpu"]
@@ -87,6 +89,7 @@ def test_folders_of_outputs_are_made(a_run, pairs, threshold_model, tmp_path):
     assert all(path.is_file() for path in made)
 
 
+@pytest.mark.slow
 @unix_only
 def test_without_stderr_all_is_done_and_stdout_holds_results_alone(pairs, threshold_model, tmp_path):
     def run(*words):

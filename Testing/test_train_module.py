@@ -156,7 +156,7 @@ def test_a_case_shown_again_takes_the_place_of_the_first_unless_a_person_has_cha
     assert again is not node
     assert names("vtkMRMLScalarVolumeNode") == ["patient1"] * 2
     finish(train.loadCaseSteps([pairs], "patient1"))
-    assert node.GetScene() is scene, "it is a person's now"
+    assert node.GetScene() is scene, "it is the user's now"
     assert len(names("vtkMRMLSegmentationNode")) == 2
 
 

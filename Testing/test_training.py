@@ -25,6 +25,7 @@ from LiverUNetTrainLib.training.settings import Refinement
 from LiverUNetTrainLib.training.trainer import Trainer
 
 
+@pytest.mark.slow
 def test_a_training_learns_the_phantom(a_trainer):
     trainer = a_trainer("run", settings=replace(SETTINGS, epochs=25, batch_size=6, learning_rate=5e-3, ema_decay=0.95))
     for _ in trainer.epochs():
@@ -73,6 +74,7 @@ def test_a_refinement_draws_fewer_masses_and_takes_a_fifth_of_a_training_at_most
     assert replace(REFINED, epochs=4).first_epochs == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole_epochs", [3, 4])
 def test_stopped_around_the_beginning_of_its_refinement_it_ends_with_the_same_weights(
     whole_epochs, a_trainer, tmp_path
@@ -96,6 +98,7 @@ def test_two_trainings_with_one_seed_are_equal_and_with_another_differ(a_trainer
     assert not torch.equal(one["1.weight"], other["1.weight"])
 
 
+@pytest.mark.slow
 def test_stopped_in_mid_epoch_and_resumed_it_ends_with_the_same_weights(a_trainer, tmp_path):
     list(a_trainer("whole").epochs())
     steps = a_trainer("broken").epochs()
@@ -113,6 +116,7 @@ def test_stopped_in_mid_epoch_and_resumed_it_ends_with_the_same_weights(a_traine
     assert [line["training_loss"] for line in whole] == [line["training_loss"] for line in broken]
 
 
+@pytest.mark.slow
 @unix_only
 def test_killed_with_sigkill_and_resumed_it_ends_with_the_same_weights(a_cache, tmp_path):
     """The command line, as a user would see it; SIGKILL leaves no time to tidy up."""
@@ -175,6 +179,7 @@ def test_resuming_says_when_it_cannot_be_exact(a_trainer, tmp_path, caplog):
     assert "started with 77" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_recipes")
 def test_prepare_train_export_evaluate_make_a_model_that_knows_its_lineage(pairs, tmp_path, capsys):
     cache, run, model = (str(tmp_path / name) for name in ("cache", "run", "phantom-model"))

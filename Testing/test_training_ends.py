@@ -31,6 +31,7 @@ def test_a_training_that_is_whole_says_so(a_trainer):
     assert (trainer.ending.words, trainer.ending.interrupted) == ("all 3 epochs are done", False)
 
 
+@pytest.mark.slow
 def test_a_time_budget_ends_the_training_with_a_validated_epoch_and_resumes(a_trainer, tmp_path):
     trainer = a_trainer("short", settings=replace(SETTINGS, validate_every=3))
     logs = logs_of(trainer, minutes=0)

@@ -21,6 +21,7 @@ cli/           the command line
 doctor.py      what a bug report needs
 steps.py       work in steps, for progress bars and event loops
 errors.py      everything that is raised on purpose
+version.py     one version for pip, Slicer and the bundled model
 """
 
 from __future__ import annotations
@@ -37,8 +38,18 @@ if TYPE_CHECKING:
     from .segmentation.pipeline import segment
     from .steps import finish
     from .system.environment import choose_device
+    from .version import __version__
 
-__all__ = ["choose_device", "find_model", "finish", "read_volume", "segment", "write_mask", "write_volume"]
+__all__ = [
+    "__version__",
+    "choose_device",
+    "find_model",
+    "finish",
+    "read_volume",
+    "segment",
+    "write_mask",
+    "write_volume",
+]
 
 # Nothing leaves this computer. The builds of ONNX Runtime keep an identifier of the computer and send events to
 # Microsoft, unless this is set before it is imported (its Privacy.md).
@@ -46,6 +57,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Imported when they are asked for: importing the library alone takes no time.
 HOMES = {
+    "__version__": "version",
     "choose_device": "system.environment",
     "find_model": "models.store",
     "finish": "steps",

@@ -4,7 +4,7 @@ __all__ = ["DeviceError", "LiverUNetError", "ModelError", "OutputError", "ScanEr
 
 
 class LiverUNetError(Exception):
-    """Something a person can mend; the message is shown to them as it is."""
+    """Something the user can fix; the message is shown to them unchanged."""
 
 
 class ScanError(LiverUNetError):
@@ -24,4 +24,4 @@ class OutputError(LiverUNetError):
 
 
 class TrainingError(LiverUNetError):
-    """A training or evaluation that cannot go on."""
+    """A training or evaluation that cannot continue."""

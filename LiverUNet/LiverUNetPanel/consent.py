@@ -1,4 +1,4 @@
-"""What the user is asked before a run: to agree to the licence of a model, and whether a GPU is worth PyTorch."""
+"""What the user is asked before a run: to agree to the license of a model, and whether a GPU is worth PyTorch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from LiverUNetLib.system.environment import gpu_driver_present, gpu_in_sight, li
 
 from .settings import Settings
 
-__all__ = ["agreesToLicence", "chooseDevice"]
+__all__ = ["agreesToLicense", "chooseDevice"]
 
-LICENCE_QUESTION = _(
+LICENSE_QUESTION = _(
     "The weights of the model {name} may be used under these terms only:\n\n{license}\n\nDo you agree?"
 )
 GPU_QUESTION = _(
@@ -23,12 +23,12 @@ GPU_QUESTION = _(
 )
 
 
-def agreesToLicence(card: ModelCard, settings: Settings) -> bool:
-    """Whether the user agrees, or has agreed before, to the licence of a model, if it asks for that."""
+def agreesToLicense(card: ModelCard, settings: Settings) -> bool:
+    """Whether the user agrees, or has agreed before, to the license of a model, if it asks for that."""
     if not card.needs_consent or slicer.app.testingEnabled() or settings.hasConsent(card.license):
         return True
-    question = LICENCE_QUESTION.format(name=card.name, license=card.license)
-    if not slicer.util.confirmYesNoDisplay(question, _("Licence")):
+    question = LICENSE_QUESTION.format(name=card.name, license=card.license)
+    if not slicer.util.confirmYesNoDisplay(question, _("License")):
         return False
     settings.addConsent(card.license)
     return True

@@ -65,7 +65,7 @@ class ModelSection:
         except LiverUNetError as error:
             words = str(error)
         else:
-            words = _("{description}\n{score}\nLicence: {license}").format(
+            words = _("{description}\n{score}\nLicense: {license}").format(
                 description=model.card.description, score=model_score(model), license=model.card.license
             )
         own = is_own(self.name)

@@ -47,7 +47,7 @@ class Settings:
         self._set(f"Folders/{name}", folder)
 
     def hasConsent(self, license: str) -> bool:  # noqa: A002 - it is one
-        """Whether the user has agreed to a licence; its very words count, so that a changed one is asked again."""
+        """Whether the user has agreed to a license; its very words count, so that a changed one is asked again."""
         return _line(license) in self._consents()
 
     def addConsent(self, license: str) -> None:  # noqa: A002

@@ -19,7 +19,7 @@ from LiverUNetLib.segmentation.summary import table_row
 from LiverUNetLib.steps import Progress
 
 from .buttons import enableOrSayWhy
-from .consent import agreesToLicence, chooseDevice
+from .consent import agreesToLicense, chooseDevice
 from .folder_section import FolderSection
 from .installer import Installer
 from .logic import LiverUNetLogic, Outcome
@@ -194,7 +194,7 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.start(self.logic.examineSteps(), self._onExamined)
 
     def onWithdraw(self) -> None:
-        """Forget the agreements to licences."""
+        """Forget the agreements to licenses."""
         self.settings.withdrawConsents()
         self.say(_("The next run asks for your consent again."))
         self.updateButtons()
@@ -202,14 +202,14 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     # Before a run
 
     def readyToRun(self) -> dict[str, str]:
-        """Model and device as the logic takes them, once their licence is agreed to and their packages are there.
+        """Model and device as the logic takes them, once their license is agreed to and their packages are there.
 
         Asks where it must; nothing if the user declines.
         """
         with slicer.util.tryWithErrorDisplay(_("LiverUNet cannot start.")):
             name, model = self.models.name, self.models.model()
-            if not agreesToLicence(model.card, self.settings):
-                self.say(_("Nothing was done: the licence of the model was not agreed to."))
+            if not agreesToLicense(model.card, self.settings):
+                self.say(_("Nothing was done: the license of the model was not agreed to."))
                 return {}
             device, engine = chooseDevice(self.settings)
             if self._ensureInstalled(engine if model.has_onnx else "torch"):
@@ -333,7 +333,7 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         enableOrSayWhy(ui.addModelButton, busy, _("Install a model from a zip; nothing in it is executed."))
         enableOrSayWhy(ui.doctorButton, busy, _("Try devices and models and copy what is found, for a bug report."))
         self.result.updateButtons(busy)
-        consents = "" if self.settings.hasConsents() else _("You have agreed to no licence.")
+        consents = "" if self.settings.hasConsents() else _("You have agreed to no license.")
         enableOrSayWhy(ui.withdrawButton, consents, _("The next run asks for your consent again."))
 
     def _modelFault(self) -> str:

@@ -263,7 +263,7 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
         name: str,
         *,
         description: str = "",
-        licence: str = "",
+        terms: str = "",
     ) -> Generator[Progress, None, LiverModel]:
         """Make a model of a run and install it for the LiverUNet module."""
 
@@ -274,7 +274,7 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
 
             self.checkName(name)
             target = model_folders()[-1] / name
-            said = {"description": description, "license": licence}
+            said = {"description": description, "license": terms}
             info = ModelInfo(name, **{key: value for key, value in said.items() if value})
             return export_run(run, target, info)
 

@@ -161,7 +161,7 @@ class UseSection:
             self._panel.train.run(),
             self._name(),
             description=ui.descriptionEdit.text.strip(),
-            licence=ui.licenceEdit.text.strip(),
+            terms=ui.licenseEdit.text.strip(),
         )
         self._panel.start(steps, lambda model: self._onInstalled(model, verdict))
 

@@ -36,7 +36,7 @@ from LiverUNetTrainLib.training.settings import StackSettings
 
 EPOCHS = 8
 TABLE = Path(__file__).with_name("ablation.md")
-# What the rows show and do not show, in the words of a person.
+# What the rows show and do not show, written by hand.
 NOTES = TABLE.with_name("ablation_notes.md")
 
 

@@ -1,4 +1,4 @@
-"""Make the bundled model, its tables and its card, in one command that goes on where it stopped.
+"""Make the bundled model, its tables and its card, in one command that resumes where it stopped.
 
     python Testing/benchmarks/bundled_model.py ../shared/data --work FOLDER
 
@@ -13,13 +13,14 @@ from pathlib import Path
 from crossval_table import crossval_table
 
 from LiverUNetLib.models.store import find_model
+from LiverUNetLib.version import __version__
 
 HERE = Path(__file__).parent
 MODEL = HERE.resolve().parents[1] / "LiverUNet/Resources/Models/liver-ct"
 HOLD_OUT = [f"ircad_e{number}" for number in range(16, 21)]
 TRAINING = ["--epochs", 32, "--validation", 0.08, "--validate-every", 13]
 STATEMENT = [
-    *("--model-version", "0.2.1"),
+    *("--model-version", __version__),
     *("--description", "The liver in contrast-enhanced abdominal CT, by a coarse and a fine look"),
     "--license",
     "Non-commercial research only; learned from 3D-IRCADb-01 (CC BY-NC-ND) and LiTS (CC BY-NC-SA or BY-NC-ND)",
@@ -45,7 +46,7 @@ def main() -> None:
 
 
 def notes() -> str:
-    """What the card ends with: failures in words, written by a person, and the tables of the benchmarks."""
+    """What the card ends with: failures, described by hand, and the tables of the benchmarks."""
     stress, edges = (
         (HERE / name).read_text(encoding="utf-8").split("\n", 2)[2].strip() for name in ("stress.md", "edges.md")
     )
@@ -62,7 +63,7 @@ def notes() -> str:
 
 
 def train(data: Path, work: Path, *options: object) -> None:
-    """Prepare both data sets and train in WORK/run, or go on with what is there."""
+    """Prepare both data sets and train in WORK/run, or resume what is there."""
     run("prepare", data / "ircad", data / "lits", "--cache", work / "cache")
     resume = ["--resume"] if (work / "run/settings.json").exists() else []
     run("train", work / "cache", "--run", work / "run", *options, *resume)

@@ -46,7 +46,7 @@ def test_the_corrected_liver_stays_and_the_panel_says_where_the_new_one_is(panel
     assert "edited since" not in panel.ui.resultLabel.text
     panel.ui.segmentButton.click()
     run_to_the_end(panel)
-    assert panel._parameterNode.segmentation is second, "which nobody has edited"
+    assert panel._parameterNode.segmentation is second, "which was not edited"
 
 
 def test_an_edit_that_is_undone_is_none(panel, a_volume):

@@ -9,7 +9,7 @@ import slicer
 from panel_helpers import open_panel
 
 
-def test_the_modules_say_what_they_are_and_under_which_licence():
+def test_the_modules_say_what_they_are_and_under_which_license():
     module, training = slicer.modules.liverunet, slicer.modules.liverunettrain
     assert (module.title, training.title) == ("LiverUNet", "LiverUNetTrain")
     assert list(module.categories) == list(training.categories) == ["Segmentation"]

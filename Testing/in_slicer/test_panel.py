@@ -18,7 +18,7 @@ def test_without_a_volume_the_button_says_what_is_missing(panel):
     assert state(panel.ui.segmentFolderButton) == (False, "Choose both folders.")
     assert state(panel.ui.editButton) == (False, "There is no liver yet.")
     assert state(panel.ui.copyButton) == (False, "There is no result yet.")
-    assert state(panel.ui.withdrawButton) == (False, "You have agreed to no licence.")
+    assert state(panel.ui.withdrawButton) == (False, "You have agreed to no license.")
 
 
 def test_a_volume_that_is_chosen_can_be_segmented(panel, a_volume):

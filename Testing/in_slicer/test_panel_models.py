@@ -1,4 +1,4 @@
-"""The panel: models and their licences, packages, and every way a start can fail."""
+"""The panel: models and their licenses, packages, and every way a start can fail."""
 
 import time
 from types import SimpleNamespace
@@ -59,7 +59,7 @@ def test_consent_is_never_asked_in_testing_mode(panel, a_volume, monkeypatch):
     assert asked == []
 
 
-def test_a_permissive_licence_asks_nothing(panel, a_volume, dialogs):
+def test_a_permissive_license_asks_nothing(panel, a_volume, dialogs):
     panel._parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     assert panel.runner.running
@@ -164,13 +164,13 @@ def test_the_doctor_copies_what_it_finds(panel):
     assert panel.ui.statusLabel.text.startswith("Copied for a bug report")
 
 
-def test_consent_is_asked_before_every_kind_of_run_and_for_every_licence(panel, a_volume, tmp_path, dialogs):
+def test_consent_is_asked_before_every_kind_of_run_and_for_every_license(panel, a_volume, tmp_path, dialogs):
     panel._parameterNode.volume = a_volume
     panel._onModelChosen("liver-ct")
     panel.models.show("liver-ct")
     panel.ui.sourcePath.currentPath = str(tmp_path)
     panel.ui.targetPath.currentPath = str(tmp_path / "livers")
-    panel.settings.addConsent("another licence")
+    panel.settings.addConsent("another license")
     dialogs.answer = False
     for button in (panel.ui.segmentButton, panel.ui.segmentAllButton, panel.ui.segmentFolderButton):
         asked = len(dialogs.asked)

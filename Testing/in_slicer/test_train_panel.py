@@ -73,7 +73,7 @@ def test_from_data_to_an_installed_model_that_liverunet_uses(panel, tmp_path, a_
     assert sorted(cells(ui.caseTable, row)[2] for row in range(3)) == ["held out", "trains", "validates"]
     assert ui.overlayLabel.pixmap.width() == 320, "the validation case is drawn"
     ui.nameEdit.text = "my-liver"
-    ui.licenceEdit.text = "CC0-1.0"
+    ui.licenseEdit.text = "CC0-1.0"
     ui.installButton.click()
     run_to_the_end(panel)
     assert ui.statusLabel.text == "Installed my-liver; choose it in the module LiverUNet."
@@ -143,7 +143,7 @@ def test_after_sigkill_of_trainer_and_parent_a_new_panel_shows_the_whole_curve_a
     os.kill(int((run / "running").read_text()), signal.SIGKILL)
     turn(panel, lambda: ui.runStateLabel.text.startswith("died"))
     done = len(state_of(run).history)
-    assert slicer.mrmlScene.GetFirstNodeByName("run training") is None, "nobody has asked for curves"
+    assert slicer.mrmlScene.GetFirstNodeByName("run training") is None, "no curves were asked for"
     ui.curvesButton.click()
     assert slicer.mrmlScene.GetFirstNodeByName("run training").GetTable().GetNumberOfRows() == done >= 2
     ui.resumeButton.click()

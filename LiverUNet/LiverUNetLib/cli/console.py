@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from ..errors import LiverUNetError
-from ..system.environment import liver_unet_version, wait_without_spinning
+from ..system.environment import wait_without_spinning
+from ..version import __version__
 
 __all__ = ["DONE", "FAILED", "Terminated", "run_command"]
 
@@ -48,7 +49,7 @@ def run_command(
     _open_streams()
     if arguments is None:
         _set_process_up()
-    parser.add_argument("--version", action="version", version=f"%(prog)s {liver_unet_version()}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     options = parser.parse_args(arguments)
     command: Callable[[argparse.Namespace], None] = options.run

@@ -122,7 +122,7 @@ def _segment(options: argparse.Namespace) -> None:
 
 
 def _run(volume: CTVolume, options: argparse.Namespace, *, with_probability: bool = False) -> Segmentation:
-    """Segment with a progress bar; warnings and the model's licence go to stderr."""
+    """Segment with a progress bar; warnings and the model's license go to stderr."""
     from ..segmentation.pipeline import segment
 
     model, device = _model_and_device(options)
@@ -133,13 +133,13 @@ def _run(volume: CTVolume, options: argparse.Namespace, *, with_probability: boo
 
 
 def _model_and_device(options: argparse.Namespace) -> tuple[LiverModel, Device]:
-    """What was asked for; the model's licence goes to stderr."""
+    """What was asked for; the model's license goes to stderr."""
     from ..models.store import DEFAULT_MODEL, find_model
     from ..system.environment import choose_device
 
     model = find_model(options.model or DEFAULT_MODEL)
     device = choose_device(options.device, options.engine)
-    print(f"Model {model.card.name} {model.card.version}, licence: {model.card.license}", file=sys.stderr)
+    print(f"Model {model.card.name} {model.card.version}, license: {model.card.license}", file=sys.stderr)
     return model, device
 
 
@@ -149,7 +149,7 @@ def _shown(steps: Generator[Progress, None, T]) -> T:
 
     from ..steps import finish
 
-    with tqdm(leave=False, file=sys.stderr, disable=None) as bar:  # none where nobody looks: a log would fill
+    with tqdm(leave=False, file=sys.stderr, disable=None) as bar:  # none in a log, which it would fill
 
         def show(progress: Progress) -> None:
             bar.set_description(progress.stage, refresh=False)

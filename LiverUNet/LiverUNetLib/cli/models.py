@@ -16,7 +16,7 @@ def add_commands(commands: Any) -> None:
     models = commands.add_parser("models", help="list the installed models; show, verify, install, remove or pack one")
     models.set_defaults(run=_list)
     actions = models.add_subparsers(metavar="ACTION")
-    command = actions.add_parser("list", help="all installed models with scores and licence")
+    command = actions.add_parser("list", help="all installed models with scores and license")
     command.set_defaults(run=_list)
     command = actions.add_parser("card", help="print a model's card")
     command.add_argument("model", help="installed model or model folder")
@@ -49,7 +49,7 @@ def _list(options: argparse.Namespace) -> None:
             continue
         card = model.card
         print(f"{name} {card.version}: {card.description}")
-        print(f"    {model_score(model)}; licence: {card.license}\n    {model.folder}")
+        print(f"    {model_score(model)}; license: {card.license}\n    {model.folder}")
     if not models:
         raise ModelError(f"No model is installed in {' or '.join(str(folder) for folder in model_folders())}.")
 
@@ -78,7 +78,7 @@ def _install(options: argparse.Namespace) -> None:
     from ..models.exchange import install_model
 
     model = install_model(options.source, overwrite=options.overwrite)
-    print(f"Installed {model.card.name} {model.card.version} in {model.folder}; licence: {model.card.license}")
+    print(f"Installed {model.card.name} {model.card.version} in {model.folder}; license: {model.card.license}")
 
 
 def _remove(options: argparse.Namespace) -> None:

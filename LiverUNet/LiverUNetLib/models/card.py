@@ -56,7 +56,7 @@ class ModelCard:
         spec: the numbers that it computes with.
         training: the settings of its training, for the record.
         scores: the command that measured it, its summary and cases; empty if not measured.
-        notes: what else a person has to know, Markdown.
+        notes: what else users have to know, Markdown.
         checksums: SHA-256 of every file of weights.
     """
 
@@ -85,7 +85,7 @@ class ModelCard:
 
     @property
     def needs_consent(self) -> bool:
-        """Whether a person has to agree to the licence before the weights are used: unless it permits all uses."""
+        """Whether users have to accept the license before the weights are used; not if it permits all uses."""
         return self.license not in PERMISSIVE_LICENSES
 
     def check(self) -> None:

@@ -37,7 +37,7 @@ READERS = {
     ".mha": read_itk,
     ".mhd": read_itk,
 }
-# The other file of a .hdr; nobody searches for it, or each pair would be two scans.
+# The other file of a .hdr; not searched for, or each pair would be two scans.
 HALVES = (".img", ".img.gz", ".hdr.gz")
 # The longest ending comes first: a segmentation is a NRRD file too.
 WRITERS = {

@@ -33,7 +33,7 @@ class Segmentation:
     Attributes:
         mask_kji: uint8, 1 is liver, exactly the voxels of the scan.
         probability_kji: of every voxel, before one liver was chosen; uint8 in steps of 1/255, if asked for.
-        warnings: what a person has to know before using the result, in whole sentences.
+        warnings: what the user has to know before using the result, in whole sentences.
         provenance: which model, device and versions made it, and in how many seconds.
     """
 
@@ -149,7 +149,7 @@ def _least_ml(liver: np.ndarray, rules: Rules) -> float:
 
 
 def _larger(box: Box, liver: Box | None, grid: Grid, scan: Grid, margin_mm: float) -> Box:
-    """The box, larger by a margin wherever it ends in the liver while the scan goes on; all if there is no liver in it.
+    """The box, larger by a margin where it cuts the liver and the scan continues; the scan if it holds no liver.
 
     Args:
         box: of `scan`, on which `grid` lies.

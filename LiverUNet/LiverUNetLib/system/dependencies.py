@@ -12,7 +12,7 @@ TORCH_REQUIREMENT = "torch>=2.4"
 # What the engine torch needs; monai 1.5.0 caps torch below 2.7, 1.4 caps numpy below 2.
 TORCH_ENGINE = (TORCH_REQUIREMENT, "monai>=1.5.1")
 
-# What pip says, and what it means to a person; the first match counts.
+# What pip says, and what that means for the user; the first match counts.
 FAILURES = (
     (r"No space left|Errno 28|WinError 112", "the disk is full; free some space and try again"),
     (

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import DeviceError
+from ..version import __version__
 
 __all__ = [
     "ENGINES",
@@ -27,7 +28,6 @@ __all__ = [
     "gpu_in_sight",
     "import_libraries",
     "likely_engine",
-    "liver_unet_version",
     "package_versions",
     "proved_devices",
     "spare_one_core",
@@ -49,7 +49,7 @@ class Device:
         name: "cpu", "cuda:0", "mps", ….
         engine: "torch" or "onnx", see `models.engines`.
         dtype: what convolutions run in under autocast, "float32" for no autocast.
-        note: what a person should know about the choice, or nothing.
+        note: what the user should know about the choice, or nothing.
     """
 
     name: str
@@ -112,7 +112,7 @@ def likely_engine(name: str, engine: str) -> str:
 def gpu_in_sight() -> bool:
     """Whether PyTorch is installed in a build that may use a GPU, and the system shows one; imports nothing.
 
-    Importing PyTorch takes seconds, which nobody without a GPU should wait for.
+    Importing PyTorch takes seconds, which users without a GPU should not wait for.
     """
     torch = _installed_version("torch") or "+cpu"
     return not torch.endswith("+cpu") and gpu_driver_present()
@@ -192,14 +192,9 @@ def usable_cores() -> int:
 
 def package_versions() -> dict[str, str]:
     """The versions of Python and of everything the libraries use."""
-    return {"liver-unet": liver_unet_version(), "python": platform.python_version()} | {
+    return {"liver-unet": __version__, "python": platform.python_version()} | {
         name: _installed_version(name) or "not installed" for name in PACKAGES
     }
-
-
-def liver_unet_version() -> str:
-    """Our own version, as pip knows it; inside Slicer there is no such record."""
-    return _installed_version("liver-unet") or "source tree"
 
 
 def _installed_version(name: str) -> str | None:

@@ -189,7 +189,7 @@ def _crossval_command(options: argparse.Namespace) -> str:
 
 @contextmanager
 def _progress_bar() -> Iterator[tqdm]:
-    """A bar on stderr, if that is a terminal; whoever ends it early is told how to resume."""
+    """A bar on stderr, if that is a terminal; a user who ends it early is told how to resume."""
     from tqdm import tqdm
 
     try:

@@ -62,7 +62,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a person wants to know of a case that can be used.
+    """What the user wants to know about a case that can be used.
 
     Attributes:
         size: voxels along i, j, k.

@@ -33,7 +33,7 @@ def split_by_patient(
     """Draw the validation patients at random from those not held out; one name is one patient.
 
     Args:
-        validation: their share, rounded, at least one patient; a single patient trains and nobody validates.
+        validation: their share, rounded, at least one patient; a single patient trains and validation is off.
 
     Raises:
         TrainingError: an unknown name is held out, or no patient is left.
@@ -65,7 +65,7 @@ def split_for_finetuning(
 
     A case whose mask was corrected since the parent trained on it is learned from as if it were new. The
     parent's validation patients join those drawn from the new ones; alone they would choose the
-    epoch that has learned least, and then nobody validates.
+    least-trained epoch, so validation is off then.
 
     Returns:
         The split, and which of its training cases the parent has learned from: they are replayed.

@@ -82,7 +82,7 @@ def compare_before_after(before: Sequence[CaseScores], after: Sequence[CaseScore
 def judge(run: Path, cases: Sequence[Case], device: Device) -> Verdict | None:
     """Compare the model of a fine-tuned run with its parent, on the cases that the run holds out.
 
-    A scan that cannot be read is passed over.
+    A scan that cannot be read is skipped.
 
     Returns:
         None if the run did not start from a model.

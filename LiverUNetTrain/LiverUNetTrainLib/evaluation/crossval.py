@@ -82,7 +82,7 @@ def scores_of_folds(work: Path, *, only: int | None = None) -> list[CaseScores]:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """A cross-validation that goes on where it stopped.
+    """A cross-validation that resumes where it stopped.
 
     Attributes:
         cache: all cases; those in `references` are dealt into folds, all others only ever train.

@@ -26,7 +26,7 @@ CHOICES = {
     "last": "The weights are those of the last epoch; validated by the 3D Dice of",
 }
 LIMITS = """\
-- A research tool, not a medical device; every mask is to be checked by a person.
+- A research tool, not a medical device; check every mask.
 - Reliable at most where scans resemble those that it has learned from.
 - The liver is segmented with its tumours and the vessels inside; the vena cava and the gallbladder are not part of it.
 - Scans are brought to {pixel_mm:g} mm pixels, so details finer than that are lost.
@@ -36,7 +36,7 @@ LIMITS = """\
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a person says about a model; `notes` is Markdown, for what its failures look like."""
+    """The title page of a model; `notes` is Markdown, about what its failures look like."""
 
     name: str
     version: str = "0.1.0"
@@ -108,7 +108,7 @@ def _readme(card: ModelCard) -> str:
     training, lineage = card.training, card.lineage
     sections = [
         f"# {card.name} {card.version}\n\n{card.description}.",
-        f"**Licence of the weights: {card.license}.**",
+        f"**License of the weights: {card.license}.**",
         f"## Networks\n\n{_networks(card.spec)}",
         "## Data\n\n"
         f"Trained on {len(lineage.training)} patients: {', '.join(lineage.training)}.\n\n"
@@ -144,7 +144,8 @@ def _refinement(training: dict[str, Any]) -> str:
         return ""
     return (
         f" The last {chosen['epochs']} of these epochs, a fifth of all at most, are a second course from the averaged "
-        f"weights, at {chosen['rate'] * training['learning_rate']:g} and with fewer masses of other organs."
+        f"weights, at {chosen['rate'] * training['learning_rate']:g} and with fewer masses of other organs; "
+        f"{chosen['share']:.0%} of the weights before it are kept."
     )
 
 

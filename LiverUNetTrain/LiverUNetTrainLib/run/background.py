@@ -1,4 +1,4 @@
-"""A training as a process of its own, which outlives whoever starts it and speaks through its run folder alone."""
+"""A training as a process of its own, which outlives its parent and communicates through its run folder alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["RunState", "launch", "resume", "state_of"]
 OUTPUT, ERRORS = "output.txt", "errors.txt"
 RESUME = "--resume"
 WITHOUT_A_WORD = "it ended without a word; it was killed, or the machine was switched off"
-# Importing takes seconds, on a slow disk many; whoever takes longer is taken for dead until it works.
+# Importing takes seconds, on a slow disk many; a process that is silent for longer is reported as dead until it works.
 LONGEST_START_SECONDS = 30
 # A warning of Python: its place and kind, and indented below it the line of code. It ends nothing.
 WARNING = re.compile(r"^\S.*:\d+: \w*Warning: .*\n?(?:[ \t]+.*\n?)?", re.MULTILINE)
@@ -34,7 +34,8 @@ class RunState:
     """How a run is, as its folder tells.
 
     Attributes:
-        phase: "none" (nothing was begun here), "starting", "running", "stopped" (it can go on), "finished" or "died".
+        phase: "none" (nothing was begun here), "starting", "running", "stopped" (it can be resumed), "finished"
+            or "died".
         epochs: how many it was asked for; 0 if that is not known yet.
         words: why it ended, or the last sentence of one that died.
         stage: how far the training of the coarse look is, while that of the fine one has not begun.
@@ -75,16 +76,16 @@ def launch(arguments: Sequence[str], run: Path, *, python: str = sys.executable)
 
 
 def resume(run: Path, *, python: str = sys.executable) -> subprocess.Popen:
-    """Let a training go on as it was ordered, see `launch`.
+    """Resume a training with the options it was launched with, see `launch`.
 
     Raises:
-        TrainingError: also if nobody has launched it.
+        TrainingError: also if it was not launched by `launch`.
     """
     return launch([*RunFolder(run).order(), RESUME], run, python=python)
 
 
 def state_of(run: Path, process: subprocess.Popen | None = None) -> RunState:
-    """How a run is, whoever started it.
+    """The state of a run, however it was started.
 
     Args:
         process: what `launch` gave, if it was started from here: it is reaped.
@@ -120,7 +121,7 @@ def _stage(run: Path, settings: dict[str, Any]) -> str:
 
 
 def _begins(run: Path) -> bool:
-    """Whether somebody has launched a process a moment ago that has not come as far as its folder."""
+    """Whether a process was launched a moment ago that has not reached its folder yet."""
     launched = RunFolder(run).ordered_at()
     return locked_since(run) < launched and time.time() - launched < LONGEST_START_SECONDS
 

@@ -1,4 +1,4 @@
-"""A run folder: everything that a training says and keeps, readable while it goes on.
+"""A run folder: everything that a training says and keeps, readable while it runs.
 
 order.json      the arguments of `train`, if it was launched: what resuming needs
 settings.json   what was asked for, the split and the content hashes
@@ -10,7 +10,7 @@ overlay.png     the first validation case as the last validated epoch sees it
 end.json        why it ended; missing while it works, and after a crash
 running         locked by the process that works here, see `lock`
 
-Whoever only watches a run needs no torch.
+Watching a run does not import torch.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class RunFolder:
             TrainingError: the training was started on the command line.
         """
         if not self._order.exists():
-            raise TrainingError(f"{self.path} was started on the command line; go on there, by --resume.")
+            raise TrainingError(f"{self.path} was started on the command line; resume it there, by --resume.")
         return read_json(self._order, TrainingError)["arguments"]
 
     def ordered_at(self) -> float:
@@ -189,22 +189,22 @@ class RunFolder:
             ) from error
 
     def stop_requested(self) -> bool:
-        """Whether somebody wants the training to end.
+        """Whether the training was asked to end.
 
         Raises:
-            TrainingError: somebody has deleted the folder.
+            TrainingError: the folder was deleted.
         """
         self._check_there()
         return any((path / "stop").exists() for path in self._both)
 
     def withdraw_stop(self) -> None:
-        """Forget that somebody did."""
+        """Withdraw that request."""
         for path in self._both:
             if exists(path / "stop", TrainingError):  # to unlink nothing on a read-only disk is an error, too
                 (path / "stop").unlink(missing_ok=True)
 
     def write_end(self, words: str, *, interrupted: bool) -> None:
-        """Say why the training has ended, and whether it could go on."""
+        """Say why the training has ended, and whether it could be resumed."""
         write_json(self.path / "end.json", {"words": words, "interrupted": interrupted})
 
     def end(self) -> dict[str, Any]:
@@ -213,7 +213,7 @@ class RunFolder:
         return read_json(path, TrainingError) if path.exists() else {}
 
     def forget_end(self) -> None:
-        """The training goes on."""
+        """The training is running again."""
         (self.path / "end.json").unlink(missing_ok=True)
 
     def checkpoint(self, device: str) -> tuple[dict[str, Any], list[EpochLog]]:

@@ -17,7 +17,7 @@ from LiverUNetLib.errors import TrainingError
 __all__ = ["is_locked", "locked", "locked_since"]
 
 LOCK = "running"
-# Whoever only asks holds the lock for an instant; that must not turn away who really comes.
+# Asking holds the lock for an instant; that must not turn away a training that starts then.
 ATTEMPTS, PAUSE_SECONDS = 5, 0.1
 
 

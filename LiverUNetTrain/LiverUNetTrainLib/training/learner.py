@@ -57,9 +57,7 @@ class Learner:
         if all(weight.ndim < 5 for weight in network.parameters()):
             self._network = self._network.to(memory_format=torch.channels_last)
         self.averaged = AveragedModel(self._network, multi_avg_fn=_moving_average(settings.ema_decay), use_buffers=True)
-        self._start_share = settings.parent_share if tuned else 0.0
-        copies = (copy.deepcopy(self._network) for _ in range(2))
-        self._start, self._mixture = copies if self._start_share else (None, None)
+        self._keep_share_of_start(settings.parent_share if tuned else 0.0)
         self._weight_decay = settings.weight_decay
         self._optimizer = self._new_optimizer()
         self._scaler = torch.amp.GradScaler(device.kind, enabled=device.dtype == "float16")
@@ -91,18 +89,21 @@ class Learner:
                     "The memory of %s is too small; going on with %d slices at once.", self._device.name, size
                 )
 
-    def restart(self) -> None:
-        """Continue from the averaged weights as if they were where the training began."""
+    def restart(self, share: float) -> None:
+        """Begin anew from the averaged weights, of which this share stays in the averaged ones to come."""
         self._network.load_state_dict(self.averaged.module.state_dict())
         self.averaged.n_averaged.zero_()
         self._optimizer = self._new_optimizer()
+        self._keep_share_of_start(share, with_statistics=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes from step to step."""
-        return {name: part.state_dict() for name, part in self._stateful().items()}
+        terms = {"share": self._start_share, "with_statistics": self._start_statistics}
+        return {name: part.state_dict() for name, part in self._stateful().items()} | {"start_terms": terms}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to what `state_dict` gave."""
+        self._keep_share_of_start(**state["start_terms"])
         for name, part in self._stateful().items():
             part.load_state_dict(state[name])
 
@@ -131,22 +132,35 @@ class Learner:
         return _scores(total, torch.cat(logits) > 0, mask > HALF)
 
     def _mixed(self) -> nn.Module:
-        """The network with a share of its weights those of the beginning; the statistics of its norms are its own."""
+        """The network with a share of its weights those of the start, see `_keep_share_of_start`."""
         if self._mixture is None:
             return self._network
         self._mixture.load_state_dict(self._network.state_dict())
-        with torch.no_grad():
-            for weight, start in zip(self._mixture.parameters(), self._start.parameters(), strict=True):
-                weight.lerp_(start, self._start_share)
+        mixed, start = self._mixture.state_dict(), self._start.state_dict()
+        names = mixed if self._start_statistics else dict(self._mixture.named_parameters())
+        for name in names:
+            if mixed[name].is_floating_point():
+                mixed[name].lerp_(start[name], self._start_share)
         return self._mixture
 
+    def _keep_share_of_start(self, share: float, *, with_statistics: bool = False) -> None:
+        """Let a share of the network's weights as they are now stay in the averaged ones.
+
+        Args:
+            with_statistics: also of those of its norms, which are its own where it learns from other data.
+        """
+        self._start_share, self._start_statistics = share, with_statistics
+        copies = (copy.deepcopy(self._network) for _ in range(2))
+        self._start, self._mixture = copies if share else (None, None)
+
     def _stateful(self) -> dict[str, Any]:
-        return {
+        stateful = {
             "network": self._network,
             "averaged": self.averaged,
             "optimizer": self._optimizer,
             "scaler": self._scaler,
         }
+        return stateful | ({"start": self._start} if self._start_share else {})
 
 
 def scores_of(loss: nn.Module, probability: np.ndarray, mask: np.ndarray, threshold: float) -> BatchScores:

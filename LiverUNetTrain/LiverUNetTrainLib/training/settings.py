@@ -59,15 +59,19 @@ class CoarseSettings:
 class Refinement:
     """A second, gentler course that starts from the averaged weights, see Loshchilov & Hutter, SGDR (ICLR 2017).
 
+    A share of the weights before it is kept, see Wortsman et al., Robust fine-tuning of zero-shot models (CVPR 2022).
+
     Attributes:
         epochs: the last ones of a training, a fifth of them at most.
         rate: its highest learning rate and its warm-up, in shares of those of the first course.
+        share: of the weights before it in those that are kept.
         p_mass, p_lesion: replace those of the augmentation. A network that has seen many masses beside the liver leaves
             out parts of the liver that lie apart, such as the left lobe; fewer of them make up for that.
     """
 
     epochs: int = 6
     rate: float = 0.3
+    share: float = 0.5
     p_mass: float = 0.1
     p_lesion: float = 0.3
 

@@ -155,7 +155,7 @@ class Trainer:
         if epoch >= self._settings.first_epochs:
             augmentation = self._settings.refined_augmentation
             if epoch == self._settings.first_epochs:
-                self._learner.restart()
+                self._learner.restart(self._settings.refinement.share)
         shown = self._sampler.epoch(epoch)
         batches = math.ceil(len(shown) / size)
         if not batches:
@@ -260,7 +260,7 @@ class Trainer:
 
 def _network(spec: NetworkSpec, seed: int, weights: dict[str, torch.Tensor] | None) -> torch.nn.Module:
     """A network with these weights, or with fresh ones that depend on the seed."""
-    with torch.random.fork_rng():  # leaves the generator of whoever runs us as it was
+    with torch.random.fork_rng():  # leaves the caller's generator as it was
         torch.manual_seed(seed)
         network = build_network(spec)
     if weights:

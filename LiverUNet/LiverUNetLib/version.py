@@ -1,0 +1,5 @@
+"""One version for pip, Slicer and the bundled model."""
+
+__all__ = ["__version__"]
+
+__version__ = "0.3.0"

@@ -27,6 +27,7 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.mark.slow
 def test_with_every_probability_at_zero_nothing_changes(batch):
     image, mask = augment(*batch, NOTHING, seeded())
     assert torch.allclose(image, batch[0], atol=1e-5)

@@ -21,6 +21,7 @@ from LiverUNetLib.segmentation.summary import sentence, table_row
 from LiverUNetLib.steps import finish
 
 
+@pytest.mark.slow
 def test_every_scan_gets_a_mask_and_a_row_and_a_bad_one_says_why(run_batch, tmp_path, a_phantom):
     rows = run_batch()
     out = tmp_path / "out"
@@ -214,6 +215,7 @@ def test_the_table_keeps_the_rows_of_other_scans(run_batch, scans, tmp_path):
     assert (tmp_path / "out/b_liver.nii.gz").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.slow
 def test_a_scan_that_was_replaced_is_done_again_and_loses_an_old_mask(run_batch, scans, tmp_path, a_phantom):
     run_batch()
     hu = np.where(a_phantom[0].hu_kji > 0, 20, a_phantom[0].hu_kji).astype(np.int16)
@@ -248,6 +250,7 @@ def test_the_table_gives_width_depth_and_height(a_phantom, threshold_model, cpu)
     assert f"{width:.0f} mm wide, {depth:.0f} mm deep, {height:.0f} mm high" in sentence(result)
 
 
+@pytest.mark.slow
 @unix_only
 def test_a_kill_loses_nothing_but_the_scan_under_way(scans, tmp_path, threshold_model, cpu):
     """Killed while the second scan is read: its own process stops there and waits for the kill."""

@@ -48,6 +48,7 @@ SPREADSHEETS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SPREADSHEETS)
 def test_a_table_that_a_spreadsheet_has_saved_is_read_or_its_scans_are_done_again(kind, run_batch, scans, tmp_path):
     how, done = SPREADSHEETS[kind]

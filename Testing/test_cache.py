@@ -83,6 +83,7 @@ def test_unchanged_cases_are_kept_and_changed_ones_made_anew(pairs, tmp_path):
     assert (folder / "patient0/image.npy").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed", [{"pixel_mm": 9.0}, {"slice_mm": 40.0}, {"voxel_mm": 20.0}, {"window_hu": (-200.0, 300.0)}], ids=str
 )
@@ -103,6 +104,7 @@ def test_a_cache_that_was_being_made_for_other_grids_is_no_mixture(pairs, tmp_pa
         open_cache(folder)
 
 
+@pytest.mark.slow
 def test_an_older_cache_says_to_prepare_again(a_cache):
     index = a_cache.folder / "cache.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"schema_version": 4}))
@@ -110,6 +112,7 @@ def test_an_older_cache_says_to_prepare_again(a_cache):
         open_cache(a_cache.folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["image", "mask", "coarse", "coarse_mask"])
 def test_an_array_that_is_gone_or_damaged_is_named(name, a_cache):
     path = a_cache.folder / "patient2" / f"{name}.npy"

@@ -209,6 +209,7 @@ def test_the_version_is_told(command, capsys):
     assert version == importlib.metadata.version("liver-unet")
 
 
+@pytest.mark.slow
 def test_folders_of_outputs_are_made(tmp_path):
     assert main(["models", "pack", "liver-ct", str(tmp_path / "new/below/m.zip")]) == 0
     assert (tmp_path / "new/below/m.zip").is_file()
@@ -268,6 +269,7 @@ def test_what_needs_no_packages_imports_none(arguments):
     assert done.stdout.splitlines()[-1] == "imported: set()"
 
 
+@pytest.mark.slow
 def test_help_needs_no_torch():
     code = (
         "import sys, LiverUNetLib.cli.main, LiverUNetLib.segmentation.pipeline;"

@@ -71,6 +71,7 @@ def test_the_folds_of_another_cross_validation_are_dealt_again(a_cross_validatio
         folds_as_in(files[:1], tested)
 
 
+@pytest.mark.slow
 def test_no_fold_tests_what_it_has_seen_and_extra_cases_only_train(a_cross_validation, cpu):
     tested = [event.case for _, event in a_cross_validation.run(cpu) if isinstance(event, CaseScores)]
     assert sorted(tested) == [f"patient{n}" for n in range(4)]
@@ -99,6 +100,7 @@ def test_an_interrupted_cross_validation_goes_on_and_ends_the_same(a_cross_valid
     assert list(a_cross_validation.run(cpu)) == []
 
 
+@pytest.mark.slow
 def test_folds_can_be_shared_among_processes(a_cross_validation, cpu):
     assert {fold for fold, _ in a_cross_validation.run(cpu, only=2)} == {2}
     assert len(a_cross_validation.scores()) == 2
@@ -109,6 +111,7 @@ def test_folds_can_be_shared_among_processes(a_cross_validation, cpu):
         list(a_cross_validation.run(cpu, only=3))
 
 
+@pytest.mark.slow
 def test_a_work_folder_of_another_cross_validation_is_refused(a_cross_validation, cpu):
     list(a_cross_validation.run(cpu))
     other = replace(a_cross_validation, recipe=replace(TINY, validation=0.5))

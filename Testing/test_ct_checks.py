@@ -60,6 +60,7 @@ def test_padding_outside_the_field_of_view_is_accepted(value, a_scan):
     checked(padded(scan.hu_kji.astype(np.int32), value), scan)
 
 
+@pytest.mark.slow
 def test_parts_of_a_scan_are_accepted(a_scan):
     scan, liver = a_scan
     for k in (0, len(liver) // 2, len(liver) - 1):
@@ -73,6 +74,7 @@ def test_parts_of_a_scan_are_accepted(a_scan):
     checked(scan.hu_kji[box], scan)
 
 
+@pytest.mark.slow
 def test_noise_metal_and_an_unenhanced_liver_are_accepted(a_scan):
     scan, liver = a_scan
     hu = scan.hu_kji.astype(np.float32)
@@ -109,6 +111,7 @@ SCALES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("value", [None, -1, -1024, -2000])
 def test_normalised_intensities_are_refused(scale, value, a_scan):
@@ -120,6 +123,7 @@ def test_normalised_intensities_are_refused(scale, value, a_scan):
         checked(values if value is None else padded(values, value), scan)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [None, -1, -1024, -2000])
 def test_a_window_scaled_to_bytes_is_refused(value, a_scan):
     scan, _ = a_scan
@@ -138,6 +142,7 @@ def test_a_window_scaled_to_one_is_refused(a_scan):
         checked(padded(values, -1024), scan)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", [1000, 1023, 1024])
 @pytest.mark.parametrize("value", [None, *PADDING[:-1], -1])
 def test_stored_values_without_their_rescale_are_refused(offset, value, a_scan):

@@ -76,6 +76,7 @@ def test_two_cases_of_one_name_are_refused(pairs, tmp_path):
         find_cases([pairs, other])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

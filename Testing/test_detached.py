@@ -111,6 +111,7 @@ def test_ended_by_a_scheduler_it_says_how_to_resume_and_leaves_no_half_written_f
     wait_for(run, "running", process, epochs=len(state.history) + 1)
 
 
+@pytest.mark.slow
 @unix_only
 def test_it_outlives_the_process_that_started_it(a_cache, run):
     code = (
@@ -228,6 +229,7 @@ def test_while_the_coarse_look_is_trained_a_watcher_sees_how_far_it_is(a_trainer
     assert state_of(run).stage == ""
 
 
+@pytest.mark.slow
 def test_stopped_in_the_coarse_look_it_is_told_where(a_trainer, run):
     training = a_trainer("run", spec=TWO_LOOKS)
     for event in training.epochs():

@@ -57,11 +57,13 @@ NOTE = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("series", [None, "thinnest", "largest", "Portal Venous", " portal"])
 def test_the_one_original_axial_scan_is_read_and_what_was_skipped_is_named(series, study, a_phantom):
     assert_same(read_volume(study, series=series), scan(a_phantom), NOTE)
 
 
+@pytest.mark.slow
 def test_a_series_that_is_named_is_read_whatever_it_is(study, a_phantom):
     coronal = CTVolume(scan(a_phantom).hu_kji, CORONAL @ scan(a_phantom).affine)
     for series in ("4", "portal venous cor", "4 (PORTAL VENOUS COR, 20 slices)"):
@@ -107,6 +109,7 @@ def phases(a_phantom, tmp_path):
     return study
 
 
+@pytest.mark.slow
 def test_several_scans_are_asked_about_with_what_helps_to_choose(phases):
     with pytest.raises(ScanError) as raised:
         read_volume(phases)
@@ -118,6 +121,7 @@ def test_several_scans_are_asked_about_with_what_helps_to_choose(phases):
     )
 
 
+@pytest.mark.slow
 def test_rules_choose_the_thinnest_and_the_largest(phases, a_phantom):
     thin = read_volume(phases, series="thinnest")
     assert np.array_equal(thin.hu_kji, scan(a_phantom, slices=40, hu=2).hu_kji)
@@ -128,6 +132,7 @@ def test_rules_choose_the_thinnest_and_the_largest(phases, a_phantom):
     assert len(read_volume(phases, series="LARGEST").hu_kji) == 44
 
 
+@pytest.mark.slow
 def test_thinnest_is_decided_by_slices_then_asked(phases, a_phantom):
     more = {"SeriesNumber": 5, "SeriesDescription": "Late"}
     write_series(phases / "more", scan(a_phantom, slices=42, slice_mm=2.502, hu=5), **more)
@@ -146,6 +151,7 @@ def test_largest_is_decided_by_extent_then_asked(phases, a_phantom):
         read_volume(phases, series="largest")
 
 
+@pytest.mark.slow
 def test_a_part_of_a_description_that_fits_several_is_asked_about(phases, a_phantom):
     assert_same_hu = read_volume(phases, series="native").hu_kji
     assert np.array_equal(assert_same_hu, scan(a_phantom, hu=1).hu_kji)
@@ -153,6 +159,7 @@ def test_a_part_of_a_description_that_fits_several_is_asked_about(phases, a_phan
         read_volume(phases, series="portal")
 
 
+@pytest.mark.slow
 def test_long_lists_are_shortened(a_phantom, tmp_path):
     for number in range(15):
         write_series(tmp_path / "study" / str(number), scan(a_phantom, slices=8), SeriesNumber=number)

@@ -64,6 +64,7 @@ def test_a_decimal_comma_in_functional_groups_is_read(scan, tmp_path):
     assert_same(read_volume(path), scan)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keyword", "text"),
     [
@@ -199,6 +200,7 @@ def test_a_slice_that_does_not_tell_its_thickness_says_so(scan, tmp_path):
     assert read_volume(folder).spacing_kji_mm == pytest.approx((1.6, 4, 4))
 
 
+@pytest.mark.slow
 def test_private_data_are_not_held_in_memory(scan, folder):
     mib = 2**20
 

@@ -74,6 +74,7 @@ ENCODINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("grey", ["MONOCHROME2", "MONOCHROME1"])
 def test_an_inverted_grey_scale_does_not_change_hu(grey, encoding, scan, tmp_path):

@@ -137,6 +137,7 @@ def test_phases_are_told_apart_by_times_that_differ_from_slice_to_slice(scan, tm
     assert_same(read_volume(tmp_path / "series", series="content time 111500 to 111519"), moved(scan, hu=11))
 
 
+@pytest.mark.slow
 def test_two_phases_in_two_kernels_are_four_series(scan, tmp_path):
     for number in (1, 2):
         for kernel in ("B30f", "B70f"):

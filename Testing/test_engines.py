@@ -39,6 +39,7 @@ def with_statistics(spec: NetworkSpec) -> dict[str, torch.Tensor]:
     return network.state_dict()
 
 
+@pytest.mark.slow
 def test_both_engines_give_the_same_logits_in_both_looks(tmp_path):
     fine = NetworkSpec(in_channels=3, channels=(4, 8, 16), strides=(2, 2))
     coarse = NetworkSpec(in_channels=1, channels=(4, 8), strides=(2,), spatial_dims=3)
@@ -56,6 +57,7 @@ def test_both_engines_give_the_same_logits_in_both_looks(tmp_path):
         assert one.std() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["threshold_model", "two_looks_model"])
 def test_both_engines_find_the_same_voxels_and_say_which_they_are(model, a_phantom, request):
     model = request.getfixturevalue(model)
@@ -83,6 +85,7 @@ def wrong_graph(onnx_graph, other, network, spec) -> bytes:
     return onnx_graph(other if same else network, spec)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("look", [FINE, COARSE])
 def test_a_changed_graph_is_refused(look, tmp_path):
     model = save_two_looks(tmp_path / "model")
@@ -135,6 +138,7 @@ def test_a_gpu_that_fails_leaves_the_cpu_to_onnx_runtime(monkeypatch):
     assert "cuda:0 is present but cannot be used" in device.note
 
 
+@pytest.mark.slow
 def test_segmenting_imports_neither_torch_nor_monai(a_ct_file, two_looks_model, tmp_path):
     code = (
         "import sys; from LiverUNetLib.cli.main import main;"
@@ -145,6 +149,7 @@ def test_segmenting_imports_neither_torch_nor_monai(a_ct_file, two_looks_model, 
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_onnx_runtime_keeps_no_records_for_its_maker(a_ct_file, threshold_model, tmp_path):
     """Left alone it makes an identifier and a store of events in the user's folder, and sends them."""
     home = tmp_path / "home"

@@ -37,6 +37,7 @@ def test_validation_is_part_of_an_epoch_as_often_as_it_happens(cost_of, a_cache,
     assert cost.total_seconds == pytest.approx(240 + 2 * 3 * 2), "two validations of three cases, 2 s each"
 
 
+@pytest.mark.slow
 def test_larger_batches_and_canvases_need_more_memory(cost_of):
     one, larger = cost_of(), cost_of(batch_size=8, canvas_mm=(512.0, 640.0))
     assert larger.memory_gib > 4 * one.memory_gib
@@ -51,6 +52,7 @@ def test_a_cost_is_told_in_a_line_and_what_a_budget_allows():
     assert after_the_coarse_look.words(2).endswith("; 2 min are enough for 0 epochs")
 
 
+@pytest.mark.slow
 def test_of_a_model_with_two_looks_both_are_counted(a_cache, tmp_path, cpu, monkeypatch):
     monkeypatch.setitem(RECIPES, "accurate", Recipe(spec=TWO_LOOKS, settings=SETTINGS))
     monkeypatch.setitem(RECIPES, "notebook", Recipe(spec=SPEC, settings=SETTINGS))
@@ -62,6 +64,7 @@ def test_of_a_model_with_two_looks_both_are_counted(a_cache, tmp_path, cpu, monk
     assert one.coarse_seconds == 0
 
 
+@pytest.mark.slow
 def test_the_coarse_look_is_counted_by_what_it_shows(a_cache, tmp_path, cpu, monkeypatch):
     monkeypatch.setitem(RECIPES, "accurate", Recipe(spec=TWO_LOOKS, settings=SETTINGS, validation=0.2))
     clock = iter(range(0, 1000, 2))

@@ -142,6 +142,7 @@ def test_the_summary_takes_the_worst_of_each_measure():
     assert summary["volume_error_percent"]["mean_absolute"] == 0
 
 
+@pytest.mark.slow
 def test_evaluate_prints_and_writes_every_patient(pairs, threshold_model, tmp_path, capsys):
     output = tmp_path / "scores.json"
     command = ["evaluate", str(pairs), "--model", str(threshold_model.folder), "--device", "cpu", "--json", str(output)]
@@ -208,6 +209,7 @@ def test_predictions_from_elsewhere_are_compared_with_their_references(predictio
     assert "patient3" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_predictions_and_references_with_other_axes_are_compared_voxel_by_voxel(predictions, pairs):
     expected = [case.scores for case in evaluate_predictions(predictions, pairs)]
     with_other_axes(predictions / "patient1.nii.gz", "ASR")

@@ -159,6 +159,7 @@ def test_the_trainer_itself_refuses_what_a_parent_holds_out(a_model, a_cache, tm
         ModelTraining(a_cache, split, tmp_path / "x", spec=SPEC, settings=SETTINGS, device=cpu, parent=a_model)
 
 
+@pytest.mark.slow
 def test_a_single_patient_trains_without_validation_and_is_told_what_that_means(a_cache, tmp_path, cpu, caplog):
     split = split_by_patient(["patient0"])
     assert (split.training, split.validation) == (("patient0",), ())

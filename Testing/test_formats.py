@@ -45,6 +45,7 @@ def test_files_are_read_as_they_were_written(name, a_phantom, tmp_path):
     same(read_volume(path), volume)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compressed", [False, True], ids=["plain", "RLE"])
 def test_a_dicom_series_is_sorted_by_position_and_rescaled(compressed, a_phantom, tmp_path):
     volume = CTVolume(a_phantom[0].hu_kji, oblique(a_phantom[0].affine))
@@ -73,6 +74,7 @@ def test_a_zip_of_dicom_is_read_like_its_folder(a_phantom, tmp_path):
     assert scan_stem(archive) == "scan"
 
 
+@pytest.mark.slow
 def test_of_several_series_one_is_chosen_and_localizers_are_ignored(a_phantom, tmp_path):
     volume, _ = a_phantom
     folder = tmp_path / "study"
@@ -91,6 +93,7 @@ def test_of_several_series_one_is_chosen_and_localizers_are_ignored(a_phantom, t
         read_volume(folder, series="8")
 
 
+@pytest.mark.slow
 def test_a_tilted_gantry_is_moved_upright_in_words(a_phantom, threshold_model, tmp_path, cpu):
     upright, liver = a_phantom
     sheared = upright.affine.copy()
@@ -238,6 +241,7 @@ def affine_z(volume: CTVolume) -> float:
     return float(volume.affine[2, 3])
 
 
+@pytest.mark.slow
 def test_a_slice_in_another_orientation_can_be_told_from_its_series(a_phantom, tmp_path):
     volume = a_phantom[0]
     folder = write_series(tmp_path / "series", volume, SeriesInstanceUID="1.2.3")

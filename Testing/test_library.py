@@ -20,6 +20,7 @@ def test_the_example_of_the_library_runs():
     assert doctest.testmod(LiverUNetLib) == (0, 6)
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_readme_run(a_ct_file, tmp_path, monkeypatch, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     a_ct_file.rename(tmp_path / "CT.nii.gz")
@@ -56,6 +57,7 @@ def test_an_unknown_name_is_no_attribute_of_it():
         _ = LiverUNetLib.segmnet
 
 
+@pytest.mark.slow
 def test_to_import_it_alone_imports_nothing_of_it_and_no_package():
     code = (
         "import sys, LiverUNetLib; before = set(sys.modules)\n"

@@ -144,6 +144,7 @@ def test_a_time_budget_ends_it_in_the_coarse_look_and_each_resume_takes_it_on(wh
     assert_same_weights(*(model.state_dict(COARSE) for model in models))
 
 
+@pytest.mark.slow
 def test_resuming_with_another_model_other_settings_or_other_cases_is_refused_by_name(
     a_trainer, a_cache, pairs, tmp_path, cpu
 ):

@@ -161,6 +161,7 @@ def two_places(volume, path, *, mm=(30, -20, 45), codes=(2, 1)):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codes", [(2, 1), (4, 1), (0, 1), (1, 0), (0, 0)])
 def test_a_mask_has_the_sform_and_the_qform_of_its_scan(codes, a_phantom, threshold_model, tmp_path, capsys):
     scan = two_places(a_phantom[0], tmp_path / "ct.nii.gz", codes=codes)

@@ -137,6 +137,7 @@ def test_a_liver_cut_off_by_the_scan_has_a_lower_bound_and_says_where(threshold_
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize(("model", "slices"), [("threshold_model", 6), ("two_looks_model", 6), ("two_looks_model", 9)])
 def test_empty_slices_at_the_ends_change_neither_voxels_nor_measures_nor_warnings(model, slices, axis, cpu, request):

@@ -68,6 +68,7 @@ def a_zip(a_phantom, tmp_path):
     return Path(shutil.make_archive(str(tmp_path / "zipped"), "zip", tmp_path / "series"))
 
 
+@pytest.mark.slow
 @unix_only
 def test_a_scheduler_that_ends_a_run_leaves_no_unpacked_patient(a_zip, tmp_path):
     scratch = tmp_path / "scratch"
@@ -82,6 +83,7 @@ def test_a_scheduler_that_ends_a_run_leaves_no_unpacked_patient(a_zip, tmp_path)
     assert not list(scratch.iterdir())
 
 
+@pytest.mark.slow
 @unix_only
 def test_a_second_signal_ends_a_run_at_once(a_zip):
     code = """
@@ -95,6 +97,7 @@ def test_a_second_signal_ends_a_run_at_once(a_zip):
     assert while_reading(code, "info", a_zip, timeout=50).returncode == -signal.SIGTERM
 
 
+@pytest.mark.slow
 @unix_only
 def test_nohup_still_lets_a_run_outlive_its_terminal(a_zip):
     code = "os.kill(os.getpid(), signal.SIGHUP); print('alive', flush=True); os._exit(0)"
@@ -126,6 +129,7 @@ def test_closed_streams_cost_nothing(closed, command, a_ct_file, threshold_model
     assert np.asarray(nibabel.load(mask).dataobj).sum() > 1000
 
 
+@pytest.mark.slow
 @unix_only
 def test_without_stderr_messages_do_not_mix_into_results(tmp_path):
     done = in_a_shell("2>&-", "info", tmp_path / "none.nii.gz")
@@ -160,6 +164,7 @@ def test_a_name_that_the_console_cannot_show_ends_no_run(encoding, name, a_ct_fi
     assert (tmp_path / f"{name}_liver.nii.gz").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux alone has a disk that is always full")
 def test_results_that_cannot_be_printed_are_no_success():
     done = in_a_shell(">/dev/full", "models")
@@ -167,6 +172,7 @@ def test_results_that_cannot_be_printed_are_no_success():
     assert done.stderr == b"The output cannot be used (No space left on device); name another.\n"
 
 
+@pytest.mark.slow
 @unix_only
 def test_a_reader_who_leaves_early_is_no_error():
     assert in_a_shell("| true", "models").stderr == b""

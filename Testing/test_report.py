@@ -84,6 +84,7 @@ def test_a_log_with_a_half_written_line_is_read_up_to_it(a_trainer, tmp_path):
     assert [entry.epoch for entry in RunFolder(tmp_path / "run").history()] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_the_preview_of_the_augmentation_is_a_picture(a_cache, tmp_path, capsys):
     output = tmp_path / "preview.png"
     assert main(["augment-preview", str(a_cache.folder), "-o", str(output)]) == 0

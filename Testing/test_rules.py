@@ -71,6 +71,7 @@ def test_a_liver_that_the_coarse_look_has_found_is_seen_once_and_alone(a_model, 
     assert (seen.max(axis=0) <= [34, 43, 53]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("end", [0, 1])
 def test_a_liver_that_the_box_cuts_is_looked_at_again_until_it_is_whole(axis, end, a_model, cpu):
@@ -137,6 +138,7 @@ def test_the_threshold_rules_what_the_one_liver_is(threshold, main, tmp_path, cp
 
 
 # A block of 10 x 20 x 20 voxels of 0.08 ml: 320 ml, of a probability of 0.73.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rules", "warning"),
     [

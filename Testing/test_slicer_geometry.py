@@ -44,6 +44,7 @@ def test_a_parent_transform_of_the_volume_moves_its_liver_with_it(segmented, a_p
     assert_over(moved.segmentationNode, ml, (turned(degrees) @ [*centroid, 1])[:3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("volume_turned", [0, 35])
 @pytest.mark.parametrize("segmentation_turned", [0, 20])
 def test_an_existing_segmentation_keeps_its_transform_and_its_other_segments(

@@ -101,6 +101,7 @@ def test_where_no_liver_is_found_nothing_is_made_or_changed(segmented, a_volume,
     np.testing.assert_array_equal(voxels(node), liver)
 
 
+@pytest.mark.slow
 def test_cancelling_at_any_step_leaves_the_scene_as_it_was(steps, a_volume, scene):
     before = node_names(scene)
     count = 0

@@ -219,6 +219,7 @@ def measured_own(node, segment_id):
     return numpy_matrix(matrix).tolist()
 
 
+@pytest.mark.slow
 def test_a_liver_under_a_warp_goes_over_a_plain_volume(segmented, acquired, reference, phantom, scene):
     """The target alone is under a transform that is not linear."""
     target = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "target")

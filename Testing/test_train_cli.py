@@ -56,6 +56,7 @@ def test_a_read_only_target_is_named_before_any_work(words, request, read_only, 
     assert "Read-only file system" in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -132,6 +133,7 @@ def test_damaged_scores_of_a_fold_are_named(content, tmp_path):
         scores_of_folds(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_log_that_an_editor_has_saved_is_read_and_another_named(a_run):
     log, before = a_run / "log.jsonl", RunFolder(a_run).history()
     content = log.read_bytes()
@@ -143,6 +145,7 @@ def test_a_log_that_an_editor_has_saved_is_read_and_another_named(a_run):
             RunFolder(a_run).history()
 
 
+@pytest.mark.slow
 def test_notes_in_another_encoding_are_named(a_run, tmp_path, capsys):
     (tmp_path / "notes.md").write_bytes("Für Leber".encode("latin-1"))
     arguments = ["export", str(a_run), "-o", str(tmp_path / "model"), "--notes", str(tmp_path / "notes.md")]

@@ -104,6 +104,7 @@ def test_a_case_is_loaded_with_reference_and_prediction(train, pairs, threshold_
     assert scene.GetFirstNodeByName("patient1").IsA("vtkMRMLScalarVolumeNode")
 
 
+@pytest.mark.slow
 def test_scores_become_a_table_with_the_worst_first(train, pairs, threshold_model):
     scores = finish(train.evaluateSteps(str(threshold_model.folder), [pairs], heldOutOnly=False, deviceName="cpu"))
     table = train.showScores("threshold", scores)
@@ -112,6 +113,7 @@ def test_scores_become_a_table_with_the_worst_first(train, pairs, threshold_mode
     assert len(shown) == 4
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_training_is_reckoned_from_what_is_ordered(train, a_cache, tmp_path):
     options = TrainingOptions(
         a_cache.folder, tmp_path / "run", recipe="notebook", epochs=10_000, minutes=0.1, device="cpu"

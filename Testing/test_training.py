@@ -35,6 +35,7 @@ def test_a_training_learns_the_phantom(a_trainer):
     assert last.mean_validation_dice > 0.85
 
 
+@pytest.mark.slow
 def test_every_epoch_is_logged_and_validated_when_due(a_trainer, tmp_path):
     trainer = a_trainer("run")
     events = list(trainer.epochs())
@@ -64,6 +65,7 @@ def test_a_refinement_is_a_second_course_of_the_learning_rate(a_trainer):
     assert rates == pytest.approx([2e-5, 1e-3, 2e-3, 1e-3, 0, 1e-5, 5e-4, 1e-3, 5e-4, 0], abs=1e-7)
 
 
+@pytest.mark.slow
 def test_a_refinement_draws_fewer_masses_and_takes_a_fifth_of_a_training_at_most(a_trainer, monkeypatch):
     drawn, batch = [], FineSampler.batch
     monkeypatch.setattr(FineSampler, "batch", lambda *given: drawn.append(given[-1]) or batch(*given))
@@ -90,6 +92,7 @@ def test_stopped_around_the_beginning_of_its_refinement_it_ends_with_the_same_we
     assert_same_weights(weights_of(tmp_path / "whole"), weights_of(tmp_path / "broken"))
 
 
+@pytest.mark.slow
 def test_two_trainings_with_one_seed_are_equal_and_with_another_differ(a_trainer, tmp_path):
     for run, seed in (("one", 0), ("same", 0), ("other", 1)):
         list(a_trainer(run, settings=replace(SETTINGS, epochs=1, seed=seed)).epochs())
@@ -152,6 +155,7 @@ def test_killed_with_sigkill_and_resumed_it_ends_with_the_same_weights(a_cache, 
     assert_same_weights(weights_of(tmp_path / "whole"), weights_of(tmp_path / "killed"))
 
 
+@pytest.mark.slow
 def test_a_run_folder_is_neither_overwritten_nor_resumed_under_other_settings(a_trainer):
     list(a_trainer("run").epochs())
     with pytest.raises(TrainingError, match="holds a run already"):
@@ -160,6 +164,7 @@ def test_a_run_folder_is_neither_overwritten_nor_resumed_under_other_settings(a_
         a_trainer("run", settings=replace(SETTINGS, learning_rate=1e-4), resume=True)
 
 
+@pytest.mark.slow
 def test_a_data_set_that_has_changed_is_named_when_resuming(pairs, a_cache, tmp_path, capsys):
     train = ["train", str(a_cache.folder), "--run", str(tmp_path / "run"), "--device", "cpu", "--epochs", "1"]
     train += ["--recipe", "notebook"]
@@ -170,6 +175,7 @@ def test_a_data_set_that_has_changed_is_named_when_resuming(pairs, a_cache, tmp_
     assert "the data set or its split has changed (patient1); prepare the cases" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_resuming_says_when_it_cannot_be_exact(a_trainer, tmp_path, caplog):
     list(a_trainer("run", settings=replace(SETTINGS, epochs=1)).epochs())
     checkpoint = torch.load(tmp_path / "run/last.pt", weights_only=True)
@@ -213,6 +219,7 @@ def test_exporting_what_is_no_run_says_so(tmp_path, capsys):
     assert "settings.json does not exist" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_shows_the_network_the_patients_of_its_split_and_no_other(a_trainer, a_cache, monkeypatch):
     shown, batch = set(), FineSampler.batch
 
@@ -226,6 +233,7 @@ def test_it_shows_the_network_the_patients_of_its_split_and_no_other(a_trainer, 
     assert shown == set(split_by_patient(names, held_out=["patient3"], validation=0.3).training)
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_those_of_the_best_validation(a_trainer, tmp_path, monkeypatch):
     dice = iter([0.9, 0.5])
     validated = {"validation_loss": 1.0, "validation_accuracy": 0.5}
@@ -239,6 +247,7 @@ def test_the_best_weights_are_those_of_the_best_validation(a_trainer, tmp_path, 
     assert_same_weights(torch.load(tmp_path / "run/best.pt", weights_only=True), first)
 
 
+@pytest.mark.slow
 def test_every_batch_is_augmented_with_a_seed_of_its_own_and_image_and_mask_go_on_together(a_trainer, monkeypatch):
     seeds, made, learned = [], [], []
     augment, step = fine_sampling.augment, Learner.step

@@ -25,6 +25,7 @@ def logs_of(trainer: ModelTraining, **options: float) -> list[EpochLog]:
     return [event for event in trainer.epochs(**options) if isinstance(event, EpochLog)]
 
 
+@pytest.mark.slow
 def test_a_training_that_is_whole_says_so(a_trainer):
     trainer = a_trainer("run")
     list(trainer.epochs())
@@ -44,6 +45,7 @@ def test_a_time_budget_ends_the_training_with_a_validated_epoch_and_resumes(a_tr
     assert_same_weights(weights_of(tmp_path / "short"), weights_of(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_a_stop_file_ends_the_training_after_the_batch_and_resuming_forgets_it(a_trainer, tmp_path):
     trainer = a_trainer("run")
     steps = trainer.epochs()
@@ -57,6 +59,7 @@ def test_a_stop_file_ends_the_training_after_the_batch_and_resuming_forgets_it(a
     assert len(logs_of(resumed)) == 2
 
 
+@pytest.mark.slow
 def test_training_stops_early_when_validation_does_not_improve(a_trainer):
     settings = replace(SETTINGS, epochs=30, learning_rate=1e-12, validate_every=1, patience=3)
     trainer = a_trainer("run", settings=settings)
@@ -85,6 +88,7 @@ def diverge(monkeypatch, *, times: int, after: int) -> None:
     monkeypatch.setattr(Learner, "_learn", learn)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_goes_back_once_with_half_the_learning_rate(a_trainer, monkeypatch, caplog):
     trainer = a_trainer("run", settings=replace(SETTINGS, schedule="constant", warmup_epochs=0))
     diverge(monkeypatch, times=1, after=steps_of_first_epoch(trainer) + 1)
@@ -94,6 +98,7 @@ def test_a_loss_that_is_not_finite_goes_back_once_with_half_the_learning_rate(a_
     assert "resuming after epoch 1 with half the learning rate" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_again_stops_and_keeps_the_checkpoint(a_trainer, tmp_path, monkeypatch):
     trainer = a_trainer("run")
     diverge(monkeypatch, times=2, after=steps_of_first_epoch(trainer) + 1)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..models.folder import LiverModel, Networks
-from ..models.spec import ModelSpec, Rules
+from ..models.spec import ModelSpec
 from ..scan.ct_checks import check_ct
 from ..scan.volume import CTVolume
 from ..steps import Progress, stage
@@ -79,19 +79,19 @@ def segment(
     hu, scan = hu[body], scan.part((body, *scan.whole[1:]))
     yield Progress("Preparing", 0, 1)
     networks = networks or model.networks(device)
-    box, grid, probability, liver = yield from _look(hu, scan, spec, networks)
-    restored = partial(resample, source=grid, target=scan.part(box), antialias=False)
-    mask = yield from stage("Restoring", restored(liver, finish=lambda slab: slab > spec.rules.threshold))
+    seen = yield from _look(hu, scan, spec, networks)
+    restored = partial(resample, source=seen.grid, target=scan.part(seen.box), antialias=False)
+    mask = yield from stage("Restoring", restored(seen.liver, finish=lambda slab: slab > spec.rules.threshold))
     probability_kji = None
     if with_probability:
-        steps = restored(probability, finish=lambda slab: np.rint(slab * 255))
+        steps = restored(seen.probability, finish=lambda slab: np.rint(slab * 255))
         probability_kji = np.zeros(volume.hu_kji.shape, np.uint8)
-        canonical_view(probability_kji, volume.affine)[body][box] = yield from stage("Restoring", steps)
-    found_ml = yield from _tidy(mask, volume.voxel_ml, _least_ml(liver, spec.rules))
-    measurement = measure(mask, hu, scan, box, volume.voxel_ml)
+        canonical_view(probability_kji, volume.affine)[body][seen.box] = yield from stage("Restoring", steps)
+    found_ml = yield from _tidy(mask, volume.voxel_ml, seen.least_ml)
+    measurement = measure(mask, hu, scan, seen.box, volume.voxel_ml)
     yield Progress("Measuring", 1, 2)
     mask_kji = np.zeros(volume.hu_kji.shape, np.uint8)
-    canonical_view(mask_kji, volume.affine)[body][box] = mask
+    canonical_view(mask_kji, volume.affine)[body][seen.box] = mask
     yield Progress("Measuring", 2, 2)
     used = networks.fine.device
     return Segmentation(
@@ -119,14 +119,27 @@ def segment(
     )
 
 
-def _look(
-    hu: np.ndarray, scan: Grid, spec: ModelSpec, networks: Networks
-) -> Generator[Progress, None, tuple[Box, Grid, np.ndarray, np.ndarray]]:
-    """Look coarsely at the scan and finely where the liver may be; again at a larger part if that cut or missed it.
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What the looks have found.
 
-    Returns:
-        The part of the scan that was seen, the grid on it, the probability of liver there, and that of one liver.
+    Attributes:
+        box: the part of the scan that was seen finely.
+        grid: of the two probabilities, on that part.
+        probability: of liver.
+        liver: the same without all but one liver.
+        least_ml: the smallest volume that is a liver, found with these probabilities.
     """
+
+    box: Box
+    grid: Grid
+    probability: np.ndarray
+    liver: np.ndarray
+    least_ml: float
+
+
+def _look(hu: np.ndarray, scan: Grid, spec: ModelSpec, networks: Networks) -> Generator[Progress, None, _Seen]:
+    """Look coarsely at the scan and finely where the liver may be; again at a larger part if that cut or missed it."""
     box = yield from look_coarsely(hu, scan, spec, networks.coarse)
     margin_mm = spec.coarse.margin_mm if spec.coarse else 0.0
     while True:
@@ -134,18 +147,14 @@ def _look(
         probability = yield from look_finely(hu, scan, grid, spec, networks.fine)
         liver = without_other_components(probability, spec.rules.threshold)
         found = liver > spec.rules.threshold
-        enough = np.count_nonzero(found) * grid.voxel_ml >= _least_ml(liver, spec.rules)
+        sure = liver[found]
+        least_ml = spec.rules.least_ml(float(sure.mean()) if sure.size else 0.0)
+        enough = sure.size * grid.voxel_ml >= least_ml
         larger = _larger(box, bounding_box(found) if enough else None, grid, scan, margin_mm)
         if larger == box:
-            return box, grid, probability, liver
+            return _Seen(box, grid, probability, liver, least_ml)
         # Farther every time: however little the coarse look has found, a few looks see all.
         box, margin_mm = larger, 2 * margin_mm
-
-
-def _least_ml(liver: np.ndarray, rules: Rules) -> float:
-    """The smallest volume that is a liver, found with these probabilities."""
-    sure = liver[liver > rules.threshold]
-    return rules.least_ml(float(sure.mean()) if sure.size else 0.0)
 
 
 def _larger(box: Box, liver: Box | None, grid: Grid, scan: Grid, margin_mm: float) -> Box:

@@ -55,7 +55,7 @@ def test_the_learning_rate_warms_up_and_falls_to_zero(a_trainer):
     assert rates == pytest.approx([2e-5, 1e-3, 2e-3, 1e-3, 0])
 
 
-REFINED = replace(SETTINGS, epochs=10, warmup_epochs=1, refinement=Refinement(epochs=2, rate=0.5, p_mass=0.0))
+REFINED = replace(SETTINGS, epochs=10, warmup_epochs=1, refinement=Refinement(epochs=2, rate=0.5, masses=0.0))
 
 
 def test_a_refinement_is_a_second_course_of_the_learning_rate(a_trainer):
@@ -72,6 +72,10 @@ def test_a_refinement_draws_fewer_masses_and_takes_a_fifth_of_a_training_at_most
     trainer = a_trainer("run", settings=replace(REFINED, epochs=5, batch_size=100))
     list(trainer.epochs())
     assert [settings and settings.p_mass for settings in drawn] == [None, None, None, None, 0.0]
+    off = replace(
+        REFINED, augmentation=replace(REFINED.augmentation, p_mass=0.0, p_lesion=0.0), refinement=Refinement()
+    )
+    assert off.refined_augmentation == off.augmentation, "what is switched off stays off"
     assert SETTINGS.first_epochs == SETTINGS.epochs
     assert replace(REFINED, epochs=4).first_epochs == 4
 

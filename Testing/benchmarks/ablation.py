@@ -31,7 +31,7 @@ from LiverUNetTrainLib.evaluation.metrics import summarise
 from LiverUNetTrainLib.run.folder import EpochLog, RunFolder
 from LiverUNetTrainLib.training.augmentation import AugmentationSettings
 from LiverUNetTrainLib.training.model_training import ModelTraining
-from LiverUNetTrainLib.training.recipes import Recipe
+from LiverUNetTrainLib.training.recipes import RECIPES, Recipe
 from LiverUNetTrainLib.training.settings import StackSettings
 
 EPOCHS = 8
@@ -40,7 +40,7 @@ TABLE = Path(__file__).with_name("ablation.md")
 NOTES = TABLE.with_name("ablation_notes.md")
 
 
-BASE = Recipe()
+BASE = RECIPES["accurate"]
 FINE = BASE.spec.fine
 
 

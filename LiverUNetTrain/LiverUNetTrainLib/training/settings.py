@@ -65,15 +65,16 @@ class Refinement:
         epochs: the last ones of a training, a fifth of them at most.
         rate: its highest learning rate and its warm-up, in shares of those of the first course.
         share: of the weights before it in those that are kept.
-        p_mass, p_lesion: replace those of the augmentation. A network that has seen many masses beside the liver leaves
-            out parts of the liver that lie apart, such as the left lobe; fewer of them make up for that.
+        masses, lesions: factors of the augmentation's shares, so that what is switched off stays off. A network that
+            has seen many masses beside the liver leaves out parts of the liver that lie apart, such as the left lobe;
+            fewer of them make up for that.
     """
 
     epochs: int = 6
     rate: float = 0.3
     share: float = 0.5
-    p_mass: float = 0.1
-    p_lesion: float = 0.3
+    masses: float = 0.4
+    lesions: float = 1.5
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,8 @@ class TrainingSettings:
     @property
     def refined_augmentation(self) -> AugmentationSettings:
         """The augmentation of the refinement."""
-        chosen = self.refinement
-        return replace(self.augmentation, p_mass=chosen.p_mass, p_lesion=chosen.p_lesion)
+        chosen, usual = self.refinement, self.augmentation
+        return replace(usual, p_mass=chosen.masses * usual.p_mass, p_lesion=chosen.lesions * usual.p_lesion)
 
 
 def _check_least(settings: object, smallest: dict[str, int], within: str = "") -> None:

@@ -82,7 +82,8 @@ def pack(options: argparse.Namespace) -> None:
         affine = scan.affine.copy()
         affine[:3, 3] += affine[:3, :3] @ [part.start for part in box[::-1]]
         steps = np.rint((scan.hu_kji[box].clip(LOW_HU, HIGH_HU) - LOW_HU) / STEP_HU).astype(np.uint8)
-        head = {"shape": steps.shape, "affine": affine.tolist(), "hashes": _hashes(checked)}
+        hashes = {"content_hash": checked.content_hash, "mask_hash": checked.mask_hash}
+        head = {"shape": steps.shape, "affine": affine.tolist(), "hashes": hashes}
         with lzma.open(options.output / f"{case.name}.xz", "wb") as file:
             file.write(json.dumps(head).encode() + b"\n" + np.packbits(mask.hu_kji[box] > 0).tobytes())
         # All slices, one below the other, in pictures as high as the format allows.
@@ -91,10 +92,6 @@ def pack(options: argparse.Namespace) -> None:
             picture = Image.fromarray(np.concatenate(steps[first : first + rows])).convert("RGB")
             picture.save(options.output / f"{case.name}.{number}.webp", lossless=True, quality=60)
     print(f"{sum(file.stat().st_size for file in options.output.iterdir()) / 1e6:.1f} MB")
-
-
-def _hashes(checked: object) -> dict[str, str]:
-    return {name: getattr(checked, name) for name in ("content_hash", "mask_hash")}
 
 
 def unpack(packed: Path, data: Path, cache: Path) -> None:
@@ -151,7 +148,7 @@ def _unpack_all(packed: Path, work: Path) -> None:
     folders = [work / "data" / ("tested" if case.stem.startswith(TESTED) else "extra") for case in cases]
     with ProcessPoolExecutor() as pool:
         list(pool.map(unpack, cases, folders, [work / "cache"] * len(cases)))
-    _train("prepare", *{str(folder) for folder in folders}, "--cache", str(work / "cache"))
+    subprocess.run(_words("prepare", *{*folders}, "--cache", work / "cache"), check=True)
     _say("unpacked")
 
 
@@ -174,10 +171,6 @@ def _commands(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
             name = f"{experiment}-fold{fold}"
             words = ["crossval", data / "tested", "--extra", data / "extra", "--work", work, "--same-folds-as", *FOLDS]
             yield name, _words(*words, "--fold", fold, *recipe, *COMMON, "--json", options.output / f"{name}.json")
-
-
-def _train(*words: object) -> None:
-    subprocess.run(_words(*words), check=True)
 
 
 def _words(*words: object) -> list[str]:

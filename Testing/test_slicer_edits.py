@@ -162,7 +162,7 @@ def test_what_a_run_measured_comes_back_with_the_scene(segmented, a_volume, tmp_
     assert table_row(found) == table_row(outcome.result)
     assert found.warnings == outcome.result.warnings
     assert found.measurement == outcome.result.measurement
-    assert found.provenance["settings"]["fine"]["pixel_mm"] == 4.0
+    assert found.provenance == outcome.result.provenance
 
 
 @pytest.mark.parametrize("report", [None, "", "{}", "[1", '{"measurement": {"unknown": 1}}', "null", "3"])

@@ -19,14 +19,15 @@ from LiverUNetLib.models.exchange import install_model
 from LiverUNetLib.models.folder import LiverModel, Networks
 from LiverUNetLib.models.store import DEFAULT_MODEL, find_model
 from LiverUNetLib.segmentation.batch import segment_folder
-from LiverUNetLib.segmentation.pipeline import Segmentation, segment
+from LiverUNetLib.segmentation.pipeline import segment
+from LiverUNetLib.segmentation.result import Report, Segmentation
 from LiverUNetLib.steps import Progress, finish, in_background, in_one_thread, prefixed
 from LiverUNetLib.system.environment import Device, choose_device, likely_engine, spare_one_core, usable_cores
 
 from .imports import importLibraries
 from .parameters import LiverUNetParameterNode
 from .segmentation_node import checkTarget, findLiver, isLiverEdited, volumeOf, writeSteps
-from .stored_result import MODEL_CHECKSUM, REGION, StoredResult, stored
+from .stored_result import MODEL_CHECKSUM, REGION, stored
 from .volume_node import Scan, edgesReached, scanSteps
 
 __all__ = ["LiverUNetLogic", "Outcome"]
@@ -57,7 +58,7 @@ class Outcome:
     """
 
     name: str
-    result: Segmentation | StoredResult | None = None
+    result: Report | None = None
     segmentationNode: vtkMRMLSegmentationNode | None = None
     error: str = ""
     note: str = ""

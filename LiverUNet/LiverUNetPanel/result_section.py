@@ -48,8 +48,7 @@ class ResultSection:
         self._ui.resultLabel.text = self._text()
         self._ui.warningLabel.text = "\n".join(result.warnings) if result else ""
         self._ui.warningLabel.visible = bool(result and result.warnings)
-        words = _("The last run was on {device} in {dtype}.").format(**result.provenance) if result else DEVICE_HINT
-        self._ui.deviceStateLabel.text = words
+        self._ui.deviceStateLabel.text = self._deviceText()
         self._ui.show3DButton.setSegmentationNode(outcome.segmentationNode if outcome else None)
         self.updateButtons("")
 
@@ -63,6 +62,13 @@ class ResultSection:
         else:
             lines.append(_("A liver was found here; what the run measured was not saved with it."))
         return "\n".join([*lines, self._edited] if self._edited else lines)
+
+    def _deviceText(self) -> str:
+        """Where the run computed."""
+        if not (self._outcome and self._outcome.result):
+            return DEVICE_HINT
+        made = self._outcome.result.provenance
+        return _("The last run was on {device} in {dtype}.").format(device=made.device, dtype=made.dtype)
 
     def _whatWasEdited(self) -> str:
         """A radiologist reports the corrected volume; all other figures are those of the run, and should say so."""

@@ -17,7 +17,7 @@ from .console import run_command
 if TYPE_CHECKING:
     from ..models.folder import LiverModel
     from ..scan.volume import CTVolume
-    from ..segmentation.pipeline import Segmentation
+    from ..segmentation.result import Segmentation
     from ..steps import Progress
     from ..system.environment import Device
 
@@ -116,7 +116,7 @@ def _segment(options: argparse.Namespace) -> None:
     if options.probability:
         write_probability(options.probability, result.probability_kji, volume)
     if options.json:
-        write_json(options.json, result.report())
+        write_json(options.json, result.to_json())
     print(sentence(result))
     print(f"Written to {', '.join(str(path) for path in outputs)}")
 

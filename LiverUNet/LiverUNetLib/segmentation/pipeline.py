@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -19,38 +18,12 @@ from ..steps import Progress, stage
 from ..system.environment import Device, package_versions
 from .grid import Box, Grid, body_slices, canonical_scan, canonical_view, resample
 from .looks import look_coarsely, look_finely
-from .measurement import Measurement, bounding_box, measure
+from .measurement import bounding_box, measure
 from .postprocessing import fill_holes, largest_component, without_other_components
 from .quality import cautions, findings
+from .result import Provenance, Segmentation
 
-__all__ = ["Segmentation", "segment"]
-
-
-@dataclass(frozen=True, eq=False)
-class Segmentation:
-    """A segmented scan.
-
-    Attributes:
-        mask_kji: uint8, 1 is liver, exactly the voxels of the scan.
-        probability_kji: of every voxel, before one liver was chosen; uint8 in steps of 1/255, if asked for.
-        warnings: what the user has to know before using the result, in whole sentences.
-        provenance: which model, device and versions made it, and in how many seconds.
-    """
-
-    mask_kji: np.ndarray
-    probability_kji: np.ndarray | None
-    measurement: Measurement
-    warnings: tuple[str, ...]
-    provenance: dict[str, Any]
-
-    def report(self) -> dict[str, Any]:
-        """Everything but the voxels, for JSON."""
-        return {
-            "schema_version": 1,
-            "measurement": asdict(self.measurement),
-            "warnings": list(self.warnings),
-            "provenance": self.provenance,
-        }
+__all__ = ["segment"]
 
 
 def segment(
@@ -103,19 +76,19 @@ def segment(
             *cautions(volume, scan),
             *findings(measurement, found_ml, spec.rules),
         ),
-        provenance={
-            "scan": volume.name,
-            "model": model.card.name,
-            "model_version": model.card.version,
-            "model_checksum": model.card.checksum,
-            "model_license": model.card.license,
-            "settings": asdict(spec),
-            "device": used.name,
-            "engine": used.engine,
-            "dtype": used.dtype,
-            "seconds": round(time.monotonic() - started, 2),
-            "packages": package_versions(),
-        },
+        provenance=Provenance(
+            scan=volume.name,
+            model=model.card.name,
+            model_version=model.card.version,
+            model_checksum=model.card.checksum,
+            model_license=model.card.license,
+            settings=spec,
+            device=used.name,
+            engine=used.engine,
+            dtype=used.dtype,
+            seconds=round(time.monotonic() - started, 2),
+            packages=package_versions(),
+        ),
     )
 
 

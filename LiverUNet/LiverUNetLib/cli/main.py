@@ -160,15 +160,15 @@ def _shown(steps: Generator[Progress, None, T]) -> T:
 
 
 def _batch(options: argparse.Namespace) -> None:
-    from ..segmentation.batch import FAILED, TABLE_NAME, segment_folder
-    from ..segmentation.batch_table import volume_ml
+    from ..segmentation.batch import TABLE_NAME, segment_folder
+    from ..segmentation.batch_table import FAILED
 
     model, device = _model_and_device(options)
     steps = segment_folder(options.scans, options.output, model, device, ending=options.ending, series=options.series)
     rows = _shown(steps)
     for row in rows:
-        print(f"{row['file']}: {row['error'] or f'{volume_ml(row):.0f} ml'}")
-    failed = sum(row["state"] == FAILED for row in rows)
+        print(f"{row.file}: {row.error or f'{row.volume_ml:.0f} ml'}")
+    failed = sum(row.state == FAILED for row in rows)
     print(f"{len(rows) - failed} of {len(rows)} scans segmented; table in {options.output / TABLE_NAME}")
     if failed:
         raise LiverUNetError(f"{failed} of {len(rows)} scans could not be segmented; the table says why.")

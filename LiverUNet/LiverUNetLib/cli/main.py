@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..models.folder import LiverModel
     from ..scan.volume import CTVolume
     from ..segmentation.result import Segmentation
-    from ..steps import Progress
+    from ..steps import Progress, Steps
     from ..system.environment import Device
 
 __all__ = ["SERIES_HELP", "main"]
@@ -113,7 +113,7 @@ def _segment(options: argparse.Namespace) -> None:
         check_writable(path, overwrite=options.overwrite)
     result = _run(volume, options, with_probability=bool(options.probability))
     write_mask(mask_path, result.mask_kji, volume)
-    if options.probability:
+    if result.probability_kji is not None:
         write_probability(options.probability, result.probability_kji, volume)
     if options.json:
         write_json(options.json, result.to_json())
@@ -143,7 +143,7 @@ def _model_and_device(options: argparse.Namespace) -> tuple[LiverModel, Device]:
     return model, device
 
 
-def _shown(steps: Generator[Progress, None, T]) -> T:
+def _shown(steps: Steps[T]) -> T:
     """Run steps to their end under a progress bar."""
     from tqdm import tqdm
 

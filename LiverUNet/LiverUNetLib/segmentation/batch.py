@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import traceback
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import LiverUNetError, OutputError, ScanError
 from ..models.folder import LiverModel, Networks
 from ..scan.formats import READERS, check_output, check_output_name, read_volume, scan_stem, write_mask
-from ..steps import Progress, prefixed
+from ..steps import Steps, prefixed
 from ..system.environment import Device
 from ..system.files import check_writable, stamp
 from .batch_table import DONE, FAILED, BatchRow, printable, read_table, write_table
@@ -65,7 +65,7 @@ def segment_folder(
     networks: Networks | None = None,
     ending: str = ".seg.nrrd",
     series: str | None = None,
-) -> Generator[Progress, None, list[BatchRow]]:
+) -> Steps[list[BatchRow]]:
     """Segment every scan of a folder; returns the rows of the table TARGET/liver.csv.
 
     The model is loaded once. A scan is skipped if this very model has segmented it before, with the
@@ -119,7 +119,7 @@ def _check_names(scans: Sequence[Path]) -> None:
 
 def _segment_file(
     scan: Path, mask: Path, model: LiverModel, device: Device, *, networks: Networks, series: str | None
-) -> Generator[Progress, None, dict[str, Any]]:
+) -> Steps[dict[str, Any]]:
     """Segment a file and return its `table_row`; if there is no liver no mask is written, and an older one goes."""
     volume = read_volume(scan, series=series)
     check_output(mask, volume.affine)
@@ -131,9 +131,7 @@ def _segment_file(
     return table_row(result)
 
 
-def _attempted(
-    row: BatchRow, scan: Path, mask: Path, steps: Generator[Progress, None, dict[str, Any]]
-) -> Generator[Progress, None, BatchRow]:
+def _attempted(row: BatchRow, scan: Path, mask: Path, steps: Steps[dict[str, Any]]) -> Steps[BatchRow]:
     """The row with what came of its scan, whatever that is; an older mask goes if it failed."""
     try:
         return replace(row, state=DONE, measured=(yield from steps))

@@ -1,5 +1,6 @@
 """A model folder is verified before it is used, and nothing in it is executed."""
 
+import functools
 import hashlib
 import json
 import pickle
@@ -163,6 +164,20 @@ def test_a_value_that_cannot_be_computed_with_is_refused_by_its_name(name, value
         with pytest.raises(ModelError, match=rf"is not the card of a LiverUNet model \(unusable {name}\)\.$"):
             open_model(a_copy.folder)
         rewrite(a_copy, lambda content: content.update(before))
+
+
+@pytest.mark.parametrize("place", ["spec.fine", "spec.coarse", "spec.rules", "spec.fine.network", "lineage"])
+def test_a_card_that_lacks_a_value_is_refused_and_gets_no_default(place, a_copy):
+    before = metadata_of(a_copy)
+
+    def part_of(content):
+        return functools.reduce(dict.get, place.split("."), content["liver_unet"])
+
+    for key in part_of(before):
+        rewrite(a_copy, lambda content, key=key: part_of(content).pop(key))
+        with pytest.raises(ModelError, match=rf"is not the card of a LiverUNet model \(.*\b{key}\b.*\)\.$"):
+            open_model(a_copy.folder)
+        rewrite(a_copy, lambda content: content["liver_unet"].update(before["liver_unet"]))
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,17 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from ..errors import LiverUNetError, OutputError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = [
     "UNZIP_ERRORS",
@@ -48,7 +52,7 @@ UNFINISHED = re.compile(r"\.(?P<computer>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{
 # No file takes a day to write, and no clock of a file server is wrong by more than some days.
 ABANDONED_SECONDS = 7 * 24 * 3600
 
-T = TypeVar("T")
+Record = TypeVar("Record", bound="DataclassInstance")
 
 
 def exists(path: Path, error: type[LiverUNetError]) -> bool:
@@ -236,10 +240,12 @@ def read_json(path: Path, error: type[LiverUNetError]) -> Any:
         raise error(f"{path} is not readable JSON ({cause}).") from cause
 
 
-def from_json(cls: type[T], content: dict[str, Any]) -> T:
+def from_json(cls: type[Record], content: dict[str, Any]) -> Record:
     """Make a dataclass of numbers, strings, dictionaries and tuples from what JSON kept of it.
 
     Raises:
-        TypeError: a field is unknown or missing.
+        TypeError: a field is unknown or missing, also one that has a default: defaults change.
     """
+    if missing := {field.name for field in fields(cls)} - content.keys():
+        raise TypeError(f"{cls.__name__} lacks {', '.join(sorted(missing))}")
     return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from LiverUNetLib.errors import ModelError
+from LiverUNetLib.models import store
 from LiverUNetLib.models.bundle import save_model
 from LiverUNetLib.models.card import COARSE, FINE, Lineage, ModelCard
 from LiverUNetLib.models.folder import open_model
@@ -37,6 +38,17 @@ def rewrite(model, change) -> None:
 
 def weights_of(model) -> dict[str, dict[str, torch.Tensor]]:
     return {look: model.state_dict(look) for look in model.looks}
+
+
+def test_a_model_is_found_without_opening_the_others(two_looks_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("LIVER_UNET_MODELS", str(tmp_path))
+    for name in ("one", "other"):
+        shutil.copytree(two_looks_model.folder, tmp_path / name)
+    opened = []
+    monkeypatch.setattr(store, "open_model", lambda folder: opened.append(folder) or open_model(folder))
+    assert find_model("other").folder == tmp_path / "other"
+    assert opened == [tmp_path / "other"]
+    assert {"one", "other", "liver-ct"} <= set(list_models())
 
 
 def test_a_saved_model_is_read_back_as_it_was(two_looks_model):

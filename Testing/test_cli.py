@@ -139,7 +139,7 @@ def test_a_bad_scan_gets_one_sentence_and_leaves_nothing(kind, segment_with, tmp
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("none.nii.gz", "does not exist"), ("folder", "holds no CT series"), ("x.jpg", "of no known format")],
+    [("none.nii.gz", "does not exist"), ("folder", "holds no CT series"), ("x.jpg", "has an unknown format")],
 )
 def test_what_is_no_scan_file_is_named(name, expected, segment_with, tmp_path, capsys):
     (tmp_path / "x.jpg").touch()

@@ -108,7 +108,7 @@ def test_slices_that_all_bear_one_instance_uid_are_no_copies(scan, tmp_path):
         ("TemporalPositionIdentifier", (1, 2), ("time point 1", "time point 2")),
         ("ImageComments", ("arterial", "venous"), ("comment arterial", "comment venous")),
         ("ConvolutionKernel", ("B30f", "B70f"), ("kernel B30f", "kernel B70f")),
-        ("ContrastBolusAgent", ("", "Iodine"), ("contrast not told", "contrast Iodine")),
+        ("ContrastBolusAgent", ("", "Iodine"), ("contrast not given", "contrast Iodine")),
     ],
 )
 def test_two_scans_under_one_uid_become_two_choosable_series(keyword, values, parts, scan, tmp_path):
@@ -173,7 +173,7 @@ def test_phases_that_nothing_tells_apart_are_refused(scan, tmp_path):
     for hu in (0, 30):
         write_series(tmp_path / "series" / str(hu), moved(scan, hu=hu), SeriesInstanceUID=UID)
     with pytest.raises(
-        ScanError, match=r"several slices at one place .at -107.5 mm.: it mixes phases or reconstructions"
+        ScanError, match=r"several slices at one position .at -107.5 mm.: it mixes phases or reconstructions"
     ):
         read_volume(tmp_path / "series")
 

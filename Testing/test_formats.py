@@ -135,7 +135,7 @@ def test_two_phases_in_one_series_are_refused(a_phantom, tmp_path):
     for hu in (0, 40):
         phase = CTVolume(volume.hu_kji + np.int16(hu), volume.affine)
         write_series(tmp_path / "series" / str(hu), phase, SeriesInstanceUID="1.2.3")
-    with pytest.raises(ScanError, match="several slices at one place"):
+    with pytest.raises(ScanError, match="several slices at one position"):
         read_volume(tmp_path / "series")
 
 

@@ -98,7 +98,7 @@ def test_analyze_does_not_say_which_side_is_left_and_is_refused(a_ct_file, tmp_p
 @pytest.mark.parametrize("name", ["scan.vtk", "scan.gipl", "scan.tar.gz"])
 def test_an_unknown_format_is_told_with_its_remedy(name, tmp_path):
     (tmp_path / name).write_bytes(b"# vtk DataFile Version 3.0\n" * 30)
-    with pytest.raises(ScanError, match=r"of no known format: .*; convert it, for example with 3D Slicer"):
+    with pytest.raises(ScanError, match=r"has an unknown format: .*; convert it, for example with 3D Slicer"):
         read_volume(tmp_path / name)
 
 

@@ -198,7 +198,7 @@ def test_out_of_memory_on_a_gpu_halves_the_batch_in_words(caplog):
         logits = TorchNetwork(network, SmallGpu("cpu"))(image)
     assert network.seen == [32, 16, 8, 8, 8, 8, 8]
     assert np.array_equal(logits, image)
-    assert "going on with batches of 8 slices" in caplog.text
+    assert "continuing with batches of 8 slices" in caplog.text
 
 
 def test_out_of_memory_for_one_slice_goes_on_with_the_cpu(caplog):
@@ -213,4 +213,4 @@ def test_out_of_memory_for_one_slice_goes_on_with_the_cpu(caplog):
         image = np.ones((3, 1, 2, 2), np.float32)
         assert np.array_equal(network(image), image)
     assert network.device.name == "cpu"
-    assert "going on with the CPU" in caplog.text
+    assert "continuing on the CPU" in caplog.text

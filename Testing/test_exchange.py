@@ -75,7 +75,7 @@ def test_a_folder_is_installed_like_a_zip(two_looks_model, installed):
 
 def test_an_installed_model_is_replaced_only_if_allowed(a_zip):
     install_model(a_zip)
-    with pytest.raises(OutputError, match="installed already"):
+    with pytest.raises(OutputError, match="already installed"):
         install_model(a_zip)
     install_model(a_zip, overwrite=True)
 
@@ -150,7 +150,7 @@ def test_a_card_without_one_of_the_checksums_is_not_trusted(file, a_zip, install
     else:
         device = install_model(without).networks(Device("cpu", "onnx")).fine.device
         assert device.engine == "torch"
-        assert device.note == f"The model two-looks has no {file}; PyTorch has computed it."
+        assert device.note == f"The model two-looks has no {file}; it was computed with PyTorch."
 
 
 @pytest.mark.parametrize("file", WEIGHTS)

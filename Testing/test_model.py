@@ -129,11 +129,11 @@ def test_weights_of_another_network_are_refused(part, look, a_copy):
         (lambda content: content["liver_unet"].update(checksums={"models/model.pt": 5}), "unusable checksums"),
         (
             lambda content: content["liver_unet"].update(checksums={"../secret": "x"}),
-            r"no file of a model: \.\./secret",
+            r"not a file of a model: \.\./secret",
         ),
         (
             lambda content: content["liver_unet"]["checksums"].update({"/etc/passwd": "x", "docs/README.md": "x"}),
-            r"no file of a model: /etc/passwd, docs/README\.md",
+            r"not a file of a model: /etc/passwd, docs/README\.md",
         ),
         (lambda content: content["liver_unet"].update(scores={"x": 1}), "'summary'"),
     ],

@@ -64,7 +64,7 @@ def test_its_card_is_that_of_a_fine_look_with_its_threshold(an_old_model, thresh
 
 def test_torch_computes_it_and_that_is_said(a_phantom, an_old_model, threshold_model):
     result = finish(segment(a_phantom[0], an_old_model, ON_CPU))
-    assert result.warnings == ("The model threshold has no models/model.onnx; PyTorch has computed it.",)
+    assert result.warnings == ("The model threshold has no models/model.onnx; it was computed with PyTorch.",)
     assert result.provenance.engine == "torch"
     assert np.array_equal(result.mask_kji, finish(segment(a_phantom[0], threshold_model, ON_CPU)).mask_kji)
 
@@ -78,11 +78,11 @@ def test_its_threshold_rules(threshold, found, an_old_folder):
     assert np.array_equal(result.mask_kji, (hu == LIVER + 11) & found)
 
 
-def test_one_that_has_learned_three_views_says_that_one_is_used(a_phantom, an_old_folder):
+def test_a_model_of_three_views_warns_that_one_is_used(a_phantom, an_old_folder):
     model = open_model(an_old_folder(["axial", "coronal", "sagittal"]))
-    words = "The model threshold has learned from three views; only axial slices are used, which costs accuracy."
+    words = "The model threshold was trained on three views; only axial slices are used, which costs accuracy."
     for device, notes in (
-        (ON_CPU, f"The model threshold has no models/model.onnx; PyTorch has computed it. {words}"),
+        (ON_CPU, f"The model threshold has no models/model.onnx; it was computed with PyTorch. {words}"),
         (Device("cpu", "torch", note="A note."), f"A note. {words}"),
     ):
         assert finish(segment(a_phantom[0], model, device)).warnings == (notes,)

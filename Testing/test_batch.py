@@ -218,7 +218,7 @@ def test_the_command_line_prints_a_line_for_each_and_fails_if_one_did(scans, tmp
     out, err = capsys.readouterr()
     assert out.splitlines()[0].startswith("a.nii.gz: ")
     assert "2 of 3 scans segmented; table in" in out
-    assert err.rstrip().endswith("1 of 3 scans could not be segmented; the table says why.")
+    assert err.rstrip().endswith("1 of 3 scans could not be segmented; the table gives the reasons.")
 
 
 def test_the_table_keeps_the_rows_of_other_scans(run_batch, scans, tmp_path):

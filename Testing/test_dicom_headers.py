@@ -76,7 +76,7 @@ def test_a_decimal_comma_in_functional_groups_is_read(scan, tmp_path):
         ("RescaleIntercept", "none"),
     ],
 )
-def test_what_cannot_be_a_number_is_named_or_its_file_skipped(keyword, text, scan, folder):
+def test_a_value_that_is_not_a_number_is_named_or_its_file_is_skipped(keyword, text, scan, folder):
     shutil.copytree(folder, folder.parent / "all")
     with pytest.raises(ScanError, match=f"0000, 0001, 0002, and 17 more .attribute {keyword} holds ") as raised:
         read_volume(change(folder.parent / "all", lambda dataset: put_text(dataset, keyword, text)))
@@ -175,7 +175,7 @@ def test_files_without_a_modality_are_recognised_by_their_kind(scan, folder):
         read_volume(folder)
 
 
-def test_screenshots_in_colour_are_no_slices(scan, folder, tmp_path):
+def test_colour_screenshots_are_not_slices(scan, folder, tmp_path):
     def to_colour(dataset):
         dataset.SOPClassUID, dataset.SamplesPerPixel, dataset.PhotometricInterpretation = (
             SecondaryCaptureImageStorage,
@@ -190,7 +190,7 @@ def test_screenshots_in_colour_are_no_slices(scan, folder, tmp_path):
     assert_same(read_volume(folder), scan)
 
 
-def test_a_slice_that_does_not_tell_its_thickness_says_so(scan, tmp_path):
+def test_a_slice_without_a_thickness_gets_a_note(scan, tmp_path):
     folder = write_series(tmp_path / "series", CTVolume(scan.hu_kji[:1], scan.affine))
     change(folder, lambda dataset: put_text(dataset, "SliceThickness", "thin"))
     found = read_volume(folder)

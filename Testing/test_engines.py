@@ -59,7 +59,7 @@ def test_both_engines_give_the_same_logits_in_both_looks(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["threshold_model", "two_looks_model"])
-def test_both_engines_find_the_same_voxels_and_say_which_they_are(model, a_phantom, request):
+def test_both_engines_find_the_same_voxels_and_are_named(model, a_phantom, request):
     model = request.getfixturevalue(model)
     results = [finish(segment(a_phantom[0], model, device)) for device in (ONNX_ON_CPU, TORCH_ON_CPU)]
     assert np.array_equal(*(result.mask_kji for result in results))
@@ -117,7 +117,7 @@ def test_the_engine_that_fits_is_taken(name, engine, expected):
     assert choose_device(name, engine).engine == expected
 
 
-def test_onnx_runtime_is_not_asked_for_a_gpu():
+def test_onnx_runtime_on_a_gpu_is_refused():
     with pytest.raises(DeviceError, match=r"on the CPU only, not on cuda; choose cpu, or the engine torch"):
         choose_device("cuda", "onnx")
 
@@ -125,7 +125,7 @@ def test_onnx_runtime_is_not_asked_for_a_gpu():
 @pytest.mark.parametrize(
     ("name", "engine", "words"), [("cuda", "auto", "The device cuda"), ("cpu", "torch", "The engine torch")]
 )
-def test_what_needs_torch_says_so(name, engine, words, without_torch):
+def test_devices_and_engines_that_need_torch_are_refused_without_it(name, engine, words, without_torch):
     with pytest.raises(DeviceError, match=f"{words} needs PyTorch"):
         choose_device(name, engine)
 
@@ -191,7 +191,7 @@ class Greedy(torch.nn.Module):
         return batch[:, :1]
 
 
-def test_out_of_memory_on_a_gpu_halves_the_batch_in_words(caplog):
+def test_out_of_memory_on_a_gpu_halves_the_batch_and_is_logged(caplog):
     image = np.linspace(-1, 1, 40 * 4, dtype=np.float32).reshape(40, 1, 2, 2)
     network = Greedy(most=10)
     with caplog.at_level(logging.WARNING):
@@ -201,7 +201,7 @@ def test_out_of_memory_on_a_gpu_halves_the_batch_in_words(caplog):
     assert "continuing with batches of 8 slices" in caplog.text
 
 
-def test_out_of_memory_for_one_slice_goes_on_with_the_cpu(caplog):
+def test_out_of_memory_for_one_slice_continues_on_the_cpu(caplog):
     class NeedsCpu(Greedy):
         def forward(self, batch: torch.Tensor) -> torch.Tensor:
             if len(self.seen) < 6:

@@ -68,7 +68,7 @@ class LiverUNetTrainTest(ScriptedLoadableModuleTest):
             process = logic.launch(options)
             process.wait()
             state = state_of(folder / "run", process)
-            self.assertEqual((state.phase, len(state.history)), ("finished", 2), state.words)
+            self.assertEqual((state.phase, len(state.history)), ("finished", 2), state.message)
             logic.showCurves("run", state.history)
             with mock.patch.dict(os.environ, {"LIVER_UNET_MODELS": str(folder / "models")}):
                 finish(logic.installSteps(folder / "run", "self-test"))

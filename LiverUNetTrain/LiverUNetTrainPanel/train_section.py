@@ -148,7 +148,7 @@ class TrainSection:
             done += _("; validation Dice {dice:.4f}").format(dice=validated[-1].mean_validation_dice)
         elif self._begun and state.phase in ("running", "starting"):
             done += self._firstValidation(RunFolder(run).settings())
-        self._ui.runStateLabel.text = " ".join(filter(None, (f"{done}.", state.stage, state.words)))
+        self._ui.runStateLabel.text = " ".join(filter(None, (f"{done}.", state.stage, state.message)))
         if state.history and len(state.history) != self._epochsShown:
             self._epochsShown = len(state.history)
             if self._charted:

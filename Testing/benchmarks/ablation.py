@@ -31,6 +31,7 @@ from LiverUNetTrainLib.evaluation.metrics import summarise
 from LiverUNetTrainLib.run.folder import EpochLog, RunFolder
 from LiverUNetTrainLib.training.augmentation import AugmentationSettings
 from LiverUNetTrainLib.training.model_training import ModelTraining
+from LiverUNetTrainLib.training.plan import Plan
 from LiverUNetTrainLib.training.recipes import RECIPES, Recipe
 from LiverUNetTrainLib.training.settings import StackSettings
 
@@ -148,16 +149,9 @@ def measure(name: str, tested: list[Case], extra: list[Case], work: Path) -> Non
 def train(folder: Path, cache: Cache, split: Split, variant: Variant) -> None:
     recipe = variant.recipe
     settings = replace(recipe.settings, epochs=variant.epochs, validate_every=variant.epochs)
-    made = ModelTraining(
-        cache,
-        split,
-        folder / "run",
-        spec=recipe.on(cache.grids),
-        settings=settings,
-        device=choose_device("auto", "torch"),
-        resume=RunFolder(folder / "run").exists(),
-    )
-    for event in made.epochs():
+    start = ModelTraining.resume if RunFolder(folder / "run").exists() else ModelTraining.begin
+    plan = Plan(cache, split, recipe.on(cache.grids), settings)
+    for event in start(plan, folder / "run", choose_device("auto", "torch")).epochs():
         if isinstance(event, EpochLog):
             print(folder.name, event, flush=True)
     export_run(folder / "run", folder / "model", ModelInfo(folder.name, description="Part of an ablation"))

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from LiverUNetLib.steps import Progress
+
+    from ..run.folder import EpochLog
 
 __all__ = ["add_commands"]
 
@@ -62,34 +65,23 @@ def _add_train(commands: Any) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from LiverUNetLib.models.store import find_model
+    from LiverUNetLib.steps import finish
 
     from ..data.cache import open_cache
-    from ..run.folder import EpochLog, RunFolder
+    from ..run.folder import RunFolder
     from ..training.model_training import ModelTraining
-    from ..training.recipes import choose_recipe, split_cases
+    from ..training.plan import Plan
+    from ..training.recipes import choose_recipe
 
     RunFolder(options.run_folder).withdraw_stop()
     cache, parent = open_cache(options.cache), find_model(options.parent) if options.parent else None
     recipe = choose_recipe(options.recipe, parent, vars(options))
-    split, replayed = split_cases(cache, recipe, parent, options.hold_out)
-    training = ModelTraining(
-        cache,
-        split,
-        options.run_folder,
-        spec=recipe.on(cache.grids, parent),
-        settings=recipe.settings,
-        device=device_for(options.device, "torch"),
-        resume=options.resume,
-        parent=parent,
-        replayed=replayed,
-    )
+    plan = Plan.for_recipe(cache, recipe, parent=parent, held_out=options.hold_out)
+    start = ModelTraining.resume if options.resume else ModelTraining.begin
+    training = start(plan, options.run_folder, device_for(options.device, "torch"))
     with _progress_bar() as bar:
-        for event in training.epochs(minutes=options.minutes):
-            if isinstance(event, EpochLog):
-                bar.write(epoch_line(event), file=sys.stdout)
-            else:
-                _show(bar, event)
-    print(f"{options.run_folder}: {training.ending.words}")
+        ending = finish(training.epochs(minutes=options.minutes), partial(_show, bar))
+    print(f"{options.run_folder}: {ending.message}")
 
 
 def _add_crossval(commands: Any) -> None:
@@ -200,7 +192,13 @@ def _progress_bar() -> Iterator[tqdm]:
         raise
 
 
-def _show(bar: tqdm, progress: Progress) -> None:
-    bar.set_description(progress.stage, refresh=False)
-    bar.n, bar.total = progress.done, progress.total
+def _show(bar: tqdm, event: Progress | EpochLog) -> None:
+    """An epoch as a line above the bar, progress in the bar."""
+    from ..run.folder import EpochLog
+
+    if isinstance(event, EpochLog):
+        bar.write(epoch_line(event), file=sys.stdout)
+        return
+    bar.set_description(event.stage, refresh=False)
+    bar.n, bar.total = event.done, event.total
     bar.refresh()

@@ -37,14 +37,14 @@ class RunState:
         phase: "none" (nothing was begun here), "starting", "running", "stopped" (it can be resumed), "finished"
             or "died".
         epochs: how many it was asked for; 0 if that is not known yet.
-        words: why it ended, or the last sentence of one that died.
+        message: why it ended, or the last sentence of one that died.
         stage: how far the training of the coarse look is, while that of the fine one has not begun.
     """
 
     phase: str
     history: tuple[EpochLog, ...] = ()
     epochs: int = 0
-    words: str = ""
+    message: str = ""
     stage: str = ""
 
 
@@ -71,7 +71,7 @@ def launch(arguments: Sequence[str], run: Path, *, python: str = sys.executable)
             )
     except OSError as error:
         raise TrainingError(f"The training could not be started with {python} ({error.strerror}).") from error
-    folder.write_order([str(word) for word in arguments if word != RESUME])
+    folder.write_order([str(argument) for argument in arguments if argument != RESUME])
     return process
 
 
@@ -107,8 +107,8 @@ def state_of(run: Path, process: subprocess.Popen | None = None) -> RunState:
         return replace(state, phase="starting")
     end = folder.end()
     if end:
-        return replace(state, phase="stopped" if end["interrupted"] else "finished", words=end["words"])
-    return replace(state, phase="died", words=_last_sentence(run) or WITHOUT_A_WORD)
+        return replace(state, phase="stopped" if end.interrupted else "finished", message=end.message)
+    return replace(state, phase="died", message=_last_sentence(run) or WITHOUT_A_WORD)
 
 
 def _stage(run: Path, settings: dict[str, Any]) -> str:

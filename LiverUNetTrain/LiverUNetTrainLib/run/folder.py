@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.system.files import exists, read_json, save_tensors, staged, write_json
+from LiverUNetLib.system.files import exists, from_json, read_json, save_tensors, staged, write_json
 
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
-__all__ = ["COARSE_FOLDER", "COARSE_TITLE", "EpochLog", "RunFolder"]
+__all__ = ["COARSE_FOLDER", "COARSE_TITLE", "Ending", "EpochLog", "RunFolder"]
 
 SCHEMA_VERSION = 3
 # Where in a run folder the coarse look is trained, and what that is called.
@@ -61,6 +61,14 @@ class EpochLog:
     def mean_validation_dice(self) -> float | None:
         """Mean over the validation patients."""
         return float(np.mean(list(self.validation_dice.values()))) if self.validation_dice else None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why a training has ended, in a sentence, and whether it can be resumed."""
+
+    message: str
+    interrupted: bool = False
 
 
 @dataclass(frozen=True)
@@ -203,14 +211,14 @@ class RunFolder:
             if exists(path / "stop", TrainingError):  # to unlink nothing on a read-only disk is an error, too
                 (path / "stop").unlink(missing_ok=True)
 
-    def write_end(self, words: str, *, interrupted: bool) -> None:
-        """Say why the training has ended, and whether it could be resumed."""
-        write_json(self.path / "end.json", {"words": words, "interrupted": interrupted})
+    def write_end(self, ending: Ending) -> None:
+        """Keep why the training has ended."""
+        write_json(self.path / "end.json", asdict(ending))
 
-    def end(self) -> dict[str, Any]:
-        """What `write_end` wrote; empty if the training works or has died."""
+    def end(self) -> Ending | None:
+        """What `write_end` wrote; None if the training runs or has died."""
         path = self.path / "end.json"
-        return read_json(path, TrainingError) if path.exists() else {}
+        return from_json(Ending, read_json(path, TrainingError)) if path.exists() else None
 
     def forget_end(self) -> None:
         """The training is running again."""

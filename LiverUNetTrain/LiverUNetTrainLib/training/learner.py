@@ -15,6 +15,8 @@ from monai.losses import DiceCELoss, DiceFocalLoss, DiceLoss
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from LiverUNetLib.models.network import build_network
+from LiverUNetLib.models.spec import NetworkSpec
 from LiverUNetLib.system.environment import Device
 
 from .settings import TrainingSettings
@@ -52,7 +54,7 @@ class Learner:
     """
 
     def __init__(self, network: nn.Module, device: Device, settings: TrainingSettings, *, tuned: bool = False) -> None:
-        self._device, self._gradient_norm = device, settings.gradient_norm
+        self.device, self._gradient_norm = device, settings.gradient_norm
         self._network = network.to(device.name)
         if all(weight.ndim < 5 for weight in network.parameters()):
             self._network = self._network.to(memory_format=torch.channels_last)
@@ -63,6 +65,22 @@ class Learner:
         self._scaler = torch.amp.GradScaler(device.kind, enabled=device.dtype == "float16")
         self.loss = LOSSES[settings.loss](sigmoid=True, batch=True)
         self._parts = 1
+
+    @classmethod
+    def start(
+        cls,
+        spec: NetworkSpec,
+        device: Device,
+        settings: TrainingSettings,
+        weights: dict[str, torch.Tensor] | None = None,
+    ) -> Learner:
+        """With a network of these weights, or of fresh ones, which depend on `settings.seed` alone."""
+        with torch.random.fork_rng():  # leaves the caller's generator as it was
+            torch.manual_seed(settings.seed)
+            network = build_network(spec)
+        if weights:
+            network.load_state_dict(weights)
+        return cls(network, device, settings, tuned=weights is not None)
 
     def step(self, image: torch.Tensor, mask: torch.Tensor, rate: float) -> BatchScores:
         """Learn from a batch. When a GPU's memory is too small the batch is processed in halves, which is logged.
@@ -81,12 +99,12 @@ class Learner:
             try:
                 return self._learn(image, mask, rate)
             except torch.OutOfMemoryError:
-                if self._device.kind == "cpu" or len(image) <= self._parts:
+                if self.device.kind == "cpu" or len(image) <= self._parts:
                     raise
                 self._parts *= 2
                 size = math.ceil(len(image) / self._parts)
                 logger.warning(
-                    "The memory of %s is too small; going on with %d slices at once.", self._device.name, size
+                    "The memory of %s is too small; going on with %d slices at once.", self.device.name, size
                 )
 
     def restart(self, share: float) -> None:
@@ -114,7 +132,7 @@ class Learner:
         total, logits = 0.0, []
         for images, masks in zip(image.chunk(self._parts), mask.chunk(self._parts), strict=True):
             order = torch.channels_last if images.ndim == 4 else torch.contiguous_format
-            with self._device.autocast():
+            with self.device.autocast():
                 found = self._network(images.contiguous(memory_format=order))
             loss = self.loss(found.float(), masks) * (len(images) / len(image))
             if not math.isfinite(loss.item()):

@@ -37,9 +37,9 @@ from LiverUNetLib.system.environment import Device
 from LiverUNetTrainLib.data.cache import Cache, Grids, open_cache, prepare
 from LiverUNetTrainLib.data.layouts import find_cases
 from LiverUNetTrainLib.data.splits import split_by_patient
+from LiverUNetTrainLib.run.settings import TrainingSettings
 from LiverUNetTrainLib.training.model_training import ModelTraining
 from LiverUNetTrainLib.training.plan import Plan
-from LiverUNetTrainLib.training.settings import TrainingSettings
 
 
 @pytest.fixture

@@ -113,9 +113,9 @@ def test_a_run_of_an_older_liver_unet_is_neither_exported_nor_resumed(a_trainer,
     list(a_trainer("run").epochs())
     settings = json.loads((tmp_path / "run/settings.json").read_text())
     (tmp_path / "run/settings.json").write_text(json.dumps(settings | {"schema_version": 1}))
-    with pytest.raises(TrainingError, match="run was begun by an older LiverUNet"):
+    with pytest.raises(TrainingError, match="run was begun by another version of LiverUNet"):
         export_run(tmp_path / "run", tmp_path / "model", ModelInfo("model"))
-    with pytest.raises(TrainingError, match="run was begun by an older LiverUNet"):
+    with pytest.raises(TrainingError, match="run was begun by another version of LiverUNet"):
         a_trainer("run", resume=True)
     assert not (tmp_path / "model").exists()
 
@@ -146,7 +146,7 @@ def test_a_tuned_run_is_judged_on_what_it_holds_out(a_model, a_grown_cache, pair
     assert verdict.cases == 1
     assert verdict.after == pytest.approx(verdict.before, abs=0.01)
     assert judge(tmp_path / "run", [], cpu).before is None
-    assert "license" in RunFolder(tmp_path / "run").settings()["parent"]
+    assert RunFolder(tmp_path / "run").settings().parent.license == "research only"
     assert judge(tmp_path / "parent-run", find_cases([pairs]), cpu) is None
     metadata = tmp_path / "parent/configs/metadata.json"
     metadata.write_text(metadata.read_text().replace(a_model.card.checksums["models/model.pt"], "0" * 64))

@@ -22,7 +22,7 @@ from LiverUNetLib.segmentation.pipeline import segment
 from LiverUNetLib.steps import Progress, finish
 from LiverUNetTrainLib.data.cache import open_cache, prepare
 from LiverUNetTrainLib.data.layouts import find_cases
-from LiverUNetTrainLib.data.splits import Split, split_for_finetuning
+from LiverUNetTrainLib.data.splits import split_by_patient, split_for_finetuning
 from LiverUNetTrainLib.evaluation.export import ModelInfo, export_run
 from LiverUNetTrainLib.run.folder import COARSE_FOLDER, COARSE_TITLE, Ending, EpochLog, RunFolder
 from LiverUNetTrainLib.run.lock import is_locked
@@ -74,7 +74,7 @@ def test_both_looks_learn_from_the_patients_of_the_split_alone(sampler, a_traine
 
     monkeypatch.setattr(sampler, "batch", record)
     list(a_trainer("run", spec=TWO_LOOKS, settings=replace(SETTINGS, epochs=1)).epochs())
-    assert shown == set(RunFolder(tmp_path / "run").settings()["split"]["training"])
+    assert shown == set(RunFolder(tmp_path / "run").settings().split.training)
 
 
 @pytest.mark.slow
@@ -159,7 +159,7 @@ def test_resuming_with_another_model_other_settings_or_other_cases_is_refused_by
         a_trainer("run", spec=TWO_LOOKS, settings=SETTINGS, resume=True)
     write_pair(pairs, "patient1", seed=77)
     list(prepare(find_cases([pairs]), a_cache.folder, a_cache.grids))
-    split = Split(**{part: tuple(names) for part, names in RunFolder(tmp_path / "run").settings()["split"].items()})
+    split = split_by_patient([case.name for case in a_cache.cases], held_out=["patient3"], validation=0.3)
     with pytest.raises(TrainingError, match=r"its split has changed \(patient1\)"):
         ModelTraining.resume(Plan(open_cache(a_cache.folder), split, **BOTH), tmp_path / "run", cpu)
 

@@ -18,11 +18,11 @@ from LiverUNetTrainLib.data.cache import prepare
 from LiverUNetTrainLib.data.layouts import find_cases
 from LiverUNetTrainLib.data.splits import split_by_patient
 from LiverUNetTrainLib.run.folder import EpochLog
+from LiverUNetTrainLib.run.settings import Refinement
 from LiverUNetTrainLib.training import fine_sampling
 from LiverUNetTrainLib.training.fine_sampling import FineSampler
 from LiverUNetTrainLib.training.learner import Learner
 from LiverUNetTrainLib.training.schedule import learning_rate
-from LiverUNetTrainLib.training.settings import Refinement
 from LiverUNetTrainLib.training.trainer import Trainer
 
 
@@ -204,10 +204,10 @@ def test_prepare_train_export_evaluate_make_a_model_that_knows_its_lineage(pairs
     card = open_model(tmp_path / "phantom-model").card
     assert card.checksum == checksum
     assert list(card.lineage.held_out) == ["patient2"]
-    assert [case["role"] for case in card.scores["cases"]] == ["held out"]
+    assert [case["role"] for case in card.scores.cases] == ["held out"]
     readme = (tmp_path / "phantom-model/docs/README.md").read_text()
     assert "Held out of training and validation: patient2." in readme
-    assert f"| patient2 (held out) | {card.scores['cases'][0]['dice']:.4f} |" in readme
+    assert f"| patient2 (held out) | {card.scores.cases[0]['dice']:.4f} |" in readme
     assert "CC0-1.0" in readme
 
 

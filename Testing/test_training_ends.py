@@ -13,11 +13,11 @@ from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.steps import finish
 from LiverUNetLib.system.environment import Device
 from LiverUNetTrainLib.run.folder import Ending, EpochLog, RunFolder
+from LiverUNetTrainLib.run.settings import CoarseSettings, TrainingSettings
 from LiverUNetTrainLib.training import learner
 from LiverUNetTrainLib.training.fine_sampling import FineSampler
 from LiverUNetTrainLib.training.learner import Learner
 from LiverUNetTrainLib.training.model_training import ModelTraining
-from LiverUNetTrainLib.training.settings import CoarseSettings, TrainingSettings
 
 PLAIN = TrainingSettings(loss="dice", learning_rate=1, weight_decay=0, ema_decay=0, gradient_norm=1)
 

@@ -14,6 +14,7 @@ from LiverUNetLib.models.folder import LiverModel
 from LiverUNetLib.models.store import list_models
 from LiverUNetPanel.buttons import enableOrSayWhy
 from LiverUNetTrainLib.data.cases import Finding
+from LiverUNetTrainLib.evaluation.measures import MAIN_MEASURES
 
 from .rows import showRows
 
@@ -67,14 +68,7 @@ class EvaluateSection:
         others = {case.case: f"{case.scores.dice:.4f}" for case in found[1]} if len(found) > 1 else {}
         rows = []
         for case in self._scores:
-            scores = case.scores
-            figures = [
-                f"{scores.dice:.4f}",
-                f"{scores.hd95_mm:.2f}",
-                f"{scores.assd_mm:.2f}",
-                f"{scores.surface_dice_3mm:.3f}",
-                f"{scores.volume_error_percent:+.1f}",
-            ]
+            figures = [measure.number(getattr(case.scores, measure.name)) for measure in MAIN_MEASURES]
             rows.append([case.case, *figures, others.get(case.case, "")])
         showRows(self._ui.scoreTable, rows)
         self._panel.logic.showScores(models[0], self._scores)
@@ -88,9 +82,9 @@ class EvaluateSection:
         """Two models in words: means, differences and Wilcoxon's test."""
         if len(found) < 2:
             return ""
-        from LiverUNetTrainLib.evaluation.tables import COMPARED, paired
+        from LiverUNetTrainLib.evaluation.tables import paired
 
-        return "\n".join(" ".join(line.split()) for line in paired(*found, names=models)[: 1 + len(COMPARED)])
+        return "\n".join(" ".join(line.split()) for line in paired(*found, names=models)[: 1 + len(MAIN_MEASURES)])
 
     def _onCsv(self) -> None:
         path = qt.QFileDialog.getSaveFileName(self._panel.parent, _("Write scores"), "scores.csv", "CSV (*.csv)")

@@ -15,6 +15,7 @@ from LiverUNetLib.models.store import list_models
 from LiverUNetPanel.buttons import enableOrSayWhy
 from LiverUNetTrainLib.run.folder import RunFolder
 from LiverUNetTrainLib.run.options import RECIPE_NAMES, TrainingOptions
+from LiverUNetTrainLib.run.run_settings import RunSettings
 
 __all__ = ["DEVICES", "TrainSection"]
 
@@ -121,8 +122,8 @@ class TrainSection:
         """What each case is for: in the run if it has begun, else as far as it is chosen."""
         if not self._begun:
             return dict.fromkeys(self._heldOut(), PARTS["held_out"])
-        split = RunFolder(run).settings()["split"]
-        return {name: word for part, word in PARTS.items() for name in split[part]}
+        split = RunFolder(run).settings().split
+        return {name: word for part, word in PARTS.items() for name in getattr(split, part)}
 
     def forgetCurves(self) -> None:
         """Their nodes are gone, and come back when the user asks for them."""
@@ -160,12 +161,11 @@ class TrainSection:
                     OVERLAY_WIDTH, qt.Qt.SmoothTransformation
                 )
 
-    def _firstValidation(self, settings: dict[str, Any]) -> str:
+    def _firstValidation(self, settings: RunSettings) -> str:
         """When the curve of validation begins, if it does."""
-        if not settings["split"]["validation"]:
+        if not settings.split.validation:
             return ""
-        training = settings["training"]
-        epoch = min(training["validate_every"], training["epochs"])
+        epoch = min(settings.training.validate_every, settings.training.epochs)
         return _("; the first validation comes after epoch {epoch}").format(epoch=epoch)
 
     def updateButtons(self, busy: str) -> None:

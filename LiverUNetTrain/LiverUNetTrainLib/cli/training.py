@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..run.options import RECIPE_NAMES
-from .shared import DATA_HELP, DEVICE_HELP, device_for, epoch_line, prepare_cases, print_summary
+from .shared import DATA_HELP, DEVICE_HELP, device_for, epoch_line, prepare_cases
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -111,13 +111,13 @@ def _add_crossval(commands: Any) -> None:
 
 
 def _crossval(options: argparse.Namespace) -> None:
-    from LiverUNetLib.system.files import check_writable, write_json
+    from LiverUNetLib.system.files import check_writable
 
     from ..data.cache import Grids, open_cache
     from ..data.layouts import find_cases
     from ..evaluation.crossval import CrossValidation
-    from ..evaluation.metrics import CaseScores
-    from ..evaluation.tables import TABLE_HEAD, table_row, write_csv
+    from ..evaluation.metrics import CaseScores, summarise
+    from ..evaluation.tables import TABLE_HEAD, case_line, summary_lines, write_csv, write_evaluation
     from ..run.folder import EpochLog
     from ..training.recipes import choose_recipe
 
@@ -145,12 +145,9 @@ def _crossval(options: argparse.Namespace) -> None:
                 _show(bar, event)
     scores = validation.scores(only=options.fold)
     print(TABLE_HEAD)
-    for case in scores:
-        print(table_row(case.case, case.row()))
-    summary = print_summary(scores)
+    print("\n".join([*map(case_line, scores), *summary_lines(summarise(scores))]))
     if options.json:
-        content = {"schema_version": 1, "command": _crossval_command(options), "summary": summary}
-        write_json(options.json, content | {"cases": [case.row() for case in scores]})
+        write_evaluation(options.json, scores, _crossval_command(options))
     if options.csv:
         write_csv(options.csv, scores)
 

@@ -10,13 +10,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.system.files import make_folder
 
 from .folder import COARSE_FOLDER, COARSE_TITLE, EpochLog, RunFolder
 from .lock import is_locked, locked_since
+from .settings import TrainingSettings
 
 __all__ = ["RunState", "launch", "resume", "state_of"]
 
@@ -96,12 +96,14 @@ def state_of(run: Path, process: subprocess.Popen | None = None) -> RunState:
     if not run.is_dir():
         raise TrainingError(f"The run folder {run} is gone; what was in it cannot be resumed.")
     folder = RunFolder(run)
-    settings = folder.settings()["training"] if folder.exists() else {}
+    settings = folder.settings().training if folder.exists() else None
     history = tuple(folder.history())
-    state = RunState("running", history, settings.get("epochs", 0), stage="" if history else _stage(run, settings))
+    state = RunState("running", history)
+    if settings:
+        state = replace(state, epochs=settings.epochs, stage="" if history else _stage(run, settings))
     if is_locked(run):
         return state
-    if not settings and not (run / ERRORS).exists():
+    if settings is None and not (run / ERRORS).exists():
         return RunState("none")
     if process.poll() is None if process else _begins(run):
         return replace(state, phase="starting")
@@ -111,12 +113,12 @@ def state_of(run: Path, process: subprocess.Popen | None = None) -> RunState:
     return replace(state, phase="died", message=_last_sentence(run) or WITHOUT_A_WORD)
 
 
-def _stage(run: Path, settings: dict[str, Any]) -> str:
+def _stage(run: Path, settings: TrainingSettings) -> str:
     """How far the training of the coarse look is; empty before, after and without it."""
     coarse = run / COARSE_FOLDER
     if not (coarse / "last.pt").exists():
         return ""
-    done, epochs = len(RunFolder(coarse).history()), settings["coarse"]["epochs"]
+    done, epochs = len(RunFolder(coarse).history()), settings.coarse.epochs
     return "" if done == epochs else f"{COARSE_TITLE}: epoch {done + 1} of {epochs}"
 
 
@@ -138,10 +140,10 @@ def _last_sentence(run: Path) -> str:
 
 def _environment() -> Mapping[str, str]:
     """Ours, with the libraries on Python's path and unbuffered output."""
-    import LiverUNetLib
-    import LiverUNetTrainLib
+    from LiverUNetLib import errors
 
-    folders = [str(Path(package.__file__).parents[1]) for package in (LiverUNetLib, LiverUNetTrainLib)]
+    # Two folders in the source tree, one where both are installed.
+    folders = [str(Path(errors.__file__).parents[1]), str(Path(__file__).parents[2])]
     before = os.environ.get("PYTHONPATH")
     path = os.pathsep.join([*dict.fromkeys(folders), *([before] if before else [])])
     return os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}

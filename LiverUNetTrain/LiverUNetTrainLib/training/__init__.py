@@ -1,6 +1,5 @@
 """The networks learn.
 
-settings.py         how long, how fast, on what
 recipes.py          named ways to train
 augmentation.py     scans are varied
 fine_sampling.py    what the fine look learns from

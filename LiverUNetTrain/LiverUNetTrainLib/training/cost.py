@@ -23,13 +23,13 @@ from LiverUNetLib.system.environment import Device
 from ..data.cache import Cache, CachedCase
 from ..data.cases import Case
 from ..run.options import TrainingOptions
+from ..run.settings import TrainingSettings
 from .coarse_sampling import CoarseSampler
 from .fine_sampling import FineSampler
 from .learner import Learner
 from .plan import Plan
 from .recipes import choose_recipe
 from .sampler import Sampler
-from .settings import TrainingSettings
 
 __all__ = ["Cost", "check_disk", "estimate_options", "estimate_training"]
 

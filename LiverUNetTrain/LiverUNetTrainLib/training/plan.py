@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.models.folder import LiverModel
@@ -12,8 +11,9 @@ from LiverUNetLib.models.spec import ModelSpec
 
 from ..data.cache import Cache, CachedCase, Grids
 from ..data.splits import Split, split_by_patient, split_for_finetuning
+from ..run.run_settings import ParentModel, RunSettings, SplitHashes
+from ..run.settings import TrainingSettings
 from .recipes import Recipe
-from .settings import TrainingSettings
 
 __all__ = ["Plan"]
 
@@ -44,7 +44,8 @@ class Plan:
         Raises:
             TrainingError: what is to be held out does not exist or was learned from, or nothing is left to learn from.
         """
-        validation, seed, replayed = recipe.validation, recipe.settings.seed, ()
+        validation, seed = recipe.validation, recipe.settings.seed
+        replayed: tuple[str, ...] = ()
         if parent:
             split, replayed = split_for_finetuning(cache, parent, held_out=held_out, validation=validation, seed=seed)
         else:
@@ -62,7 +63,7 @@ class Plan:
         """The cases to validate on."""
         return self.cache.select(self.split.validation)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> RunSettings:
         """What a run folder keeps of it.
 
         Raises:
@@ -70,16 +71,12 @@ class Plan:
         """
         self._check_grids()
         hashes = {case.name: case.content_hash for case in self.cache.cases}
-        parts = asdict(self.split)
-        used = self.cache.select([name for names in parts.values() for name in names])
-        return {
-            "spec": asdict(self.spec),
-            "training": asdict(self.settings),
-            "split": {part: {name: hashes[name] for name in names} for part, names in parts.items()},
-            "masks": {case.name: case.mask_hash for case in used},
-            "parent": self._descent(),
-            "replayed": list(self.replayed),
-        }
+        split = SplitHashes(
+            **{part: {name: hashes[name] for name in names} for part, names in vars(self.split).items()}
+        )
+        used = split.training | split.validation | split.held_out
+        masks = {case.name: case.mask_hash for case in self.cache.cases if case.name in used}
+        return RunSettings(self.spec, self.settings, split, masks, self._parent(), self.replayed)
 
     def _check_grids(self) -> None:
         expected = Grids.of(self.spec)
@@ -91,8 +88,7 @@ class Plan:
                 "fine-tuning of a model with --like MODEL."
             )
 
-    def _descent(self) -> dict[str, Any] | None:
-        """Where fine-tuning starts, and what the parent's lineage has seen and holds out."""
+    def _parent(self) -> ParentModel | None:
         if self.parent is None:
             return None
         card = self.parent.card
@@ -102,5 +98,4 @@ class Plan:
             raise TrainingError(
                 f"{', '.join(leaks)} must never train: {card.name} holds them out; add them to --hold-out."
             )
-        identity = {key: getattr(card, key) for key in ("name", "version", "checksum", "license")}
-        return identity | {"lineage": asdict(card.lineage)}
+        return ParentModel(card.name, card.version, card.checksum, card.license, card.lineage)

@@ -9,8 +9,7 @@ from LiverUNetLib.models.folder import LiverModel
 from LiverUNetLib.models.spec import CoarseLook, FineLook, ModelSpec, NetworkSpec
 
 from ..data.cache import Grids
-from .augmentation import AugmentationSettings
-from .settings import Refinement, StackSettings, TrainingSettings
+from ..run.settings import AugmentationSettings, Refinement, StackSettings, TrainingSettings
 
 __all__ = ["RECIPES", "Recipe", "choose_recipe"]
 
@@ -80,8 +79,8 @@ NOTEBOOK = Recipe(
             p_noise=0.0,
             p_contrast=0.0,
             p_gamma=0.0,
-            p_shift=0.0,
-            p_liver_shift=0.0,
+            p_brightness=0.0,
+            p_liver_brightness=0.0,
             p_lesion=0.0,
             p_mass=0.0,
             p_fluid=0.0,

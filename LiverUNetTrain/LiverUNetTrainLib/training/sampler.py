@@ -11,7 +11,7 @@ import torch
 from LiverUNetLib.models.engines import Network
 
 from ..data.cache import CachedCase
-from .augmentation import AugmentationSettings
+from ..run.settings import AugmentationSettings
 
 __all__ = ["Sampler"]
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 from ..run.folder import Ending, EpochLog
-from .settings import TrainingSettings
+from ..run.settings import TrainingSettings
 
 __all__ = ["best_epoch", "ending_of", "is_validated", "learning_rate"]
 

@@ -22,11 +22,11 @@ from LiverUNetLib.steps import Progress
 
 from ..data.cache import CachedCase
 from ..run.folder import Ending, EpochLog, RunFolder
+from ..run.settings import TrainingSettings
 from .learner import Learner, NotFiniteError, scores_of
 from .pictures import draw_validation
 from .sampler import Sampler
 from .schedule import best_epoch, ending_of, is_validated, learning_rate
-from .settings import TrainingSettings
 
 __all__ = ["Trainer"]
 

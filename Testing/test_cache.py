@@ -122,3 +122,9 @@ def test_an_array_that_is_gone_or_damaged_is_named(name, a_cache):
     path.unlink()
     with pytest.raises(TrainingError, match="patient2 is damaged"):
         open_cache(a_cache.folder)
+
+
+def test_a_case_that_a_cache_does_not_hold_is_named(a_cache):
+    assert [case.name for case in a_cache.select(["patient2", "patient0"])] == ["patient0", "patient2"]
+    with pytest.raises(TrainingError, match="holds no case typo; prepare it"):
+        a_cache.select(["patient0", "typo"])

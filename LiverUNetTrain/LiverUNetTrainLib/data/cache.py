@@ -91,7 +91,13 @@ class Cache:
     cases: tuple[CachedCase, ...]
 
     def select(self, names: Sequence[str]) -> list[CachedCase]:
-        """The cases with these names, in their order here."""
+        """The cases with these names, in their order here.
+
+        Raises:
+            TrainingError: there is no case of one of the names.
+        """
+        if unknown := sorted(set(names) - {case.name for case in self.cases}):
+            raise TrainingError(f"{self.folder} holds no case {', '.join(unknown)}; prepare it.")
         return [case for case in self.cases if case.name in names]
 
 

@@ -18,7 +18,7 @@ from LiverUNetLib.scan.phantom import abdomen, axial_affine
 from LiverUNetLib.scan.volume import CTVolume
 from LiverUNetPanel.installer import Installer
 from LiverUNetPanel.logic import LiverUNetLogic, Outcome
-from LiverUNetPanel.volume_node import arrayFromMatrix
+from LiverUNetPanel.nodes.volume import arrayFromMatrix
 from LiverUNetPanel.widget import LiverUNetWidget
 
 __all__ = ["LiverUNet", "LiverUNetLogic", "LiverUNetTest", "LiverUNetWidget"]

@@ -102,7 +102,9 @@ def test_no_rooms_and_no_files_import_each_other_in_a_circle():
 
 
 @pytest.mark.parametrize(
-    "path", [path for library in LIBRARIES for path in library.rglob("__init__.py")], ids=lambda path: path.parent.name
+    "path",
+    [path for package in LIBRARIES + PANELS for path in package.rglob("__init__.py")],
+    ids=lambda path: "-".join(path.parent.relative_to(REPOSITORY).parts[1:]),
 )
 def test_a_room_names_each_of_its_files(path):
     named = re.findall(
@@ -165,7 +167,9 @@ def test_the_entry_for_the_extensions_index_follows_its_schema():
 
 
 @pytest.mark.parametrize(
-    "path", sorted((REPOSITORY / "LiverUNet/Resources/UI").glob("*.ui")), ids=lambda path: path.name
+    "path",
+    [REPOSITORY / f"{module}/Resources/UI/{module}.ui" for module in ("LiverUNet", "LiverUNetTrain")],
+    ids=lambda path: path.name,
 )
 def test_every_mrml_widget_of_a_panel_gets_the_scene(path):
     """In Slicer the connections of the .ui file hand it on, from the root widget to each."""

@@ -26,7 +26,7 @@ def edit(node, segment_id="liver"):
 
 
 def is_edited(node):
-    from LiverUNetPanel.segmentation_node import isLiverEdited
+    from LiverUNetPanel.nodes.segmentation import isLiverEdited
 
     return isLiverEdited(node)
 
@@ -139,7 +139,7 @@ def test_a_liver_that_was_erased_counts_as_edited(liver):
 
 
 def test_millilitres_are_those_of_now_through_a_transform_that_scales(liver):
-    from LiverUNetPanel.edits import millilitres
+    from LiverUNetPanel.nodes.edits import millilitres
 
     before = measured(liver)[0]
     assert millilitres(liver, "liver") == pytest.approx(before)
@@ -151,7 +151,7 @@ def test_millilitres_are_those_of_now_through_a_transform_that_scales(liver):
 
 def test_what_a_run_measured_comes_back_with_the_scene(segmented, a_volume, tmp_path):
     from LiverUNetLib.segmentation.summary import sentence, table_row
-    from LiverUNetPanel.stored_result import stored
+    from LiverUNetPanel.nodes.stored_result import stored
 
     a_volume.SetName('50 % "Phase"; a:b Ä')
     slicer.util.arrayFromVolume(a_volume)[:22] = -1000
@@ -167,7 +167,7 @@ def test_what_a_run_measured_comes_back_with_the_scene(segmented, a_volume, tmp_
 
 @pytest.mark.parametrize("report", [None, "", "{}", "[1", '{"measurement": {"unknown": 1}}', "null", "3"])
 def test_a_report_that_cannot_be_read_is_none(liver, report):
-    from LiverUNetPanel.stored_result import stored
+    from LiverUNetPanel.nodes.stored_result import stored
 
     liver.SetAttribute("LiverUNet.Report", report)
     assert stored(liver) is None

@@ -110,7 +110,7 @@ def test_a_real_ct_under_a_rotated_transform_gives_the_same_liver_moved(logic, s
 
 
 def test_matrices_go_to_vtk_and_back():
-    from LiverUNetPanel.volume_node import matrixFromArray
+    from LiverUNetPanel.nodes.volume import matrixFromArray
 
     np.testing.assert_array_equal(numpy_matrix(matrixFromArray(OBLIQUE)), OBLIQUE)
 

@@ -152,7 +152,7 @@ def test_a_scene_that_is_saved_and_read_again_holds_liver_and_provenance(segment
     assert_over(read, *before)
     assert read.GetAttribute("LiverUNet.Model") == "threshold"
     assert read.GetTransformNodeID() == again.GetFirstNodeByClass("vtkMRMLLinearTransformNode").GetID()
-    from LiverUNetPanel.segmentation_node import findLiver
+    from LiverUNetPanel.nodes.segmentation import findLiver
 
     assert findLiver(read) == "liver"
 
@@ -203,7 +203,7 @@ def test_several_volumes_share_one_model_and_a_bad_one_does_not_stop_the_rest(
 
 def test_measurements_become_rows_of_one_table(segmented, a_volume, scene):
     from LiverUNetLib.segmentation.summary import COLUMNS, table_row
-    from LiverUNetPanel.table_node import addMeasurements
+    from LiverUNetPanel.nodes.table import addMeasurements
 
     result = segmented(a_volume).result
     first = addMeasurements(scene, [table_row(result)])
@@ -224,7 +224,7 @@ def test_the_doctor_speaks_of_slicer_and_of_every_model(logic):
 
 
 def test_a_liver_belongs_to_the_volume_it_was_found_in_not_to_the_one_drawn_on(segmented, logic, a_volume, scene):
-    from LiverUNetPanel.segmentation_node import volumeOf
+    from LiverUNetPanel.nodes.segmentation import volumeOf
 
     arterial = add_volume(slicer.util.arrayFromVolume(a_volume).copy(), np.diag([-4.0, -4.0, 5.0, 1.0]), "arterial")
     drawn = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")

@@ -267,7 +267,7 @@ def test_a_scan_that_ends_inside_the_liver_is_said_to_though_air_was_put_around_
 
 @pytest.mark.slow
 def test_what_is_no_ct_is_still_refused_under_a_warp(segmented, acquired, scene):
-    from LiverUNetPanel.volume_node import scanSteps
+    from LiverUNetPanel.nodes.volume import scanSteps
 
     node = acquired(grid_transform, tilted)
     hu = slicer.util.arrayFromVolume(node)

@@ -29,7 +29,7 @@ def train(scene):
 
 
 def test_the_curves_of_a_recorded_log_become_charts_that_grow(scene):
-    from LiverUNetTrainPanel.plots import curvesOf
+    from LiverUNetTrainPanel.nodes.plots import curvesOf
 
     charts = curvesOf(scene, "run", HISTORY[:1])
     assert set(charts) == {"loss", "accuracy", "Dice"}
@@ -46,7 +46,7 @@ def test_the_curves_of_a_recorded_log_become_charts_that_grow(scene):
 
 
 def test_runs_whose_names_hold_one_another_keep_their_own_charts(scene):
-    from LiverUNetTrainPanel.plots import curvesOf
+    from LiverUNetTrainPanel.nodes.plots import curvesOf
 
     charts = [curvesOf(scene, name, HISTORY)["Dice"] for name in ("my-run", "run", "run(1)", "run(1)")]
     assert len({chart.GetID() for chart in charts}) == 3
@@ -58,8 +58,8 @@ def test_runs_whose_names_hold_one_another_keep_their_own_charts(scene):
 def test_a_segment_becomes_a_mask_on_the_volumes_voxels_through_all_transforms(
     segmented, train, a_volume, scene, volume_turned, segmentation_turned
 ):
-    from LiverUNetPanel.volume_node import scanSteps
-    from LiverUNetTrainPanel.segments import maskSteps
+    from LiverUNetPanel.nodes.volume import scanSteps
+    from LiverUNetTrainPanel.nodes.segments import maskSteps
 
     if volume_turned:
         a_volume.SetAndObserveTransformNodeID(add_transform(turned(volume_turned)).GetID())
@@ -128,7 +128,7 @@ def test_the_recipes_of_the_panel_are_those_of_the_library():
 
 
 def test_the_preview_shows_the_height_at_which_the_red_view_cuts_a_loaded_case(train, pairs, scene):
-    from LiverUNetTrainPanel.case_nodes import shownHeight
+    from LiverUNetTrainPanel.nodes.cases import shownHeight
 
     assert shownHeight("patient1") is None
     finish(train.loadCaseSteps([pairs], "patient1"))

@@ -24,10 +24,10 @@ from LiverUNetLib.steps import Progress, finish, in_background, in_one_thread, p
 from LiverUNetLib.system.environment import Device, choose_device, likely_engine, spare_one_core, usable_cores
 
 from .imports import importLibraries
+from .nodes.segmentation import checkTarget, findLiver, isLiverEdited, volumeOf, writeSteps
+from .nodes.stored_result import MODEL_CHECKSUM, REGION, StoredResult, stored
+from .nodes.volume import Scan, edgesReached, scanSteps
 from .parameters import LiverUNetParameterNode
-from .segmentation_node import checkTarget, findLiver, isLiverEdited, volumeOf, writeSteps
-from .stored_result import MODEL_CHECKSUM, REGION, StoredResult, stored
-from .volume_node import Scan, edgesReached, scanSteps
 
 __all__ = ["LiverUNetLogic", "Outcome"]
 

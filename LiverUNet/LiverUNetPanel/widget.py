@@ -18,19 +18,19 @@ from LiverUNetLib.models.folder import LiverModel
 from LiverUNetLib.segmentation.summary import table_row
 from LiverUNetLib.steps import Progress
 
-from .buttons import enableOrSayWhy
 from .consent import agreesToLicense, chooseDevice
-from .folder_section import FolderSection
 from .installer import Installer
 from .logic import LiverUNetLogic, Outcome
-from .model_section import ModelSection
+from .nodes.segmentation import findLiver
+from .nodes.table import addMeasurements
+from .nodes.volume import span
 from .parameters import LiverUNetParameterNode
-from .result_section import ResultSection
 from .runner import StepRunner
-from .segmentation_node import findLiver
+from .sections.buttons import enableOrSayWhy
+from .sections.folder import FolderSection
+from .sections.model import ModelSection
+from .sections.result import ResultSection
 from .settings import Settings
-from .table_node import addMeasurements
-from .volume_node import span
 
 __all__ = ["LiverUNetWidget"]
 

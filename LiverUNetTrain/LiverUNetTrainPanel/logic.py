@@ -22,14 +22,14 @@ from LiverUNetLib.models.folder import LiverModel
 from LiverUNetLib.models.store import find_model, list_models
 from LiverUNetLib.steps import Progress, in_background
 from LiverUNetPanel.imports import importLibraries, withoutCollector
-from LiverUNetPanel.segmentation_node import volumeOf
-from LiverUNetPanel.volume_node import scanSteps
+from LiverUNetPanel.nodes.segmentation import volumeOf
+from LiverUNetPanel.nodes.volume import scanSteps
 from LiverUNetTrainLib.data.cases import Finding
 from LiverUNetTrainLib.run import background
 from LiverUNetTrainLib.run.options import TrainingOptions
 
-from .case_nodes import showCase, shownHeight
-from .segments import liverRanks, maskSteps
+from .nodes.cases import showCase, shownHeight
+from .nodes.segments import liverRanks, maskSteps
 
 __all__ = ["LiverUNetTrainLogic", "SceneCase"]
 
@@ -225,13 +225,13 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
 
     def showScores(self, name: str, scores: Sequence) -> vtkMRMLTableNode:
         """A table node, the worst patient first."""
-        from .plots import scoresTable
+        from .nodes.plots import scoresTable
 
         return scoresTable(slicer.mrmlScene, name, scores)
 
     def showCurves(self, name: str, history: Sequence, *, inLayout: bool = False) -> dict:
         """Charts of loss, accuracy and Dice; the one of Dice in a plot view, if the user wants to see it."""
-        from .plots import curvesOf
+        from .nodes.plots import curvesOf
 
         charts = curvesOf(slicer.mrmlScene, name, history)
         if inLayout:

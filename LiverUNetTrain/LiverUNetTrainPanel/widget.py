@@ -15,15 +15,16 @@ from slicer.util import VTKObservationMixin
 
 from LiverUNetLib.errors import LiverUNetError
 from LiverUNetLib.steps import Progress
-from LiverUNetPanel.buttons import enableOrSayWhy
 from LiverUNetPanel.installer import Installer
 from LiverUNetPanel.runner import StepRunner
+from LiverUNetPanel.sections.buttons import enableOrSayWhy
 from LiverUNetPanel.settings import Settings
 
-from .data_section import DataSection
 from .logic import LiverUNetTrainLogic
-from .result_sections import EvaluateSection, UseSection
-from .train_section import TrainSection
+from .sections.data import DataSection
+from .sections.evaluate import EvaluateSection
+from .sections.train import TrainSection
+from .sections.use import UseSection
 
 __all__ = ["LiverUNetTrainWidget"]
 

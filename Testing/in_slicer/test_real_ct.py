@@ -10,8 +10,8 @@ from panel_helpers import run_to_the_end
 
 
 def test_the_liver_of_a_real_ct_is_found_by_the_button(panel, dialogs, real_data):
-    from LiverUNetPanel.volume_node import scanSteps
-    from LiverUNetTrainPanel.segments import maskSteps
+    from LiverUNetPanel.nodes.volume import scanSteps
+    from LiverUNetTrainPanel.nodes.segments import maskSteps
 
     volume = slicer.util.loadVolume(str(real_data / "ircad/ircad_e17_orig.nii.gz"))
     panel._parameterNode.volume = volume

@@ -25,7 +25,7 @@ from LiverUNetLib.steps import Progress
 
 from .edits import LABELMAP, isEdited, rememberVoxels
 from .stored_result import store
-from .volume_node import Scan, Warp, ijkToRas, matrixFromArray, transformToWorld
+from .volume import Scan, Warp, ijkToRas, matrixFromArray, transformToWorld
 from .warp import chained, regularGrid, resampleSteps, toWorld, warpOver
 
 __all__ = ["LABELMAP", "checkTarget", "findLiver", "isLiverEdited", "labelmapOf", "volumeOf", "writeSteps"]

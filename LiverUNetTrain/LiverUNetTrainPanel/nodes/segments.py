@@ -11,10 +11,10 @@ from slicer import vtkMRMLSegmentationNode
 from LiverUNetLib.errors import ScanError
 from LiverUNetLib.scan.volume import CTVolume
 from LiverUNetLib.steps import Progress
-from LiverUNetPanel.edits import LABELMAP, voxelsOf
-from LiverUNetPanel.segmentation_node import labelmapOf
-from LiverUNetPanel.volume_node import arrayFromMatrix, transformToWorld
-from LiverUNetPanel.warp import chained, resampleSteps, toWorld, warpOver
+from LiverUNetPanel.nodes.edits import LABELMAP, voxelsOf
+from LiverUNetPanel.nodes.segmentation import labelmapOf
+from LiverUNetPanel.nodes.volume import arrayFromMatrix, transformToWorld
+from LiverUNetPanel.nodes.warp import chained, resampleSteps, toWorld, warpOver
 
 __all__ = ["liverRanks", "maskSteps"]
 

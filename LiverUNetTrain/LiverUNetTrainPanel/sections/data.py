@@ -10,11 +10,11 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from LiverUNetPanel.buttons import enableOrSayWhy
+from LiverUNetPanel.sections.buttons import enableOrSayWhy
 from LiverUNetTrainLib.data.cases import Finding
 from LiverUNetTrainLib.data.layouts import SCAN_ENDING
 
-from .logic import SceneCase
+from ..logic import SceneCase
 from .rows import showRows
 
 __all__ = ["DataSection"]

@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from LiverUNetLib.errors import LiverUNetError, TrainingError
 from LiverUNetLib.models.store import list_models
-from LiverUNetPanel.buttons import enableOrSayWhy
+from LiverUNetPanel.sections.buttons import enableOrSayWhy
 from LiverUNetTrainLib.run.folder import RunFolder
 from LiverUNetTrainLib.run.options import RECIPE_NAMES, TrainingOptions
 

@@ -11,7 +11,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from LiverUNetLib.segmentation.measurement import bounding_box
 
-from .volume_node import arrayFromMatrix, transformToWorld
+from .volume import arrayFromMatrix, transformToWorld
 from .warp import warpOver
 
 __all__ = ["LABELMAP", "checksumOf", "isEdited", "millilitres", "rememberVoxels", "voxelsOf"]

@@ -12,11 +12,11 @@ from slicer.i18n import tr as _
 from LiverUNetLib.errors import ScanError
 from LiverUNetLib.segmentation.summary import sentence, table_row
 
+from ..logic import Outcome
+from ..nodes.edits import millilitres
+from ..nodes.segmentation import findLiver, isLiverEdited, volumeOf
+from ..nodes.table import addMeasurements
 from .buttons import enableOrSayWhy
-from .edits import millilitres
-from .logic import Outcome
-from .segmentation_node import findLiver, isLiverEdited, volumeOf
-from .table_node import addMeasurements
 
 __all__ = ["ResultSection"]
 

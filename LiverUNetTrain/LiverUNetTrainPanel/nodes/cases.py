@@ -9,8 +9,8 @@ import slicer
 from slicer import vtkMRMLSegmentationNode, vtkSegment
 
 from LiverUNetLib.scan.volume import CTVolume
-from LiverUNetPanel.edits import LABELMAP, checksumOf
-from LiverUNetPanel.segmentation_node import labelmapOf, volumeOf
+from LiverUNetPanel.nodes.edits import LABELMAP, checksumOf
+from LiverUNetPanel.nodes.segmentation import labelmapOf, volumeOf
 
 __all__ = ["showCase", "shownHeight"]
 

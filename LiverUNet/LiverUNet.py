@@ -101,7 +101,7 @@ class LiverUNetTest(ScriptedLoadableModuleTest):
         widget.enter()
         self.assertTrue(widget.ui.segmentButton.enabled, widget.ui.segmentButton.toolTip)
         widget.ui.segmentButton.click()
-        while widget.runner.running:
+        while widget.run.running:
             slicer.app.processEvents()
         self.assertIn(" ml, ", widget.ui.resultLabel.text)
 

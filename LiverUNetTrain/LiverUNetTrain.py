@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import slicer
+from slicer import vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest
 
 from LiverUNetLib.scan.phantom import abdomen, axial_affine
-from LiverUNetLib.steps import finish
+from LiverUNetLib.steps import Progress, finish
+from LiverUNetPanel.case_action import provideCaseAction
 from LiverUNetPanel.installer import Installer
 from LiverUNetPanel.logic import LiverUNetLogic
 from LiverUNetTrainPanel.logic import LiverUNetTrainLogic
@@ -38,6 +41,14 @@ class LiverUNetTrain(ScriptedLoadableModule):
             "its run folder. Models that you train have the license that your data allow."
         )
         parent.acknowledgementText = _("Built on MONAI and PyTorch, for 3D-IRCADb-01 of IRCAD, Strasbourg.")
+        provideCaseAction(_addLiverCase)
+
+
+def _addLiverCase(segmentationNode: vtkMRMLSegmentationNode) -> Generator[Progress, None, str] | None:
+    """Import the action when it is used: after a reload it is the new one."""
+    from LiverUNetTrainPanel.liver_case import addLiverCase
+
+    return addLiverCase(segmentationNode)
 
 
 class LiverUNetTrainTest(ScriptedLoadableModuleTest):
@@ -53,7 +64,6 @@ class LiverUNetTrainTest(ScriptedLoadableModuleTest):
     def test_two_phantoms_become_a_model_that_segments(self) -> None:
         """Prepare, train in a process of its own, install, evaluate, segment."""
         from LiverUNetTrainLib.data.pairs import add_case
-        from LiverUNetTrainLib.run.background import state_of
         from LiverUNetTrainLib.run.options import TrainingOptions
 
         logic, shape = LiverUNetTrainLogic(), (64, 48, 16)
@@ -65,9 +75,8 @@ class LiverUNetTrainTest(ScriptedLoadableModuleTest):
             prepared = finish(logic.prepareSteps([folder / "pairs"], folder / "cache"))
             self.assertEqual([case.usable for case in prepared], [True, True])
             options = TrainingOptions(folder / "cache", folder / "run", epochs=2, batch_size=4, device="cpu")
-            process = logic.launch(options)
-            process.wait()
-            state = state_of(folder / "run", process)
+            logic.launch(options).wait()
+            state = logic.stateOf(folder / "run")
             self.assertEqual((state.phase, len(state.history)), ("finished", 2), state.words)
             logic.showCurves("run", state.history)
             with mock.patch.dict(os.environ, {"LIVER_UNET_MODELS": str(folder / "models")}):

@@ -54,13 +54,13 @@ def turn(panel, until, seconds=120):
 
 def run_to_the_end(panel, seconds=120):
     """Let the event loop turn until the run is over."""
-    turn(panel, lambda: not panel.runner.running, seconds)
+    turn(panel, lambda: not panel.run.running, seconds)
 
 
 def run_until(panel, stage):
     """Let the event loop turn until the status line names a stage of the run."""
-    turn(panel, lambda: stage in panel.ui.statusLabel.text or not panel.runner.running)
-    assert panel.runner.running
+    turn(panel, lambda: stage in panel.ui.statusLabel.text or not panel.run.running)
+    assert panel.run.running
 
 
 def state(button):

@@ -100,7 +100,7 @@ def test_torch_comes_from_the_pytorch_extension_and_the_rest_leaves_it_alone(ins
 def test_training_needs_both_engines():
     from LiverUNetPanel.installer import Installer
 
-    needed = Installer(TRAINING)._requirements("torch")
+    needed = Installer(TRAINING).requirements("torch")
     assert needed == [*TORCH_ENGINE, "onnx>=1.16", *LINES, "tqdm>=4.64", "matplotlib>=3.8"]
 
 
@@ -162,7 +162,7 @@ def test_a_failure_without_words_offline_is_said_to_be_that(installer, missing, 
 
     missing.add("nibabel")
     pip.fails = CalledProcessError(1, "pip install")
-    monkeypatch.setattr(module, "_internetAnswers", lambda: False)
+    monkeypatch.setattr(module, "internetAnswers", lambda: False)
     with pytest.raises(Exception, match="the package index cannot be reached; connect to the internet, or"):
         installer.ensure()
 

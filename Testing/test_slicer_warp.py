@@ -281,7 +281,8 @@ def test_what_is_no_ct_is_still_refused_under_a_warp(segmented, acquired, scene)
 @pytest.mark.slow
 @pytest.mark.parametrize("under", ["the world", "the same warp"])
 def test_a_case_for_training_is_what_the_views_show(segmented, acquired, phantom, scene, tmp_path, under):
-    from LiverUNetTrainPanel.logic import LiverUNetTrainLogic, SceneCase
+    from LiverUNetTrainPanel.logic import LiverUNetTrainLogic
+    from LiverUNetTrainPanel.nodes.segments import SceneCase
 
     node = acquired(grid_transform, tilted)
     target = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "target")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from LiverUNetLib.system.environment import import_libraries
 
-__all__ = ["importLibraries", "withoutCollector"]
+__all__ = ["importLibraries", "loadTorchLibraries", "withoutCollector"]
 
 # The first makes OpenMP's symbols global, as torch does; the second pulls in everything else, CUDA included.
 TORCH_LIBRARIES = {"libtorch_global_deps": ctypes.RTLD_GLOBAL, "libtorch": ctypes.RTLD_LOCAL}
@@ -28,7 +28,7 @@ def importLibraries(engine: str) -> None:
     collector, which looks at the half million objects that are being imported (0.2 s a time).
     """
     if engine == "torch" and "torch" not in sys.modules:
-        _loadTorchLibraries()
+        loadTorchLibraries()
     with withoutCollector():
         import_libraries(engine)
 
@@ -46,7 +46,7 @@ def withoutCollector() -> Iterator[None]:
             gc.enable()
 
 
-def _loadTorchLibraries() -> None:
+def loadTorchLibraries() -> None:
     """Load torch's shared libraries by a foreign call, which lets other threads run, unlike an import.
 
     Where this fails nothing is lost: the import loads them itself. On Windows torch loads them in this way itself.

@@ -42,7 +42,7 @@ class _Tee(io.TextIOBase):
         return len(text)
 
 
-def _internetAnswers() -> bool:
+def internetAnswers() -> bool:
     """Whether the package index has an address here; asked only after an installation has failed."""
     try:
         return bool(socket.getaddrinfo("pypi.org", 443))
@@ -70,7 +70,7 @@ class Installer:
 
     def missing(self, engine: str = "onnx") -> list[str]:
         """The requirements of an engine that are not met; asks the packages' records and imports nothing."""
-        return unmet(self._requirements(engine))
+        return unmet(self.requirements(engine))
 
     def ensure(self, wheelFolder: str = "", *, engine: str = "onnx") -> bool:
         """Install what is missing, if the user agrees; returns False if they decline.
@@ -90,16 +90,6 @@ class Installer:
         finally:
             Installer._working = False
 
-    def ensureAndSay(self, wheelFolder: str, say: Callable[[str], None], *, engine: str = "onnx") -> bool:
-        """As `ensure`; the user is told what takes so long, and what came of it."""
-        installed, missing = False, self.missing(engine)
-        say(_("Installing {names}.").format(names=", ".join(missing)) if missing else "")
-        try:
-            installed = self.ensure(wheelFolder, engine=engine)
-        finally:
-            say("" if installed else _("Nothing was done: packages are missing and were not installed."))
-        return installed
-
     def _ensure(self, wheelFolder: str, engine: str) -> bool:
         missing = self.missing(engine)
         if not missing:
@@ -117,7 +107,7 @@ class Installer:
                 for install in steps:
                     install()
         except CalledProcessError as error:
-            said = log.text if wheelFolder or _internetAnswers() else f"{log.text} getaddrinfo"
+            said = log.text if wheelFolder or internetAnswers() else f"{log.text} getaddrinfo"
             reason = explain_failure(said, urllib.request.getproxies())
             raise InstallationError(
                 _("{names} could not be installed: {reason}.").format(names=", ".join(missing), reason=reason)
@@ -189,7 +179,8 @@ class Installer:
             else:
                 pip_ensure(missing, constraints=constraints, requester=REQUESTER, prompt_install=False)
 
-    def _requirements(self, engine: str) -> list[str]:
+    def requirements(self, engine: str) -> list[str]:
+        """Everything that an engine needs, installed or not."""
         lines = [line.strip() for line in self._requirementsFile.read_text(encoding="utf-8").splitlines()]
         needed = [line for line in lines if line and not line.startswith("#")]
         return list(dict.fromkeys([*(TORCH_ENGINE if engine == "torch" else ()), *needed]))

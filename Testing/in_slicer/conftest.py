@@ -1,6 +1,7 @@
 """Fixtures of the tests that run in a real Slicer; outside of it only their names are read, see slicer_process.py."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -61,10 +62,9 @@ def panel(scene, dialogs, settings, threshold_model, own_models):
     install_model(threshold_model.folder)
     settings.setValue("LiverUNet/Device", "cpu")
     panel = open_panel("LiverUNet")
-    panel._onModelChosen("threshold")
-    panel.models.show("threshold")
+    panel.parameterNode.model = "threshold"
     yield panel
-    panel.runner.stop()
+    panel.run.stop()
 
 
 @pytest.fixture
@@ -72,10 +72,11 @@ def train_panel(scene, dialogs, settings, own_models):
     """The module LiverUNetTrain, just opened; its training ends with the test."""
     panel = open_panel("LiverUNetTrain")
     yield panel
-    panel.runner.stop()
-    if panel.train.run() and panel.train.run().is_dir():
-        (panel.train.run() / "stop").touch()
-    if panel.train._process:
-        panel.train._process.kill()
-        panel.train._process.wait()
+    panel.run.stop()
+    run = Path(panel.ui.runPath.currentPath)
+    if panel.ui.runPath.currentPath and run.is_dir():
+        (run / "stop").touch()
+    for process in panel.logic.trainings.values():
+        process.kill()
+        process.wait()
     panel.train.leave()

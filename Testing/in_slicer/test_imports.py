@@ -12,7 +12,7 @@ import LiverUNetPanel
 REPORT = """
 import sys; sys.path[:0] = sys.argv[1:]
 from LiverUNetPanel import imports
-imports._loadTorchLibraries()
+imports.loadTorchLibraries()
 print("torch" in sys.modules, any("libtorch_cpu" in line for line in open("/proc/self/maps")))
 """
 

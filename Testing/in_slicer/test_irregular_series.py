@@ -47,10 +47,10 @@ def tilted_volume(scene, patient):
 
 @pytest.fixture
 def segmentation(panel, tilted_volume):
-    panel._parameterNode.volume = tilted_volume
+    panel.parameterNode.volume = tilted_volume
     panel.ui.segmentButton.click()
     run_to_the_end(panel)
-    return panel._parameterNode.segmentation
+    return panel.parameterNode.segmentation
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from panel_helpers import run_to_the_end, run_until, state
 
 
 def test_a_volume_that_is_removed_ends_the_run_with_a_sentence(panel, a_volume, scene, dialogs):
-    panel._parameterNode.volume = a_volume
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_until(panel, "Segmenting")
     scene.RemoveNode(a_volume)
@@ -20,7 +20,7 @@ def test_a_volume_that_is_removed_ends_the_run_with_a_sentence(panel, a_volume, 
 
 
 def test_another_module_may_be_opened_and_the_run_goes_to_its_end(panel, a_volume, scene):
-    panel._parameterNode.volume = a_volume
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_until(panel, "Segmenting")
     slicer.util.selectModule("Volumes")
@@ -31,12 +31,12 @@ def test_another_module_may_be_opened_and_the_run_goes_to_its_end(panel, a_volum
 
 
 def test_a_module_that_is_reloaded_ends_its_run_and_can_begin_another(panel, a_volume, scene):
-    panel._parameterNode.volume = a_volume
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_until(panel, "Segmenting")
     before = node_names(scene)
     slicer.util.reloadScriptedModule("LiverUNet")
-    assert not panel.runner.running
+    assert not panel.run.running
     assert node_names(scene) == before
     again = slicer.modules.LiverUNetWidget
     assert again is not panel
@@ -46,7 +46,7 @@ def test_a_module_that_is_reloaded_ends_its_run_and_can_begin_another(panel, a_v
 
 
 def test_only_the_region_is_segmented(panel, a_volume, scene):
-    panel._parameterNode.volume = a_volume
+    panel.parameterNode.volume = a_volume
     roi = panel.ui.regionSelector.addNode()
     whole = [0.0] * 6
     roi.GetRASBounds(whole)

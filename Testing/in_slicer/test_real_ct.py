@@ -14,9 +14,8 @@ def test_the_liver_of_a_real_ct_is_found_by_the_button(panel, dialogs, real_data
     from LiverUNetTrainPanel.nodes.segments import maskSteps
 
     volume = slicer.util.loadVolume(str(real_data / "ircad/ircad_e17_orig.nii.gz"))
-    panel._parameterNode.volume = volume
-    panel._onModelChosen("liver-ct")
-    panel.models.show("liver-ct")
+    panel.parameterNode.volume = volume
+    panel.parameterNode.model = "liver-ct"
     panel.ui.segmentButton.click()
     run_to_the_end(panel, seconds=170)
     assert "non-commercial" in dialogs.asked[0].lower()

@@ -33,9 +33,9 @@ def test_without_folders_every_button_says_what_is_missing(panel):
     tips = {name: state(button) for name, button in vars(ui).items() if name.endswith("Button")}
     assert tips["prepareButton"] == (False, "Choose a folder of cases.")
     assert tips["startButton"] == (False, "Prepare the cases first.")
-    assert tips["stopButton"] == (False, "No training works in this run folder.")
+    assert tips["stopButton"] == (False, "No training is running in this folder.")
     assert tips["installButton"] == (False, "There is no run with a validated epoch.")
-    assert tips["cancelButton"] == (False, "This panel is doing nothing.")
+    assert tips["cancelButton"] == (False, "Nothing is running in this panel.")
 
 
 def test_from_data_to_an_installed_model_that_liverunet_uses(panel, tmp_path, a_volume, chosen_file):
@@ -57,8 +57,8 @@ def test_from_data_to_an_installed_model_that_liverunet_uses(panel, tmp_path, a_
     ]
     ui.previewButton.click()
     run_to_the_end(panel)
-    assert panel.data._preview.pixmap.height() == 800
-    panel.data._preview.close()
+    assert panel.data.preview.pixmap.height() == 800
+    panel.data.preview.close()
     ui.runPath.currentPath = str(tmp_path / "run")
     ui.epochsSpin.value = 2
     ui.batchSpin.value = 4
@@ -70,7 +70,7 @@ def test_from_data_to_an_installed_model_that_liverunet_uses(panel, tmp_path, a_
     assert not ui.startButton.enabled
     turn(panel, lambda: ui.runStateLabel.text.startswith("finished, 2 of 2 epochs"))
     assert slicer.mrmlScene.GetFirstNodeByName("run Dice")
-    assert sorted(cells(ui.caseTable, row)[2] for row in range(3)) == ["held out", "trains", "validates"]
+    assert sorted(cells(ui.caseTable, row)[2] for row in range(3)) == ["held out", "training", "validation"]
     assert ui.overlayLabel.pixmap.width() == 320, "the validation case is drawn"
     ui.nameEdit.text = "my-liver"
     ui.licenseEdit.text = "CC0-1.0"
@@ -118,7 +118,7 @@ def test_a_new_panel_finds_a_training_stops_it_and_lets_it_go_on(panel, a_cache,
     assert other.ui.runPath.currentPath == str(tmp_path / "run"), "folders are remembered"
     assert other.ui.runStateLabel.text.startswith("running")
     other.ui.stopButton.click()
-    panel.train._process.wait()
+    panel.logic.trainings[tmp_path / "run"].wait()
     other.train.watch()
     assert "stopped" in other.ui.runStateLabel.text
     assert other.ui.resumeButton.enabled
@@ -166,7 +166,7 @@ def test_a_run_folder_that_is_deleted_in_mid_run_is_named_by_panel_and_trainer(p
         shutil.rmtree(run, ignore_errors=True)
         assert time.monotonic() < end, "somebody holds it"
     turn(panel, lambda: "is gone; what was in it cannot be resumed" in ui.runStateLabel.text)
-    assert panel.train._process.wait() == 1
+    assert panel.logic.trainings[run].wait() == 1
     last = errors.read().splitlines()[-1]  # the second sentence if it was writing just then
     assert "is gone; what was trained in it is lost, start a new run." in last or "could not be written" in last
     errors.close()
@@ -222,7 +222,7 @@ def test_nothing_is_trained_while_cases_are_prepared(panel, a_cache, pairs, tmp_
     assert panel.ui.startButton.enabled
     panel.ui.prepareButton.click()
     assert not panel.ui.startButton.enabled
-    panel.runner.stop()
+    panel.run.stop()
     assert panel.ui.startButton.enabled
 
 

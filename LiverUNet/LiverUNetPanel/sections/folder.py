@@ -1,7 +1,8 @@
-"""The part of the panel that segments the files of a folder; the scene is not touched."""
+"""The section *Several scans*: segments the files of a folder, without the scene."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,45 +10,49 @@ from slicer.i18n import tr as _
 
 from LiverUNetLib.segmentation.batch import FAILED, TABLE_NAME
 
+from ..logic import LiverUNetLogic
 from .buttons import enableOrSayWhy
+from .run import RunSection
 
 __all__ = ["FolderSection"]
 
-# Nothing, and the rules that `read_volume` knows; all else can be typed in.
+# Nothing, and the rules of `read_volume`; numbers, descriptions and UIDs are typed in.
 SERIES = ["", "thinnest", "largest"]
 
 
 class FolderSection:
-    """Two folders, and which series is taken where there are several.
+    """Two folders, and which DICOM series to take where a folder holds several.
 
     Args:
-        panel: has the widgets `ui`, the `logic`, `readyToRun`, `start`, `ended` and `updateButtons`.
+        ui: the widgets of the panel by name.
+        prepareRun: returns the model and the device for a run, or nothing if the user declined.
     """
 
-    def __init__(self, panel: Any) -> None:
-        self._panel, self._ui = panel, panel.ui
-        self._ui.seriesSelector.addItems(SERIES)
-        self._ui.seriesSelector.lineEdit().placeholderText = _("the only one")
-        self._ui.segmentFolderButton.clicked.connect(self._onSegment)
-        self._ui.sourcePath.currentPathChanged.connect(panel.updateButtons)
-        self._ui.targetPath.currentPathChanged.connect(panel.updateButtons)
+    def __init__(
+        self, ui: Any, logic: LiverUNetLogic, run: RunSection, prepareRun: Callable[[], dict[str, str]]
+    ) -> None:
+        self._ui, self._logic, self._run, self._prepareRun = ui, logic, run, prepareRun
+        ui.seriesSelector.addItems(SERIES)
+        ui.seriesSelector.lineEdit().placeholderText = _("the only one")
+        ui.segmentFolderButton.clicked.connect(self._onSegment)
 
-    def updateButtons(self, busy: str, noModel: str) -> None:
-        """What can be pressed now."""
+    def updateButtons(self, busy: str, modelFault: str) -> None:
+        """Enable what is possible now."""
         chosen = self._ui.sourcePath.currentPath and self._ui.targetPath.currentPath
         noFolder = "" if chosen else _("Choose both folders.")
-        missing = busy or noFolder or noModel
+        missing = busy or noFolder or modelFault
         enableOrSayWhy(self._ui.segmentFolderButton, missing, _("Resumes where it stopped."))
 
     def _onSegment(self) -> None:
         source, target = Path(self._ui.sourcePath.currentPath), Path(self._ui.targetPath.currentPath)
         series = self._ui.seriesSelector.currentText.strip() or None
-        if options := self._panel.readyToRun():
-            steps = self._panel.logic.segmentFolderSteps(source, target, series=series, **options)
-            self._panel.start(steps, lambda rows: self._onSegmented(rows, target))
+        if options := self._prepareRun():
+            steps = self._logic.segmentFolderSteps(source, target, series=series, **options)
+            self._run.start(steps, lambda rows: self._onSegmented(rows, target))
 
     def _onSegmented(self, rows: list[dict[str, Any]], target: Path) -> None:
         failures = [f"{row['file']}: {row['error']}" for row in rows if row["state"] == FAILED]
-        words = _("{good} of {all} scans segmented; the table is {table}.")
-        words = words.format(good=len(rows) - len(failures), all=len(rows), table=target / TABLE_NAME)
-        self._panel.ended("\n".join([words, *failures]))
+        message = _("{good} of {all} scans segmented; the table is {table}.").format(
+            good=len(rows) - len(failures), all=len(rows), table=target / TABLE_NAME
+        )
+        self._run.say("\n".join([message, *failures]))

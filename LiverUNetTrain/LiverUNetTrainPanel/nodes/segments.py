@@ -1,34 +1,57 @@
-"""A segment as a mask on the voxels of a scan, through every transform above both."""
+"""Segments of the scene as cases: which could be a liver, and each as a mask on the voxels of its scan."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import dataclass
 
 import numpy as np
+import slicer
 import vtk
-from slicer import vtkMRMLSegmentationNode
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 
 from LiverUNetLib.errors import ScanError
 from LiverUNetLib.scan.volume import CTVolume
 from LiverUNetLib.steps import Progress
 from LiverUNetPanel.nodes.edits import LABELMAP, voxelsOf
-from LiverUNetPanel.nodes.segmentation import labelmapOf
+from LiverUNetPanel.nodes.segmentation import labelmapOf, volumeOf
 from LiverUNetPanel.nodes.volume import arrayFromMatrix, transformToWorld
 from LiverUNetPanel.nodes.warp import chained, resampleSteps, toWorld, warpOver
 
-__all__ = ["liverRanks", "maskSteps"]
+__all__ = ["SceneCase", "maskSteps", "sceneCases"]
 
 LIVER_CODE = "SCT^10200004^"
 
 
-def liverRanks(segmentationNode: vtkMRMLSegmentationNode) -> dict[str, int]:
-    """Of every segment by its id: 0 with the terminology of the liver, 1 with its name, 2 for all others."""
-    ranks = {}
-    for segmentId in segmentationNode.GetSegmentation().GetSegmentIDs():
-        segment, tag = segmentationNode.GetSegmentation().GetSegment(segmentId), vtk.reference("")
-        coded = segment.GetTag(segment.GetTerminologyEntryTagName(), tag) and LIVER_CODE in str(tag)
-        ranks[segmentId] = 0 if coded else 1 if "liver" in segment.GetName().lower() else 2
-    return ranks
+@dataclass(frozen=True)
+class SceneCase:
+    """A volume of the scene with a segment that could be its liver."""
+
+    volumeNode: vtkMRMLScalarVolumeNode
+    segmentationNode: vtkMRMLSegmentationNode
+    segmentId: str
+
+    @property
+    def name(self) -> str:
+        """For a table."""
+        segment = self.segmentationNode.GetSegmentation().GetSegment(self.segmentId).GetName()
+        return f"{self.volumeNode.GetName()} / {self.segmentationNode.GetName()} / {segment}"
+
+
+def sceneCases() -> list[SceneCase]:
+    """Every segment of the scene with the volume it was drawn on, the most likely livers first.
+
+    A segmentation that was loaded from a file refers to no volume; it belongs to the only volume, if there is just
+    one.
+    """
+    volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    only = volumes[0] if len(volumes) == 1 else None
+    found = []
+    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+        volume = volumeOf(node) or only
+        if volume is not None:
+            found += [(rank, SceneCase(volume, node, segmentId)) for segmentId, rank in _liverRanks(node).items()]
+    return [case for _, case in sorted(found, key=lambda pair: pair[0])]
 
 
 def maskSteps(
@@ -65,3 +88,13 @@ def _placed(part: np.ndarray, begin: np.ndarray, shape: tuple[int, ...]) -> np.n
     source = tuple(slice(max(-a, 0), max(b - a, 0)) for a, b in zip(begin, ends, strict=True))
     mask[target] = part[source]
     return mask
+
+
+def _liverRanks(segmentationNode: vtkMRMLSegmentationNode) -> dict[str, int]:
+    """By segment id: 0 with the terminology of the liver, 1 with the name of the liver, 2 for all others."""
+    ranks = {}
+    for segmentId in segmentationNode.GetSegmentation().GetSegmentIDs():
+        segment, tag = segmentationNode.GetSegmentation().GetSegment(segmentId), vtk.reference("")
+        coded = segment.GetTag(segment.GetTerminologyEntryTagName(), tag) and LIVER_CODE in str(tag)
+        ranks[segmentId] = 0 if coded else 1 if "liver" in segment.GetName().lower() else 2
+    return ranks

@@ -1,8 +1,8 @@
-"""The part of the panel that orders a training, watches it through its run folder, stops and resumes it."""
+"""The section *Train*: starts a training, watches its run folder, stops and resumes it."""
 
 from __future__ import annotations
 
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,219 +10,197 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from LiverUNetLib.errors import LiverUNetError, TrainingError
-from LiverUNetLib.models.store import list_models
+from LiverUNetLib.errors import LiverUNetError
 from LiverUNetPanel.sections.buttons import enableOrSayWhy
-from LiverUNetTrainLib.run.folder import RunFolder
-from LiverUNetTrainLib.run.options import RECIPE_NAMES, TrainingOptions
+from LiverUNetPanel.sections.run import RunSection
+from LiverUNetTrainLib.run.background import RunState
+from LiverUNetTrainLib.run.options import RECIPE_NAMES
+
+from ..choices import TrainingChoices
+from ..logic import LiverUNetTrainLogic
 
 __all__ = ["DEVICES", "TrainSection"]
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-# What the user reads of the parts of a split.
-PARTS = {"training": "trains", "validation": "validates", "held_out": "held out"}
+# The parts of a split, as the table of cases shows them.
+PARTS = {"training": "training", "validation": "validation", "held_out": "held out"}
+WORKING = ("starting", "running")
+# The phase of a run whose folder cannot be read.
+UNREADABLE = "unreadable"
 WATCH_MILLISECONDS = 1000
 OVERLAY_WIDTH = 320
 
 
 class TrainSection:
-    """Looks at the run folder once a second; that is all it knows of a training."""
+    """Reads the run folder once a second; what it shows is the last state and nothing else.
 
-    def __init__(self, panel: Any) -> None:
-        self._panel, self._ui = panel, panel.ui
-        self._process: subprocess.Popen | None = None
-        self._epochsShown, self._seen, self._charted = -1, False, False
-        self._phase, self._begun = "", False
-        self._ui.recipeSelector.addItems(list(RECIPE_NAMES[:-1]))
-        self._ui.trainDeviceSelector.addItems(list(DEVICES))
-        self._ui.estimateButton.clicked.connect(self._onEstimate)
-        self._ui.startButton.clicked.connect(self._onStart)
-        self._ui.resumeButton.clicked.connect(self._onResume)
-        self._ui.stopButton.clicked.connect(self._onStop)
-        self._ui.curvesButton.clicked.connect(self._onCurves)
-        self._ui.runPath.currentPathChanged.connect(self._onRunChosen)
-        self._ui.overlayLabel.visible = self._ui.costLabel.visible = False
+    Args:
+        ui: the widgets of the panel by name.
+        onWatched: called when the state was read.
+    """
+
+    def __init__(
+        self,
+        ui: Any,
+        logic: LiverUNetTrainLogic,
+        run: RunSection,
+        choices: TrainingChoices,
+        *,
+        onWatched: Callable[[], None],
+    ) -> None:
+        self._ui, self._logic, self._run, self._choices = ui, logic, run, choices
+        self._onWatched = onWatched
+        self._state: RunState | None = None  # None while there is no run folder
+        self._charted = False  # whether charts follow the run
+        ui.recipeSelector.addItems(list(RECIPE_NAMES[:-1]))
+        ui.trainDeviceSelector.addItems(list(DEVICES))
+        ui.estimateButton.clicked.connect(self._onEstimate)
+        ui.startButton.clicked.connect(self._onStart)
+        ui.resumeButton.clicked.connect(self._onResume)
+        ui.stopButton.clicked.connect(self._onStop)
+        ui.curvesButton.clicked.connect(self._onCurves)
+        ui.runPath.currentPathChanged.connect(self._onRunChosen)
+        ui.overlayLabel.visible = ui.costLabel.visible = False
         self._timer = qt.QTimer()
         self._timer.interval = WATCH_MILLISECONDS
         self._timer.connect("timeout()", self.watch)
 
-    def run(self) -> Path | None:
-        """The run folder, if one is chosen."""
-        return Path(self._ui.runPath.currentPath) if self._ui.runPath.currentPath else None
-
-    def parent(self) -> str | None:
-        """The model that is to learn from new cases; None for a new network."""
-        selector = self._ui.startSelector
-        return selector.currentText if selector.currentIndex > 0 else None
-
-    def options(self) -> TrainingOptions:
-        """What is chosen.
-
-        Raises:
-            TrainingError: the learning rate is no positive number.
-        """
-        ui = self._ui
-        rate = None
-        if ui.rateEdit.text.strip():
-            try:
-                rate = float(ui.rateEdit.text)
-            except ValueError:
-                rate = -1.0
-            if not 0 < rate < 1:
-                raise TrainingError(f"The learning rate must be a number between 0 and 1, not {ui.rateEdit.text}.")
-        return TrainingOptions(
-            self._panel.data.cache(),
-            self.run(),
-            recipe=RECIPE_NAMES[-1] if self.parent() else ui.recipeSelector.currentText,
-            parent=self.parent(),
-            epochs=ui.epochsSpin.value or None,
-            minutes=ui.minutesSpin.value or None,
-            batch_size=ui.batchSpin.value or None,
-            learning_rate=rate,
-            validation=ui.validationSpin.value / 100 or None,
-            patience=ui.patienceSpin.value or None,
-            held_out=self._heldOut(),
-            device=ui.trainDeviceSelector.currentText,
-        )
-
-    def _heldOut(self) -> tuple[str, ...]:
-        """Names of cases; they may hold spaces."""
-        return tuple(filter(None, map(str.strip, self._ui.heldEdit.text.split(","))))
-
     def enter(self) -> None:
         """List the models that are installed now, and begin to watch."""
-        chosen = self._ui.startSelector.currentText
-        self._ui.startSelector.clear()
-        self._ui.startSelector.addItem(_("A new network"))
-        for name, model in list_models().items():
-            if not isinstance(model, LiverUNetError):
-                self._ui.startSelector.addItem(name)
-        self._ui.startSelector.currentIndex = max(self._ui.startSelector.findText(chosen), 0)
+        selector = self._ui.startSelector
+        chosen = selector.currentText
+        selector.clear()
+        selector.addItems([_("A new network"), *self._logic.usableModels()])
+        selector.currentIndex = max(selector.findText(chosen), 0)
         self._timer.start()
         self.watch()
 
     def leave(self) -> None:
-        """Stop watching; the training continues."""
+        """Stop watching; a training continues."""
         self._timer.stop()
 
+    def forgetCharts(self) -> None:
+        """Update the charts no longer: their nodes are gone until the user asks for them again."""
+        self._charted = False
+
     def watch(self) -> None:
-        """Show the state of the run, and its curves if there is a new epoch."""
-        run = self.run()
-        self._seen = run is not None and (self._seen or run.is_dir())
-        if not self._seen:
-            self._phase, self._begun = "", False
-            self._ui.runStateLabel.text = _("No run.")
-        else:
-            self._show(run)
-        self._panel.data.showParts(self._parts(run))
-        self._panel.updateButtons()
+        """Show the state of the run."""
+        run, before = self._choices.runFolder(), self._state
+        self._state = self._readState(run)
+        self._ui.runStateLabel.text = self._describe(run)
+        done = len(self._state.history) if self._state else 0
+        if done and done != (len(before.history) if before else 0):
+            self._showEpochs(run)
+        self._onWatched()
 
-    def _parts(self, run: Path | None) -> dict[str, str]:
-        """What each case is for: in the run if it has begun, else as far as it is chosen."""
+    def parts(self) -> dict[str, str]:
+        """The part of each case: in the split of a run that has begun, otherwise as far as it is chosen."""
         if not self._begun:
-            return dict.fromkeys(self._heldOut(), PARTS["held_out"])
-        split = RunFolder(run).settings()["split"]
-        return {name: word for part, word in PARTS.items() for name in split[part]}
+            return dict.fromkeys(self._choices.heldOut(), PARTS["held_out"])
+        split = self._logic.splitOf(self._choices.runFolder())
+        return {name: title for part, title in PARTS.items() for name in split[part]}
 
-    def forgetCurves(self) -> None:
-        """Their nodes are gone, and come back when the user asks for them."""
-        self._epochsShown, self._charted = -1, False
+    @property
+    def _begun(self) -> bool:
+        return bool(self._state and self._state.epochs)
 
-    def _show(self, run: Path) -> None:
-        from LiverUNetTrainLib.run.background import state_of
+    @property
+    def _working(self) -> bool:
+        return bool(self._state and self._state.phase in WORKING)
 
+    def _readState(self, run: Path | None) -> RunState | None:
+        """A folder that is gone is an error only if it has been there."""
+        if run is None or (self._state is None and not run.is_dir()):
+            return None
         try:
-            state = state_of(run, self._process)
+            return self._logic.stateOf(run)
         except (LiverUNetError, OSError) as error:
-            self._phase, self._begun, self._ui.runStateLabel.text = "", False, str(error)
-            return
-        self._phase, self._begun = state.phase, bool(state.epochs)
+            return RunState(UNREADABLE, words=str(error))
+
+    def _describe(self, run: Path | None) -> str:
+        state = self._state
+        if state is None:
+            return _("No run.")
+        if state.phase == UNREADABLE:
+            return state.words
         if state.phase == "none":
-            self._ui.runStateLabel.text = _("Nothing was trained in this folder yet.")
-            return
+            return _("Nothing was trained in this folder yet.")
         done = _("{phase}, {done} of {all} epochs").format(
             phase=state.phase, done=len(state.history), all=state.epochs or "?"
         )
         validated = [log for log in state.history if log.validation_dice]
         if validated:
             done += _("; validation Dice {dice:.4f}").format(dice=validated[-1].mean_validation_dice)
-        elif self._begun and state.phase in ("running", "starting"):
-            done += self._firstValidation(RunFolder(run).settings())
-        self._ui.runStateLabel.text = " ".join(filter(None, (f"{done}.", state.stage, state.words)))
-        if state.history and len(state.history) != self._epochsShown:
-            self._epochsShown = len(state.history)
-            if self._charted:
-                self._panel.logic.showCurves(run.name, state.history)
-            overlay = run / "overlay.png"
-            self._ui.overlayLabel.visible = overlay.exists()
-            if overlay.exists():
-                self._ui.overlayLabel.pixmap = qt.QPixmap(str(overlay)).scaledToWidth(
-                    OVERLAY_WIDTH, qt.Qt.SmoothTransformation
-                )
+        elif self._begun and self._working and (epoch := self._logic.firstValidation(run)):
+            done += _("; the first validation follows epoch {epoch}").format(epoch=epoch)
+        return " ".join(filter(None, (f"{done}.", state.stage, state.words)))
 
-    def _firstValidation(self, settings: dict[str, Any]) -> str:
-        """When the curve of validation begins, if it does."""
-        if not settings["split"]["validation"]:
-            return ""
-        training = settings["training"]
-        epoch = min(training["validate_every"], training["epochs"])
-        return _("; the first validation comes after epoch {epoch}").format(epoch=epoch)
+    def _showEpochs(self, run: Path) -> None:
+        """Show the curves, if they are charted, and the validation case that the training drew."""
+        if self._charted:
+            self._logic.showCurves(run.name, self._state.history)
+        overlay = run / "overlay.png"
+        self._ui.overlayLabel.visible = overlay.exists()
+        if overlay.exists():
+            picture = qt.QPixmap(str(overlay))
+            self._ui.overlayLabel.pixmap = picture.scaledToWidth(OVERLAY_WIDTH, qt.Qt.SmoothTransformation)
 
     def updateButtons(self, busy: str) -> None:
-        """What can be pressed now."""
-        ui, works = self._ui, self._phase in ("running", "starting")
-        noCache = "" if (self._panel.data.cache() / "cache.json").exists() else _("Prepare the cases first.")
-        noRun = "" if self.run() else _("Choose a run folder.")
-        working = _("A training works in this run folder; stop it first.") if works else ""
-        taken = _("This folder holds a run; resume it or choose another.") if self._begun and not works else ""
-        resumable = "" if self._begun and self._phase in ("stopped", "died") else _("There is no run to resume.")
-        idle = "" if works else _("No training works in this run folder.")
-        fixed = _("A model that learns more has a recipe of its own, fine-tuning.") if self.parent() else ""
-        recipes = _("Accurate: a coarse and a fine look. Notebook: what this began with.")
+        """Enable what is possible now."""
+        ui, choices, working, begun = self._ui, self._choices, self._working, self._begun
+        noCache = "" if choices.isPrepared() else _("Prepare the cases first.")
+        noRun = "" if choices.runFolder() else _("Choose a run folder.")
+        inUse = _("A training is running in this folder; stop it first.") if working else ""
+        taken = _("This folder holds a run; resume it or choose another.") if begun and not working else ""
+        resumable = begun and self._state.phase in ("stopped", "died")
+        noEpoch = "" if self._state and self._state.history else _("There is no epoch yet.")
+        fixed = _("Fine-tuning has its own recipe.") if choices.parent() else ""
+        recipes = _("Accurate: a coarse and a fine look. Notebook: the baseline this project started from.")
+        curves = _("Show Dice by epoch in a plot view, where loss and accuracy can be chosen too.")
         enableOrSayWhy(ui.recipeSelector, fixed, recipes)
-        enableOrSayWhy(ui.estimateButton, busy or noCache, _("Time and memory, from a few steps."))
+        enableOrSayWhy(ui.estimateButton, busy or noCache, _("Estimate time and memory from a few steps."))
         enableOrSayWhy(
-            ui.startButton, busy or noCache or noRun or working or taken, _("The training outlives this panel.")
+            ui.startButton, busy or noCache or noRun or inUse or taken, _("The training outlives this panel.")
         )
-        enableOrSayWhy(ui.resumeButton, busy or working or resumable, _("Resume after the last complete epoch."))
-        noEpoch = "" if self._epochsShown > 0 else _("There is no epoch yet.")
-        enableOrSayWhy(
-            ui.curvesButton, noEpoch, _("Show Dice by epoch in a plot view, which offers loss and accuracy too.")
-        )
-        enableOrSayWhy(ui.stopButton, idle, _("End after the batch in hand; the checkpoint stays."))
+        noRunToResume = "" if resumable else _("There is no run to resume.")
+        enableOrSayWhy(ui.resumeButton, busy or inUse or noRunToResume, _("Resume after the last complete epoch."))
+        enableOrSayWhy(ui.curvesButton, noEpoch, curves)
+        idle = "" if working else _("No training is running in this folder.")
+        enableOrSayWhy(ui.stopButton, idle, _("Stop after the current batch; the checkpoint is kept."))
 
     def _onEstimate(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("Nothing was estimated.")):
-            options = self.options()
-        self._panel.start(self._panel.logic.estimateSteps(options), self._onEstimated)
+            self._run.start(self._logic.estimateSteps(self._choices.options()), self._onEstimated)
 
-    def _onEstimated(self, words: str) -> None:
-        self._ui.costLabel.text = words
+    def _onEstimated(self, cost: str) -> None:
+        self._ui.costLabel.text = cost
         self._ui.costLabel.visible = True
 
     def _onStart(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The training was not started.")):
-            options = self.options()
-            if self._panel.ensureInstalled():
-                self._process, self._charted = self._panel.logic.launch(options), True
+            options = self._choices.options()
+            if self._run.ensureInstalled():
+                self._logic.launch(options)
+                self._charted = True
                 self.watch()
 
     def _onResume(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The training was not resumed.")):
-            if self._panel.ensureInstalled():
-                self._process, self._charted = self._panel.logic.resume(self.run()), True
+            if self._run.ensureInstalled():
+                self._logic.resume(self._choices.runFolder())
+                self._charted = True
                 self.watch()
 
     def _onStop(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The training was not stopped.")):
-            self._panel.logic.requestStop(self.run())
+            self._logic.requestStop(self._choices.runFolder())
 
     def _onCurves(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The curves cannot be shown.")):
-            run = self.run()
-            self._panel.logic.showCurves(run.name, RunFolder(run).history(), inLayout=True)
+            self._logic.showCurves(self._choices.runFolder().name, self._state.history, inLayout=True)
             self._charted = True
 
     def _onRunChosen(self, _path: str) -> None:
-        self._process, self._epochsShown, self._seen, self._charted = None, -1, False, False
+        self._state, self._charted = None, False
+        self._ui.overlayLabel.visible = False
         self.watch()

@@ -15,7 +15,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from LiverUNetLib.doctor import examine
 from LiverUNetLib.errors import LiverUNetError, ScanError
-from LiverUNetLib.models.exchange import install_model
+from LiverUNetLib.models.exchange import install_model, remove_model
 from LiverUNetLib.models.folder import LiverModel, Networks
 from LiverUNetLib.models.store import DEFAULT_MODEL, find_model
 from LiverUNetLib.segmentation.batch import segment_folder
@@ -154,6 +154,10 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
                 "Verifying the model", lambda: install_model(path, overwrite=overwrite), final=True
             )
         )
+
+    def removeModel(self, name: str) -> None:
+        """Delete one of the user's own models."""
+        remove_model(name)
 
     def examineSteps(self) -> Generator[Progress, None, str]:
         """What `liver-unet doctor` prints, as text."""

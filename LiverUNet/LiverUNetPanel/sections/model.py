@@ -11,7 +11,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from LiverUNetLib.errors import LiverUNetError
-from LiverUNetLib.models.exchange import is_own, remove_model
+from LiverUNetLib.models.exchange import is_own
 from LiverUNetLib.models.folder import LiverModel
 from LiverUNetLib.models.store import find_model, list_models
 from LiverUNetLib.segmentation.summary import model_score
@@ -114,6 +114,6 @@ class ModelSection:
         name = self.name
         if slicer.util.confirmYesNoDisplay(_("Delete the model {name} from this computer?").format(name=name)):
             with slicer.util.tryWithErrorDisplay(_("The model was not removed.")):
-                remove_model(name)
+                self._logic.removeModel(name)
                 self.show(next(iter(list_models()), name))
                 self._onChosen(self.name)

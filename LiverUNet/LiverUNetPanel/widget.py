@@ -183,7 +183,7 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Ask for consent, choose the device and install its packages.
 
         Returns:
-            Model and device for the logic; empty if the user declined or something failed, which is then shown.
+            Model and device for the logic; empty if the user declined.
         """
         with slicer.util.tryWithErrorDisplay(_("LiverUNet cannot start.")):
             name, model = self.models.name, self.models.model()

@@ -196,7 +196,10 @@ def test_a_learning_rate_that_is_none_is_named_and_nothing_starts(panel, a_cache
     panel.ui.runPath.currentPath = str(tmp_path / "run")
     panel.ui.rateEdit.text = "fast"
     panel.ui.startButton.click()
-    assert "The learning rate must be a number between 0 and 1, not fast." in dialogs.shown[0]
+    panel.ui.estimateButton.click()
+    sentence = "The learning rate must be a number between 0 and 1, not fast."
+    assert dialogs.shown == [f"The training was not started.\n\n{sentence}", f"Nothing was estimated.\n\n{sentence}"]
+    assert not panel.run.running
     assert not (tmp_path / "run").exists()
 
 

@@ -97,8 +97,9 @@ class ModelSection:
     def _onAdd(self) -> None:
         path = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("Add a model"), "", _("Models (*.zip)"))
         with slicer.util.tryWithErrorDisplay(_("The model was not added.")):
-            if path and self._run.ensureInstalled("onnx"):
-                self._run.start(self._logic.installModelSteps(Path(path)), self._onAdded)
+            ready = path and self._run.ensureInstalled("onnx")
+        if ready:
+            self._run.start(self._logic.installModelSteps(Path(path)), self._onAdded)
 
     def _onAdded(self, model: LiverModel) -> None:
         self._run.say(_("Installed {name} {version}.").format(name=model.card.name, version=model.card.version))

@@ -110,5 +110,5 @@ class ResultSection:
     def _onAddCase(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The case was not added.")):
             steps = caseAction()(self._outcome.segmentationNode)
-            if steps:
-                self._run.start(steps, self._run.say)
+        if steps:
+            self._run.start(steps, self._run.say)

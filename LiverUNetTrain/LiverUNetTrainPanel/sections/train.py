@@ -170,7 +170,8 @@ class TrainSection:
 
     def _onEstimate(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("Nothing was estimated.")):
-            self._run.start(self._logic.estimateSteps(self._choices.options()), self._onEstimated)
+            options = self._choices.options()
+        self._run.start(self._logic.estimateSteps(options), self._onEstimated)
 
     def _onEstimated(self, cost: str) -> None:
         self._ui.costLabel.text = cost

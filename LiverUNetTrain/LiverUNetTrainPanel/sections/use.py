@@ -62,8 +62,8 @@ class UseSection:
     def _onInstall(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The model was not installed.")):
             self._logic.checkName(self._name())
-            steps = self._logic.judgeSteps(self._choices.runFolder(), self._choices.folders())
-            self._run.start(steps, self._onJudged)
+        steps = self._logic.judgeSteps(self._choices.runFolder(), self._choices.folders())
+        self._run.start(steps, self._onJudged)
 
     def _onJudged(self, verdict: Verdict | None) -> None:
         """Install the model; ask first if fine-tuning made it worse, or may have."""

@@ -31,6 +31,25 @@ Path(sys.argv[1], "seen.txt").write_text(f"{panel.ui.runStateLabel.text}\\n{impo
 slicer.app.exit(0)
 """
 
+ALONE = """
+import sys
+from pathlib import Path
+import slicer
+from LiverUNetLib.scan.phantom import abdomen, axial_affine
+shape = (96, 72, 44)
+scan, _ = abdomen(axial_affine((4.0, 4.0, 5.0), shape), shape[::-1])
+slicer.util.addVolumeFromArray(scan.hu_kji, scan.affine, "Phantom")
+panel = slicer.modules.liverunet.widgetRepresentation().self()
+panel.enter()
+panel.ui.segmentButton.click()
+while panel.run.running:
+    slicer.app.processEvents()
+training = [name for name in sys.modules if name.startswith("LiverUNetTrain")]
+seen = [panel.ui.resultLabel.text.splitlines()[0], str(panel.ui.addCaseButton.isHidden()), str(training)]
+Path(sys.argv[1], "seen.txt").write_text("\\n".join(seen))
+slicer.app.exit(0)
+"""
+
 
 @pytest.fixture
 def run_slicer():
@@ -88,6 +107,14 @@ def test_opening_both_modules_imports_neither_torch_nor_monai_nor_nibabel(run_sl
     state, imported = (tmp_path / "seen.txt").read_text().splitlines()
     assert state.startswith("died, 1 of 5 epochs")
     assert imported == "[]"
+
+
+@pytest.mark.slow
+def test_liverunet_works_without_liverunettrain_and_hides_what_that_module_provides(run_slicer, tmp_path):
+    (tmp_path / "alone.py").write_text(ALONE)
+    output = run_slicer(tmp_path / "alone.py", str(tmp_path), modules=[REPOSITORY / "LiverUNet"])
+    assert (tmp_path / "seen.txt").exists(), output
+    assert (tmp_path / "seen.txt").read_text().splitlines() == ["Phantom", "True", "[]"]
 
 
 def test_the_runner_of_the_self_tests_takes_nothing_for_granted(scene, monkeypatch):

@@ -182,12 +182,19 @@ def test_a_corrected_liver_joins_the_training_set(panel, a_volume, tmp_path, cho
     panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_to_the_end(panel)
+    assert panel.ui.addCaseButton.visible
     chosen_file.path = str(tmp_path / "own")
     panel.ui.addCaseButton.click()
     run_to_the_end(panel)
     assert panel.ui.statusLabel.text.startswith("Added as case_")
     assert len(list((tmp_path / "own").glob("case_*_liver.nii.gz"))) == 1
     assert panel.settings.folder("ownPath") == str(tmp_path / "own"), "the folder is chosen once"
+
+
+def test_without_the_module_liverunettrain_no_case_can_be_added(panel, monkeypatch):
+    monkeypatch.delattr(slicer.modules, "LiverUNetCaseAction")
+    panel.enter()
+    assert not panel.ui.addCaseButton.visible
 
 
 def test_nothing_is_cut_off_at_a_width_of_400_pixels(panel, a_volume):

@@ -1,4 +1,4 @@
-"""What Slicer loads: declares the module and its self-test; all else is in the packages beside it."""
+"""The module that Slicer loads, and its self-test; everything else is in LiverUNetTrainPanel and LiverUNetTrainLib."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class LiverUNetTrain(ScriptedLoadableModule):
         parent.contributors = ["The LiverUNet developers"]
         parent.helpText = _(
             "Trains, evaluates and installs liver models on pairs of scans and masks, or on the segmentations of this "
-            "scene, without a server. A training is a process of its own, which outlives Slicer and is found again by "
-            "its run folder. Models that you train have the license that your data allow."
+            "scene, on this computer. A training runs in a separate process, which outlives Slicer and is found again "
+            "by its run folder. The license of a model that you train depends on the licenses of your data."
         )
         parent.acknowledgementText = _("Built on MONAI and PyTorch, for 3D-IRCADb-01 of IRCAD, Strasbourg.")
         provideCaseAction(_addLiverCase)
@@ -52,17 +52,17 @@ def _addLiverCase(segmentationNode: vtkMRMLSegmentationNode) -> Generator[Progre
 
 
 class LiverUNetTrainTest(ScriptedLoadableModuleTest):
-    """Runs in Slicer without data, network or GPU: two tiny phantoms, two epochs, a model that segments."""
+    """Needs no data, network or GPU: it trains on two tiny phantoms for two epochs."""
 
     def setUp(self) -> None:
-        """Begin with an empty scene; without the packages there is nothing to test, and the log says so."""
+        """Begin with an empty scene; skip the test if packages are missing."""
         slicer.mrmlScene.Clear()
         missing = Installer(Path(__file__).parent / "Resources" / "LiverUNetTrain-requirements.txt").missing("torch")
         if missing:
             self.skipTest(f"not installed: {', '.join(missing)}")
 
     def test_two_phantoms_become_a_model_that_segments(self) -> None:
-        """Prepare, train in a process of its own, install, evaluate, segment."""
+        """Prepare, train in a separate process, install, evaluate, segment."""
         from LiverUNetTrainLib.data.pairs import add_case
         from LiverUNetTrainLib.run.options import TrainingOptions
 

@@ -144,7 +144,7 @@ def test_a_torch_that_is_too_old_is_named(installer, monkeypatch, missing):
 def test_testing_mode_installs_nothing(installer, missing, pip):
     missing.add("nibabel")
     slicer.app.testing = True
-    with pytest.raises(Exception, match=r"nibabel>=5 missing, and nothing is installed in testing mode"):
+    with pytest.raises(Exception, match=r"nibabel>=5 missing; nothing is installed in testing mode"):
         installer.ensure()
     assert pip.calls == []
 

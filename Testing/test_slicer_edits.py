@@ -99,7 +99,7 @@ def test_an_edited_liver_stays_and_the_new_one_gets_a_segmentation_of_its_own(se
     outcome = segmented(a_volume, liver)
     new = outcome.segmentationNode
     assert new is not liver
-    assert outcome.note == "CT liver was edited by hand and stays as it is; the new liver is in CT liver_1."
+    assert outcome.note == "CT liver was edited by hand and is kept; the new liver is in CT liver_1."
     np.testing.assert_array_equal(voxels(liver), by_hand)
     assert liver.GetAttribute("LiverUNet.Report") == report
     assert measured(new)[0] > 1.2 * measured(liver)[0]
@@ -127,7 +127,7 @@ def test_all_volumes_keep_edited_livers(logic, liver, a_volume, a_phantom, thres
     liver.SetAttribute("LiverUNet.ModelChecksum", "another model")
     outcomes = finish(logic.segmentAllSteps([a_volume, other], **named))
     assert [outcome.name for outcome in outcomes] == ["CT"]
-    assert outcomes[0].note.startswith("CT liver was edited by hand and stays as it is")
+    assert outcomes[0].note.startswith("CT liver was edited by hand and is kept")
     np.testing.assert_array_equal(voxels(liver), by_hand)
     assert finish(logic.segmentAllSteps([a_volume, other], **named)) == []
 

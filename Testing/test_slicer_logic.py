@@ -161,8 +161,8 @@ def test_a_scene_that_is_saved_and_read_again_holds_liver_and_provenance(segment
     ("kind", "words"),
     [
         ("vtkMRMLLabelMapVolumeNode", "is a label map"),
-        ("vtkMRMLVectorVolumeNode", "is a vector or colour volume"),
-        ("vtkMRMLScalarVolumeNode", "holds no voxels"),
+        ("vtkMRMLVectorVolumeNode", "is a vector or color volume"),
+        ("vtkMRMLScalarVolumeNode", "has no voxels"),
     ],
 )
 def test_a_node_that_is_no_ct_is_refused_in_a_sentence(segmented, scene, kind, words):
@@ -242,6 +242,6 @@ def test_a_segmentation_of_surfaces_is_refused_before_the_run(segmented, a_volum
     add_other_segment(surfaces, a_phantom[0].affine)
     surfaces.CreateClosedSurfaceRepresentation()
     surfaces.GetSegmentation().SetSourceRepresentationName("Closed surface")
-    with pytest.raises(ScanError, match="surfaces is made of Closed surface, which holds no voxels"):
+    with pytest.raises(ScanError, match="surfaces consists of Closed surface, which has no voxels"):
         segmented(a_volume, surfaces)
     assert list(surfaces.GetSegmentation().GetSegmentIDs()) == ["stomach"]

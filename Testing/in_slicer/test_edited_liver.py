@@ -38,10 +38,7 @@ def test_the_corrected_liver_stays_and_the_panel_says_where_the_new_one_is(panel
     run_to_the_end(panel)
     second = panel.parameterNode.segmentation
     assert second is not first
-    assert (
-        panel.ui.statusLabel.text
-        == "Done. CT liver was edited by hand and stays as it is; the new liver is in CT liver_1."
-    )
+    assert panel.ui.statusLabel.text == "Done. CT liver was edited by hand and is kept; the new liver is in CT liver_1."
     np.testing.assert_array_equal(voxels(first), by_hand)
     assert "edited after the run" not in panel.ui.resultLabel.text
     panel.ui.segmentButton.click()

@@ -101,7 +101,7 @@ def test_while_packages_are_installed_no_second_installation_begins(panel, a_vol
     panel.ui.segmentButton.click()
     assert shown == ["Installing nibabel>=5."]
     assert dialogs.shown == [
-        "LiverUNet cannot start.\n\nPackages are being installed already; wait until that has ended."
+        "LiverUNet cannot start.\n\nPackages are being installed already; wait until the installation has ended."
     ]
     run_to_the_end(panel)
     assert panel.parameterNode.segmentation

@@ -1,4 +1,4 @@
-"""What a run measured, kept in the attributes of the segmentation, where a saved scene keeps it too."""
+"""The measurements of a run, kept in attributes of its segmentation, which are saved with the scene."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["MODEL_CHECKSUM", "REGION", "StoredResult", "store", "stored"]
 REPORT = "LiverUNet.Report"
 REGION = "LiverUNet.Region"
 MODEL_CHECKSUM = "LiverUNet.ModelChecksum"
-# What a reader of the scene should see without parsing JSON: attribute -> key of the provenance.
+# Readable without parsing JSON: attribute -> key of the provenance.
 PLAIN = {
     "LiverUNet.Model": "model",
     "LiverUNet.ModelVersion": "model_version",
@@ -28,7 +28,7 @@ PLAIN = {
 
 @dataclass(frozen=True)
 class StoredResult:
-    """A segmentation without its voxels; attributes as those of `Segmentation`."""
+    """A `Segmentation` without its mask."""
 
     measurement: Measurement
     warnings: tuple[str, ...]
@@ -36,14 +36,14 @@ class StoredResult:
 
 
 def store(node: vtkMRMLSegmentationNode, result: Segmentation) -> None:
-    """Keep everything but the voxels."""
+    """Keep everything but the mask."""
     for attribute, key in PLAIN.items():
         node.SetAttribute(attribute, str(result.provenance[key]))
     node.SetAttribute(REPORT, json.dumps(result.report()))
 
 
 def stored(node: vtkMRMLSegmentationNode) -> StoredResult | None:
-    """What was kept; None if there is nothing, or nothing that this version can read."""
+    """The result that was kept; None if there is none, or none that this version can read."""
     try:
         report = json.loads(node.GetAttribute(REPORT) or "null")
         measurement = from_json(Measurement, report["measurement"])

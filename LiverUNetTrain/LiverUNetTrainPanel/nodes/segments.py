@@ -1,4 +1,4 @@
-"""Segments of the scene as cases: which could be a liver, and each as a mask on the voxels of its scan."""
+"""Segments of the scene as cases, and as masks on the voxels of their scans."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def sceneCases() -> list[SceneCase]:
 def maskSteps(
     segmentationNode: vtkMRMLSegmentationNode, segmentId: str, volume: CTVolume
 ) -> Generator[Progress, None, np.ndarray]:
-    """The segment on the voxels of a scan of the world, uint8 (k, j, i); interpolated where the grids differ.
+    """The segment as a mask on the voxels of a scan in world coordinates, uint8 (k, j, i).
+
+    It is interpolated if the grids differ.
 
     Raises:
         ScanError: the segment has no voxels.
@@ -65,7 +67,7 @@ def maskSteps(
     segment = segmentationNode.GetSegmentation().GetSegment(segmentId)
     inside = voxelsOf(segment) if segment else None
     if inside is None:
-        raise ScanError(f"The segment {segmentId} of {segmentationNode.GetName()} holds no voxels.")
+        raise ScanError(f"The segment {segmentId} of {segmentationNode.GetName()} has no voxels.")
     labelmap, matrix, shape = segment.GetRepresentation(LABELMAP), vtk.vtkMatrix4x4(), volume.hu_kji.shape
     labelmap.GetImageToWorldMatrix(matrix)
     first, toRas = np.array(labelmap.GetExtent()[::2]), arrayFromMatrix(matrix)
@@ -81,7 +83,7 @@ def maskSteps(
 
 
 def _placed(part: np.ndarray, begin: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A part in an empty mask of this shape, from voxel `begin` on; what lies outside of it is cut off."""
+    """Place a part into an empty mask of this shape, with its first voxel at `begin`; cut off what is outside."""
     mask = np.zeros(shape, np.uint8)
     ends = np.minimum(begin + part.shape, shape)
     target = tuple(slice(max(a, 0), max(b, 0)) for a, b in zip(begin, ends, strict=True))

@@ -1,4 +1,4 @@
-"""What a panel shows of its runs, without Slicer: runner and packages are fakes."""
+"""How a panel shows its runs, tested without Slicer: runner and packages are fakes."""
 
 from types import SimpleNamespace
 
@@ -80,7 +80,7 @@ def test_nothing_takes_room_before_the_first_run(run, ui):
     assert run.changes == []
 
 
-def test_a_run_shows_its_progress_and_then_what_came_of_it(run, ui, runner):
+def test_a_run_shows_its_progress_and_then_its_message(run, ui, runner):
     run.start(iter(()), lambda count: run.say(f"{count} livers"))
     assert (ui.progressBar.visible, ui.statusLabel.text) == (True, "Starting")
     run.onProgress(Progress("Segmenting", 3, 20))

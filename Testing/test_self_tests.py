@@ -1,4 +1,4 @@
-"""Slicer opens the modules, and runs their own tests as CTest and the GUI do, in a process of its own."""
+"""Slicer, in a separate process, opens the modules and runs their self-tests as CTest and the GUI do."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def run_slicer():
 
 @pytest.fixture
 def installed(tmp_path) -> Path:
-    """Both modules in one folder, as the Extensions Manager leaves them: the files that CMake is told of."""
+    """Both modules in one folder, as the Extensions Manager installs them: the files that CMake lists."""
     for folder in TREE:
         for name in cmake_files(folder):
             target = tmp_path / "qt-scripted-modules" / name
@@ -97,7 +97,7 @@ def test_the_self_tests_of_both_modules_pass_as_they_are_installed(run_slicer, i
 
 @pytest.mark.slow
 def test_opening_both_modules_imports_neither_torch_nor_monai_nor_nibabel(run_slicer, tmp_path):
-    """Not even with a run to watch."""
+    """This holds even if there is a run to watch."""
     split = {"training": {"a": ""}, "validation": {}, "held_out": {}}
     (tmp_path / "settings.json").write_text(json.dumps({"training": {"epochs": 5}, "split": split}))
     (tmp_path / "log.jsonl").write_text(json.dumps(asdict(EpochLog(1, 1e-3, 0.9, 0.5, 0.9, 2.0))) + "\n")
@@ -117,7 +117,7 @@ def test_liverunet_works_without_liverunettrain_and_hides_what_that_module_provi
     assert (tmp_path / "seen.txt").read_text().splitlines() == ["Phantom", "True", "[]"]
 
 
-def test_the_runner_of_the_self_tests_takes_nothing_for_granted(scene, monkeypatch):
+def test_the_runner_of_the_self_tests_fails_without_a_module_or_without_tests(scene, monkeypatch):
     from run_self_tests import module_names, run
 
     assert "LiverUNet" in module_names(REPOSITORY)

@@ -1,4 +1,4 @@
-"""A liver that a user has edited is known to be, whatever else happens to it, and is never replaced."""
+"""An edit of a liver by the user is always detected, and an edited liver is never replaced."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def liver(segmented, a_volume):
 
 
 def edit(node, segment_id="liver"):
-    """Erase the lowest third of a segment, as a brush does: only its voxels change."""
+    """Erase the lowest third of a segment like a brush: only its voxels change."""
     segment = node.GetSegmentation().GetSegment(segment_id)
     labelmap = segment.GetRepresentation(LABELMAP)
     values = vtk_to_numpy(labelmap.GetPointData().GetScalars()).reshape(labelmap.GetDimensions()[::-1])
@@ -60,7 +60,7 @@ def share(node, affine):
 
 
 def enlarge(node, _affine):
-    """What painting elsewhere and cropping again do to the image, not to the liver in it."""
+    """Change the extent of the image but not the liver, as painting elsewhere does."""
     labelmap = node.GetSegmentation().GetSegment("liver").GetRepresentation(LABELMAP)
     padded = np.pad(voxels(node), ((2, 1), (0, 3), (4, 0)))
     extent = [first + by for first, by in zip(labelmap.GetExtent(), (-4, 0, 0, 3, -2, 1), strict=True)]
@@ -74,7 +74,7 @@ def move(node, _affine):
 
 
 @pytest.mark.parametrize("change", [rename, share, enlarge, move])
-def test_what_is_no_edit_of_voxels_does_not_count(liver, a_phantom, change):
+def test_changes_that_keep_the_voxels_are_no_edit(liver, a_phantom, change):
     assert not is_edited(liver)
     change(liver, a_phantom[0].affine)
     assert not is_edited(liver)
@@ -84,7 +84,7 @@ def test_what_is_no_edit_of_voxels_does_not_count(liver, a_phantom, change):
 
 @pytest.mark.parametrize("edited", [False, True])
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_scene_that_is_saved_and_opened_still_knows(liver, a_phantom, tmp_path, edited, shared):
+def test_edits_are_still_detected_after_a_scene_was_saved_and_opened(liver, a_phantom, tmp_path, edited, shared):
     if shared:
         share(liver, a_phantom[0].affine)
     if edited:
@@ -93,7 +93,7 @@ def test_a_scene_that_is_saved_and_opened_still_knows(liver, a_phantom, tmp_path
     assert is_edited(read) is edited
 
 
-def test_an_edited_liver_stays_and_the_new_one_gets_a_segmentation_of_its_own(segmented, liver, a_volume, logic):
+def test_an_edited_liver_is_kept_and_the_new_one_gets_a_new_segmentation(segmented, liver, a_volume, logic):
     edit(liver)
     by_hand, report = voxels(liver), liver.GetAttribute("LiverUNet.Report")
     outcome = segmented(a_volume, liver)
@@ -108,7 +108,7 @@ def test_an_edited_liver_stays_and_the_new_one_gets_a_segmentation_of_its_own(se
     assert segmented(a_volume, new).note == ""
 
 
-def test_an_edit_in_mid_run_counts(logic, liver, a_volume, threshold_model):
+def test_an_edit_during_a_run_counts(logic, liver, a_volume, threshold_model):
     steps = logic.segmentSteps(a_volume, liver, modelName=str(threshold_model.folder), deviceName="cpu")
     while next(steps).stage != "Restoring":
         pass
@@ -138,7 +138,7 @@ def test_a_liver_that_was_erased_counts_as_edited(liver):
     assert is_edited(liver)
 
 
-def test_millilitres_are_those_of_now_through_a_transform_that_scales(liver):
+def test_millilitres_are_current_and_follow_a_transform_that_scales(liver):
     from LiverUNetPanel.nodes.edits import millilitres
 
     before = measured(liver)[0]
@@ -149,7 +149,7 @@ def test_millilitres_are_those_of_now_through_a_transform_that_scales(liver):
     assert millilitres(liver, "liver") == pytest.approx(measured(liver)[0])
 
 
-def test_what_a_run_measured_comes_back_with_the_scene(segmented, a_volume, tmp_path):
+def test_the_measurements_of_a_run_are_saved_with_the_scene(segmented, a_volume, tmp_path):
     from LiverUNetLib.segmentation.summary import sentence, table_row
     from LiverUNetPanel.nodes.stored_result import stored
 
@@ -166,7 +166,7 @@ def test_what_a_run_measured_comes_back_with_the_scene(segmented, a_volume, tmp_
 
 
 @pytest.mark.parametrize("report", [None, "", "{}", "[1", '{"measurement": {"unknown": 1}}', "null", "3"])
-def test_a_report_that_cannot_be_read_is_none(liver, report):
+def test_an_unreadable_report_is_ignored(liver, report):
     from LiverUNetPanel.nodes.stored_result import stored
 
     liver.SetAttribute("LiverUNet.Report", report)

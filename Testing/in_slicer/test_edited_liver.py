@@ -1,4 +1,4 @@
-"""A liver that was corrected in the Segment Editor stays when the panel segments again."""
+"""A liver that was corrected in the Segment Editor is kept when the panel segments again."""
 
 import numpy as np
 import slicer
@@ -15,7 +15,7 @@ def segment(panel, volume):
 
 
 def correct(panel):
-    """Shrink the liver with the Segment Editor's own tool, and come back to the panel."""
+    """Shrink the liver with a tool of the Segment Editor, and return to the panel."""
     panel.ui.editButton.click()
     editor = slicer.modules.SegmentEditorWidget.editor
     editor.setCurrentSegmentID("liver")
@@ -27,7 +27,7 @@ def correct(panel):
     return editor
 
 
-def test_the_corrected_liver_stays_and_the_panel_says_where_the_new_one_is(panel, a_volume):
+def test_a_corrected_liver_is_kept_and_the_panel_tells_where_the_new_one_is(panel, a_volume):
     first = segment(panel, a_volume)
     correct(panel)
     by_hand, ml = voxels(first), measured(first)[0]
@@ -43,10 +43,10 @@ def test_the_corrected_liver_stays_and_the_panel_says_where_the_new_one_is(panel
     assert "edited after the run" not in panel.ui.resultLabel.text
     panel.ui.segmentButton.click()
     run_to_the_end(panel)
-    assert panel.parameterNode.segmentation is second, "which was not edited"
+    assert panel.parameterNode.segmentation is second, "it was not edited, so it is replaced"
 
 
-def test_an_edit_that_is_undone_is_none(panel, a_volume):
+def test_an_edit_that_was_undone_does_not_count(panel, a_volume):
     first = segment(panel, a_volume)
     editor = correct(panel)
     editor.undo()
@@ -61,7 +61,7 @@ def test_an_edit_that_is_undone_is_none(panel, a_volume):
     assert panel.parameterNode.segmentation is first
 
 
-def test_a_replacement_that_is_undone_brings_back_an_unedited_liver(panel, a_volume):
+def test_undoing_a_replacement_restores_an_unedited_liver(panel, a_volume):
     first = segment(panel, a_volume)
     editor = correct(panel)
     editor.undo()
@@ -122,7 +122,7 @@ def test_a_liver_is_shown_again_when_the_module_is_reloaded_or_another_volume_ch
     assert slicer.app.clipboard().text().startswith(text)
 
 
-def test_a_liver_without_its_figures_is_said_to_be_one(panel, a_volume):
+def test_a_liver_without_its_measurements_is_shown_as_such(panel, a_volume):
     node = segment(panel, a_volume)
     node.RemoveAttribute("LiverUNet.Report")
     panel.enter()
@@ -134,7 +134,7 @@ def test_a_liver_without_its_figures_is_said_to_be_one(panel, a_volume):
     assert panel.ui.editButton.enabled
 
 
-def test_what_is_not_needed_takes_no_room(panel, a_volume):
+def test_progress_bar_and_status_line_are_hidden_until_they_are_needed(panel, a_volume):
     assert not panel.ui.progressBar.visible
     assert not panel.ui.statusLabel.visible
     panel.parameterNode.volume = a_volume

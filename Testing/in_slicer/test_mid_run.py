@@ -1,4 +1,4 @@
-"""What a user may do while a run is under way."""
+"""Actions of a user during a run."""
 
 import slicer
 
@@ -6,7 +6,7 @@ from mrml_helpers import node_names
 from panel_helpers import run_to_the_end, run_until, state
 
 
-def test_a_volume_that_is_removed_ends_the_run_with_a_sentence(panel, a_volume, scene, dialogs):
+def test_removing_the_volume_ends_the_run_with_a_message(panel, a_volume, scene, dialogs):
     panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_until(panel, "Segmenting")
@@ -19,7 +19,7 @@ def test_a_volume_that_is_removed_ends_the_run_with_a_sentence(panel, a_volume, 
     assert state(panel.ui.segmentButton) == (False, "Choose a CT volume.")
 
 
-def test_another_module_may_be_opened_and_the_run_goes_to_its_end(panel, a_volume, scene):
+def test_a_run_finishes_while_another_module_is_open(panel, a_volume, scene):
     panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_until(panel, "Segmenting")
@@ -30,7 +30,7 @@ def test_another_module_may_be_opened_and_the_run_goes_to_its_end(panel, a_volum
     assert panel.ui.segmentationSelector.currentNode() is liver
 
 
-def test_a_module_that_is_reloaded_ends_its_run_and_can_begin_another(panel, a_volume, scene):
+def test_reloading_the_module_ends_its_run_and_another_can_begin(panel, a_volume, scene):
     panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_until(panel, "Segmenting")

@@ -1,4 +1,4 @@
-"""The panel: what can be pressed when, and whole runs by its buttons."""
+"""The panel: which buttons are enabled, and complete runs by its buttons."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from mrml_helpers import add_volume, measured, node_names
 from panel_helpers import assert_nothing_is_cut_off, run_to_the_end, run_until, state
 
 
-def test_without_a_volume_the_button_says_what_is_missing(panel):
+def test_without_a_volume_the_buttons_tell_what_is_missing(panel):
     assert state(panel.ui.segmentButton) == (False, "Choose a CT volume.")
     assert state(panel.ui.segmentAllButton)[0] is False
     assert state(panel.ui.segmentFolderButton) == (False, "Choose both folders.")
@@ -21,7 +21,7 @@ def test_without_a_volume_the_button_says_what_is_missing(panel):
     assert state(panel.ui.withdrawButton) == (False, "You have agreed to no license.")
 
 
-def test_a_volume_that_is_chosen_can_be_segmented(panel, a_volume):
+def test_a_chosen_volume_can_be_segmented(panel, a_volume):
     panel.parameterNode.volume = a_volume
     assert panel.ui.volumeSelector.currentNode() is a_volume
     assert state(panel.ui.segmentButton) == (True, "Find the liver.")
@@ -72,7 +72,7 @@ def test_cancel_writes_nothing_and_another_run_can_begin(panel, a_volume, scene)
     assert panel.parameterNode.segmentation
 
 
-def test_another_volume_does_not_replace_the_liver_of_the_one_before(panel, a_volume, a_phantom):
+def test_another_volume_does_not_replace_the_liver_of_the_previous_one(panel, a_volume, a_phantom):
     panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_to_the_end(panel)
@@ -83,7 +83,7 @@ def test_another_volume_does_not_replace_the_liver_of_the_one_before(panel, a_vo
     assert panel.parameterNode.segmentation is first
 
 
-def test_a_volume_chosen_in_mid_run_does_not_get_the_segmentation_of_another(panel, a_volume, a_phantom):
+def test_a_volume_chosen_during_a_run_does_not_get_the_segmentation_of_another(panel, a_volume, a_phantom):
     panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_until(panel, "Segmenting")
@@ -93,7 +93,7 @@ def test_a_volume_chosen_in_mid_run_does_not_get_the_segmentation_of_another(pan
     assert panel.logic.ownSegmentation(a_volume)
 
 
-def test_closing_the_scene_in_mid_run_ends_it_cleanly(panel, a_volume, scene, dialogs):
+def test_closing_the_scene_ends_a_run_cleanly(panel, a_volume, scene, dialogs):
     panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_until(panel, "Segmenting")
@@ -114,7 +114,7 @@ def test_leaving_the_module_lets_a_run_finish(panel, a_volume):
     assert panel.ui.segmentationSelector.currentNode() is panel.parameterNode.segmentation
 
 
-def test_quitting_in_mid_run_ends_it(panel, a_volume, scene):
+def test_quitting_ends_a_run(panel, a_volume, scene):
     panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_until(panel, "Segmenting")
@@ -123,7 +123,7 @@ def test_quitting_in_mid_run_ends_it(panel, a_volume, scene):
     assert scene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is None
 
 
-def test_what_is_no_ct_is_shown_once_in_a_sentence(panel, scene, dialogs):
+def test_a_volume_that_is_not_a_ct_is_reported_once(panel, scene, dialogs):
     panel.parameterNode.volume = add_volume(np.zeros((4, 4, 4), np.int16), np.eye(4), "flat")
     panel.ui.segmentButton.click()
     run_to_the_end(panel)
@@ -159,7 +159,7 @@ def test_a_folder_of_scans(panel, tmp_path):
     assert sorted(path.name for path in target.iterdir()) == ["liver.csv", "one_liver.seg.nrrd"]
 
 
-def test_a_folder_of_studies_asks_which_series_and_takes_the_one_that_is_named(panel, a_phantom, tmp_path):
+def test_a_folder_of_studies_fails_with_its_series_until_one_is_named(panel, a_phantom, tmp_path):
     for number, description in ((2, "ARTERIAL"), (3, "PORTAL VENOUS")):
         folder = tmp_path / f"scans/patient/{number}"
         write_series(folder, a_phantom[0], SeriesNumber=number, SeriesDescription=description)
@@ -204,7 +204,7 @@ def test_nothing_is_cut_off_at_a_width_of_400_pixels(panel, a_volume):
     assert_nothing_is_cut_off(panel, 400)
 
 
-def test_what_the_result_allows_follows_run_and_scene(panel, a_volume, scene):
+def test_the_buttons_of_the_result_follow_run_and_scene(panel, a_volume, scene):
     panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_to_the_end(panel)
@@ -221,7 +221,7 @@ def test_what_the_result_allows_follows_run_and_scene(panel, a_volume, scene):
     assert state(panel.ui.addCaseButton) == (False, "There is no liver yet.")
 
 
-def test_a_scene_that_is_opened_brings_its_choices_back(panel, a_volume, scene, tmp_path):
+def test_an_opened_scene_restores_its_choices(panel, a_volume, scene, tmp_path):
     panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_to_the_end(panel)

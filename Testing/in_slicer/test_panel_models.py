@@ -1,4 +1,4 @@
-"""The panel: models and their licenses, packages, and every way a start can fail."""
+"""The panel: models and their licenses, packages, and each way in which a start can fail."""
 
 import sys
 import time
@@ -34,7 +34,7 @@ def test_consent_is_asked_once_remembered_and_can_be_withdrawn(panel, a_volume, 
 
 
 class TestingMode:
-    """The application as `--testing` makes it."""
+    """The application, started with `--testing`."""
 
     def __init__(self, app):
         self._app = app
@@ -65,7 +65,7 @@ def test_a_permissive_license_asks_nothing(panel, a_volume, dialogs):
     assert dialogs.asked == []
 
 
-def test_a_failed_installation_is_said_once_and_the_button_stays(panel, a_volume, monkeypatch, dialogs):
+def test_a_failed_installation_is_reported_once_and_can_be_repeated(panel, a_volume, monkeypatch, dialogs):
     from LiverUNetPanel.installer import InstallationError
 
     def fail(_folder, *, engine):
@@ -78,13 +78,13 @@ def test_a_failed_installation_is_said_once_and_the_button_stays(panel, a_volume
     assert state(panel.ui.segmentButton) == (True, "Find the liver.")
     monkeypatch.setattr(panel.installer, "ensure", lambda *_, **__: False)
     panel.ui.segmentButton.click()
-    assert len(dialogs.shown) == 1, "who declines is not told so"
+    assert len(dialogs.shown) == 1, "a user who declines sees no message box"
     assert panel.ui.statusLabel.text == "Nothing was done: packages are missing and were not installed."
     assert not panel.run.running
 
 
 def test_while_packages_are_installed_no_second_installation_begins(panel, a_volume, monkeypatch, dialogs):
-    """Slicer turns its event loop while pip works."""
+    """Slicer's event loop runs while pip works."""
     from LiverUNetPanel import installer
 
     missing, shown, pip = ["nibabel>=5"], [], ModuleType("slicer.packaging")
@@ -107,7 +107,7 @@ def test_while_packages_are_installed_no_second_installation_begins(panel, a_vol
     assert panel.parameterNode.segmentation
 
 
-def test_models_come_in_and_go(panel, threshold_model, own_models, tmp_path, chosen_file, monkeypatch):
+def test_models_are_removed_and_added(panel, threshold_model, own_models, tmp_path, chosen_file, monkeypatch):
     assert state(panel.ui.removeModelButton) == (True, "Delete this model from your own models.")
     pack_model(threshold_model, tmp_path / "threshold.zip")
     panel.ui.removeModelButton.click()
@@ -126,7 +126,7 @@ def test_models_come_in_and_go(panel, threshold_model, own_models, tmp_path, cho
     assert opened == [str(own_models / "threshold")]
 
 
-def test_a_model_that_is_gone_is_named_and_nothing_can_be_segmented(panel, a_volume):
+def test_a_missing_model_is_named_and_nothing_can_be_segmented(panel, a_volume):
     panel.parameterNode.volume = a_volume
     panel.parameterNode.model = "vanished"
     panel.models.show("vanished")
@@ -135,13 +135,13 @@ def test_a_model_that_is_gone_is_named_and_nothing_can_be_segmented(panel, a_vol
     assert state(panel.ui.segmentButton) == (False, panel.ui.modelCardLabel.text)
 
 
-def test_what_writes_its_result_is_not_cancelled(
+def test_a_run_that_writes_its_result_cannot_be_cancelled(
     panel, threshold_model, tmp_path, own_models, chosen_file, monkeypatch
 ):
     pack_model(threshold_model, tmp_path / "threshold.zip")
     panel.ui.removeModelButton.click()
     chosen_file.path = str(tmp_path / "threshold.zip")
-    install = lambda *given, **named: time.sleep(0.5) or install_model(*given, **named)  # noqa: E731 - seen at work
+    install = lambda *given, **named: time.sleep(0.5) or install_model(*given, **named)  # noqa: E731
     monkeypatch.setattr("LiverUNetPanel.logic.install_model", install)
     panel.ui.addModelButton.click()
     run_until(panel, "Verifying the model; this cannot be cancelled")
@@ -159,7 +159,7 @@ def test_a_broken_model_can_be_removed(panel, own_models):
     assert not (own_models / "threshold").exists()
 
 
-def test_the_doctor_copies_what_it_finds(panel):
+def test_the_doctor_copies_its_findings(panel):
     panel.ui.doctorButton.click()
     run_to_the_end(panel)
     assert "liver-ct" in slicer.app.clipboard().text()

@@ -1,4 +1,4 @@
-"""A real CT in the main window, with the bundled model, as a user would do it."""
+"""A real CT is segmented in the main window with the bundled model."""
 
 import numpy as np
 import slicer

@@ -86,4 +86,4 @@ class LiverUNetTrainTest(ScriptedLoadableModuleTest):
                 self.assertEqual(table.GetNumberOfRows(), 2)
                 volume = slicer.util.addVolumeFromArray(scans[0][0].hu_kji, scans[0][0].affine, "Phantom")
                 outcome = LiverUNetLogic().process(volume, modelName="self-test", deviceName="cpu")
-            self.assertEqual(outcome.result.provenance["model"], "self-test")
+            self.assertEqual(outcome.result.provenance.model, "self-test")

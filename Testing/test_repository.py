@@ -26,11 +26,12 @@ ROOMS = {
     "LiverUNetLib": {
         "errors": "",
         "steps": "",
+        "types": "",
         "version": "",
         "system": "errors version",
-        "scan": "errors system",
+        "scan": "errors types system",
         "models": "errors system",
-        "segmentation": "errors steps system scan models",
+        "segmentation": "errors steps types system scan models",
         "doctor": "errors system models",
         "cli": "errors steps version system scan models segmentation doctor",
         "__init__": "steps version system scan models segmentation",
@@ -72,7 +73,7 @@ ROOMS = {
     },
 }
 # The rooms of other packages that a package builds on; the command line of training also uses the other one's.
-OPEN = "errors steps system scan models segmentation"
+OPEN = "errors steps types system scan models segmentation"
 BELOW = {
     "LiverUNetLib": {},
     "LiverUNetTrainLib": {"LiverUNetLib": OPEN},

@@ -162,7 +162,7 @@ def test_the_measurements_of_a_run_are_saved_with_the_scene(segmented, a_volume,
     assert table_row(found) == table_row(outcome.result)
     assert found.warnings == outcome.result.warnings
     assert found.measurement == outcome.result.measurement
-    assert found.provenance["settings"]["fine"]["pixel_mm"] == 4.0
+    assert found.provenance == outcome.result.provenance
 
 
 @pytest.mark.parametrize("report", [None, "", "{}", "[1", '{"measurement": {"unknown": 1}}', "null", "3"])

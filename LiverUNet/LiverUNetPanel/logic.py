@@ -19,13 +19,15 @@ from LiverUNetLib.models.exchange import install_model, remove_model
 from LiverUNetLib.models.folder import LiverModel, Networks
 from LiverUNetLib.models.store import DEFAULT_MODEL, find_model
 from LiverUNetLib.segmentation.batch import segment_folder
-from LiverUNetLib.segmentation.pipeline import Segmentation, segment
+from LiverUNetLib.segmentation.batch_table import BatchRow
+from LiverUNetLib.segmentation.pipeline import segment
+from LiverUNetLib.segmentation.result import Report, Segmentation
 from LiverUNetLib.steps import Progress, finish, in_background, in_one_thread, prefixed
 from LiverUNetLib.system.environment import Device, choose_device, likely_engine, spare_one_core, usable_cores
 
 from .imports import importLibraries
 from .nodes.segmentation import checkTarget, findLiver, isLiverEdited, volumeOf, writeSteps
-from .nodes.stored_result import MODEL_CHECKSUM, REGION, StoredResult, stored
+from .nodes.stored_result import MODEL_CHECKSUM, REGION, stored
 from .nodes.volume import Scan, edgesReached, scanSteps
 from .parameters import LiverUNetParameterNode
 
@@ -57,7 +59,7 @@ class Outcome:
     """
 
     name: str
-    result: Segmentation | StoredResult | None = None
+    result: Report | None = None
     segmentationNode: vtkMRMLSegmentationNode | None = None
     error: str = ""
     note: str = ""
@@ -140,7 +142,7 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         series: str | None = None,
         modelName: str = DEFAULT_MODEL,
         deviceName: str = "auto",
-    ) -> Generator[Progress, None, list[dict[str, Any]]]:
+    ) -> Generator[Progress, None, list[BatchRow]]:
         """Segment files into files without the scene, see `LiverUNetLib.segmentation.batch.segment_folder`."""
         loaded = yield from self._load(modelName, deviceName)
         steps = segment_folder(source, target, loaded.model, loaded.device, networks=loaded.networks, series=series)

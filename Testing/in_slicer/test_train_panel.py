@@ -101,7 +101,7 @@ def test_from_data_to_an_installed_model_that_liverunet_uses(panel, tmp_path, a_
     from LiverUNetPanel.logic import LiverUNetLogic
 
     outcome = LiverUNetLogic().process(a_volume, modelName="my-liver", deviceName="cpu")
-    assert outcome.result.provenance["model"] == "my-liver"
+    assert outcome.result.provenance.model == "my-liver"
 
 
 def test_a_new_panel_finds_a_training_stops_it_and_can_resume_it(panel, a_cache, tmp_path):

@@ -20,7 +20,7 @@ from vtk.util.numpy_support import numpy_to_vtk
 from LiverUNetLib.errors import ScanError
 from LiverUNetLib.scan.itk import LIVER_COLOUR, LIVER_TERMINOLOGY
 from LiverUNetLib.segmentation.measurement import bounding_box
-from LiverUNetLib.segmentation.pipeline import Segmentation
+from LiverUNetLib.segmentation.result import Segmentation
 from LiverUNetLib.steps import Progress
 
 from .edits import LABELMAP, isEdited, rememberVoxels
@@ -89,7 +89,7 @@ def writeSteps(
     node.SetNodeReferenceID(VOLUME_ROLE, volumeNode.GetID())
     madeBy = result.provenance
     segment = node.GetSegmentation().GetSegment(segmentId)
-    segment.SetTag(SEGMENT_TAG, f"{madeBy['model']} {madeBy['model_version']} {madeBy['model_checksum'][:12]}")
+    segment.SetTag(SEGMENT_TAG, f"{madeBy.model} {madeBy.model_version} {madeBy.model_checksum[:12]}")
     rememberVoxels(segment)
     store(node, result)
     return node

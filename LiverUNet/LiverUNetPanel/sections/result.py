@@ -47,9 +47,7 @@ class ResultSection:
         self._ui.resultLabel.text = self._text()
         self._ui.warningLabel.text = "\n".join(result.warnings) if result else ""
         self._ui.warningLabel.visible = bool(result and result.warnings)
-        self._ui.deviceStateLabel.text = (
-            _("The last run was on {device} in {dtype}.").format(**result.provenance) if result else DEVICE_HINT
-        )
+        self._ui.deviceStateLabel.text = self._deviceText()
         self._ui.show3DButton.setSegmentationNode(outcome.segmentationNode if outcome else None)
         self.updateButtons("")
 
@@ -63,6 +61,12 @@ class ResultSection:
         else:
             lines.append(_("There is a liver from an earlier run; its measurements were not saved with it."))
         return "\n".join([*lines, self._edited] if self._edited else lines)
+
+    def _deviceText(self) -> str:
+        if not (self._outcome and self._outcome.result):
+            return DEVICE_HINT
+        provenance = self._outcome.result.provenance
+        return _("The last run was on {device} in {dtype}.").format(device=provenance.device, dtype=provenance.dtype)
 
     def _describeEdit(self) -> str:
         """Tell the volume of an edited liver, which a radiologist reports; the other figures are those of the run."""

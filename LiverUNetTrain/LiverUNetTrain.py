@@ -77,7 +77,7 @@ class LiverUNetTrainTest(ScriptedLoadableModuleTest):
             options = TrainingOptions(folder / "cache", folder / "run", epochs=2, batch_size=4, device="cpu")
             logic.launch(options).wait()
             state = logic.stateOf(folder / "run")
-            self.assertEqual((state.phase, len(state.history)), ("finished", 2), state.words)
+            self.assertEqual((state.phase, len(state.history)), ("finished", 2), state.message)
             logic.showCurves("run", state.history)
             with mock.patch.dict(os.environ, {"LIVER_UNET_MODELS": str(folder / "models")}):
                 finish(logic.installSteps(folder / "run", "self-test"))

@@ -6,7 +6,8 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from LiverUNetTrainLib.training.augmentation import AugmentationSettings, augment
+from LiverUNetTrainLib.run.settings import AugmentationSettings
+from LiverUNetTrainLib.training.augmentation import augment
 
 NOTHING = replace(
     AugmentationSettings(), **{field.name: 0.0 for field in fields(AugmentationSettings) if field.name.startswith("p_")}
@@ -58,7 +59,16 @@ def test_the_mask_follows_the_liver_through_rotation_scaling_and_shift(batch):
 
 @pytest.mark.parametrize(
     "name",
-    ["p_contrast", "p_gamma", "p_shift", "p_liver_shift", "p_noise", "p_blur", "p_low_resolution", "p_streaks"],
+    [
+        "p_contrast",
+        "p_gamma",
+        "p_brightness",
+        "p_liver_brightness",
+        "p_noise",
+        "p_blur",
+        "p_low_resolution",
+        "p_streaks",
+    ],
 )
 def test_intensity_changes_leave_the_mask_alone_and_the_range_kept(name, batch):
     image, mask = augment(*batch, replace(NOTHING, **{name: 1.0}), seeded())
@@ -68,14 +78,14 @@ def test_intensity_changes_leave_the_mask_alone_and_the_range_kept(name, batch):
     assert image.max() <= 1
 
 
-@pytest.mark.parametrize("name", ["p_contrast", "p_gamma", "p_shift"])
+@pytest.mark.parametrize("name", ["p_contrast", "p_gamma", "p_brightness"])
 def test_air_stays_air_when_contrast_changes(name, batch):
     image, _ = augment(*batch, replace(NOTHING, **{name: 1.0}), seeded())
     assert torch.allclose(image[batch[0] == -1], torch.tensor(-1.0))
 
 
 def test_the_liver_alone_can_change_its_attenuation(batch):
-    image, mask = augment(*batch, replace(NOTHING, p_liver_shift=1.0), seeded())
+    image, mask = augment(*batch, replace(NOTHING, p_liver_brightness=1.0), seeded())
     change = (image - batch[0]).abs()
     assert change[:, 1, 25:35, 17:27].mean() > 0.05
     assert change[:, 1, 50:, 45:].max() < 1e-5

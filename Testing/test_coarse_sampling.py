@@ -8,9 +8,8 @@ import torch
 
 from helpers import TWO_LOOKS
 from LiverUNetTrainLib.data.cache import CachedCase, Grids
-from LiverUNetTrainLib.training.augmentation import AugmentationSettings
+from LiverUNetTrainLib.run.settings import AugmentationSettings, CoarseSettings, TrainingSettings
 from LiverUNetTrainLib.training.coarse_sampling import CoarseSampler, Part
-from LiverUNetTrainLib.training.settings import CoarseSettings, TrainingSettings
 
 GRIDS = Grids(pixel_mm=8.0, slice_mm=18.0, voxel_mm=16.0)
 AS_IT_IS = AugmentationSettings(

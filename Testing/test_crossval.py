@@ -17,8 +17,8 @@ from LiverUNetTrainLib.data.layouts import find_cases
 from LiverUNetTrainLib.evaluation.crossval import CrossValidation, folds_as_in, folds_of
 from LiverUNetTrainLib.evaluation.metrics import CaseScores
 from LiverUNetTrainLib.run.folder import EpochLog
+from LiverUNetTrainLib.run.settings import TrainingSettings
 from LiverUNetTrainLib.training.recipes import RECIPES, Recipe
-from LiverUNetTrainLib.training.settings import TrainingSettings
 
 TINY = Recipe(
     ModelSpec(

@@ -59,7 +59,7 @@ def test_a_training_is_seen_to_start_progress_and_finish(start, run):
     state = wait_for(run, "running", process, epochs=1)
     assert state.epochs == 3
     state = wait_for(run, "finished", process, epochs=3)
-    assert state.words == "all 3 epochs are done"
+    assert state.message == "all 3 epochs are done"
     assert not is_locked(run)
     assert "epoch 3" in (run / "output.txt").read_text()
 
@@ -70,7 +70,7 @@ def test_it_stops_on_request_and_goes_on(start, run):
     wait_for(run, "running", process, epochs=1)
     (run / "stop").touch()
     state = wait_for(run, "stopped", process)
-    assert "--resume continues" in state.words
+    assert "--resume continues" in state.message
     before = len(state.history)
     assert not (run / "stop").exists(), "the training has heeded it"
     process = resume(run)
@@ -90,7 +90,7 @@ def test_killed_it_is_found_dead_with_its_whole_curve_and_resumes(start, run):
     state = state_of(run)  # a new panel knows nothing of the process
     assert state.phase == "died"
     assert len(state.history) >= 2
-    assert "killed" in state.words
+    assert "killed" in state.message
     process = start("--resume", epochs=400)
     wait_for(run, "running", process, epochs=len(state.history) + 1)
 
@@ -104,7 +104,7 @@ def test_ended_by_a_scheduler_it_says_how_to_resume_and_leaves_no_half_written_f
     assert process.wait() == 128 + signal.SIGTERM
     state = state_of(run)
     assert len(state.history) >= 2
-    assert state.words == "Stopped; what was finished is kept, the next run (train: --resume) resumes."
+    assert state.message == "Stopped; what was finished is kept, the next run (train: --resume) resumes."
     assert not is_locked(run)
     assert not list(run.glob(".*"))
     process = start("--resume", epochs=400)
@@ -133,8 +133,8 @@ def test_a_trainer_that_fails_leaves_its_last_sentence(start, run, a_cache):
     process.wait()
     state = state_of(run, process)
     assert state.phase == "died"
-    assert "damaged" in state.words
-    assert "delete it and run prepare again" in state.words
+    assert "damaged" in state.message
+    assert "delete it and run prepare again" in state.message
 
 
 @pytest.mark.slow
@@ -145,7 +145,7 @@ def test_a_run_that_cannot_go_on_says_why_and_not_that_it_was_stopped(start, run
     process.wait()
     state = state_of(run, process)
     assert state.phase == "died"
-    assert "its training differ from what is asked for now" in state.words
+    assert "its training differ from what is asked for now" in state.message
 
 
 def test_a_run_that_another_panel_has_just_launched_is_starting_and_not_dead(run):

@@ -21,6 +21,7 @@ from LiverUNetTrainLib.evaluation.metrics import CaseScores, compare_masks
 from LiverUNetTrainLib.run.folder import RunFolder
 from LiverUNetTrainLib.training.fine_sampling import FineSampler
 from LiverUNetTrainLib.training.model_training import ModelTraining
+from LiverUNetTrainLib.training.plan import Plan
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_who_is_held_out_is_known_with_other_axes_and_under_another_name(a_model
     assert split_for_finetuning(cache, a_model)[0].held_out == ("copy",)
     split = Split(training=("copy", "new0"), validation=("new1",), held_out=())
     with pytest.raises(TrainingError, match="copy must never train: parent holds them out"):
-        ModelTraining(cache, split, tmp_path / "run", spec=SPEC, settings=SETTINGS, device=cpu, parent=a_model)
+        ModelTraining.begin(Plan(cache, split, SPEC, SETTINGS, a_model), tmp_path / "run", cpu)
 
 
 @pytest.mark.slow
@@ -112,9 +113,9 @@ def test_a_run_of_an_older_liver_unet_is_neither_exported_nor_resumed(a_trainer,
     list(a_trainer("run").epochs())
     settings = json.loads((tmp_path / "run/settings.json").read_text())
     (tmp_path / "run/settings.json").write_text(json.dumps(settings | {"schema_version": 1}))
-    with pytest.raises(TrainingError, match="run was begun by an older LiverUNet"):
+    with pytest.raises(TrainingError, match="run was begun by another version of LiverUNet"):
         export_run(tmp_path / "run", tmp_path / "model", ModelInfo("model"))
-    with pytest.raises(TrainingError, match="run was begun by an older LiverUNet"):
+    with pytest.raises(TrainingError, match="run was begun by another version of LiverUNet"):
         a_trainer("run", resume=True)
     assert not (tmp_path / "model").exists()
 
@@ -145,7 +146,7 @@ def test_a_tuned_run_is_judged_on_what_it_holds_out(a_model, a_grown_cache, pair
     assert verdict.cases == 1
     assert verdict.after == pytest.approx(verdict.before, abs=0.01)
     assert judge(tmp_path / "run", [], cpu).before is None
-    assert "license" in RunFolder(tmp_path / "run").settings()["parent"]
+    assert RunFolder(tmp_path / "run").settings().parent.license == "research only"
     assert judge(tmp_path / "parent-run", find_cases([pairs]), cpu) is None
     metadata = tmp_path / "parent/configs/metadata.json"
     metadata.write_text(metadata.read_text().replace(a_model.card.checksums["models/model.pt"], "0" * 64))
@@ -156,7 +157,7 @@ def test_a_tuned_run_is_judged_on_what_it_holds_out(a_model, a_grown_cache, pair
 def test_the_trainer_itself_refuses_what_a_parent_holds_out(a_model, a_cache, tmp_path, cpu):
     split = split_by_patient([case.name for case in a_cache.cases])
     with pytest.raises(TrainingError, match="patient3 must never train: parent holds them out"):
-        ModelTraining(a_cache, split, tmp_path / "x", spec=SPEC, settings=SETTINGS, device=cpu, parent=a_model)
+        ModelTraining.begin(Plan(a_cache, split, SPEC, SETTINGS, a_model), tmp_path / "x", cpu)
 
 
 @pytest.mark.slow
@@ -165,7 +166,7 @@ def test_a_single_patient_trains_without_validation_and_is_told_what_that_means(
     assert (split.training, split.validation) == (("patient0",), ())
     settings = replace(SETTINGS, epochs=2)
     with caplog.at_level(logging.WARNING):
-        trainer = ModelTraining(a_cache, split, tmp_path / "run", spec=SPEC, settings=settings, device=cpu)
+        trainer = ModelTraining.begin(Plan(a_cache, split, SPEC, settings), tmp_path / "run", cpu)
     assert "No patient is left to validate" in caplog.text
     list(trainer.epochs())
     assert all(log.validation_dice is None for log in trainer.history)
@@ -221,7 +222,7 @@ def test_a_child_keeps_the_lineage_of_a_parent_whose_cases_are_not_there_and_bot
     split, _ = split_for_finetuning(new, parent, held_out=["new1"])
     run = tmp_path / "run"
     settings = replace(SETTINGS, epochs=1)
-    list(ModelTraining(new, split, run, spec=SPEC, settings=settings, device=cpu, parent=parent).epochs())
+    list(ModelTraining.begin(Plan(new, split, SPEC, settings, parent), run, cpu).epochs())
     lineage = export_run(run, tmp_path / "child", ModelInfo("child")).card.lineage
     assert set(known.training.values()) <= set(lineage.training.values())
     (own,) = (case.content_hash for case in new.cases if case.name == "new1")
@@ -234,7 +235,7 @@ def test_the_trainer_knows_a_held_out_case_under_another_name(a_model, a_cache, 
     cache = replace(a_cache, cases=cases)
     split = split_by_patient([case.name for case in cases])
     with pytest.raises(TrainingError, match="renamed must never train: parent holds them out"):
-        ModelTraining(cache, split, tmp_path / "x", spec=SPEC, settings=SETTINGS, device=cpu, parent=a_model)
+        ModelTraining.begin(Plan(cache, split, SPEC, SETTINGS, a_model), tmp_path / "x", cpu)
 
 
 @pytest.mark.slow
@@ -248,8 +249,8 @@ def test_a_fine_tuning_replays_and_stays_near_its_parent(a_model, a_grown_cache,
     monkeypatch.setattr(FineSampler, "epoch", record)
     split, replayed = split_for_finetuning(a_grown_cache, a_model)
     settings = replace(SETTINGS, epochs=1, replay=0.5, parent_share=0.25)
-    given = {"spec": SPEC, "settings": settings, "device": cpu, "parent": a_model, "replayed": replayed}
-    training = ModelTraining(a_grown_cache, split, tmp_path / "run", **given)
+    plan = Plan(a_grown_cache, split, SPEC, settings, a_model, replayed)
+    training = ModelTraining.begin(plan, tmp_path / "run", cpu)
     list(training.epochs())
     known = [each for each in shown if each.case.name in replayed]
     assert len(known) == round(0.5 * (len(shown) - len(known)))

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from LiverUNetLib.system.environment import Device
+from LiverUNetTrainLib.run.settings import TrainingSettings
 from LiverUNetTrainLib.training.learner import LOSSES, Learner, scores_of
-from LiverUNetTrainLib.training.settings import TrainingSettings
 
 
 @pytest.fixture

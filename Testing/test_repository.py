@@ -227,14 +227,14 @@ def test_results_and_card_give_the_scores_of_the_bundled_model():
     results = (REPOSITORY / "docs/results.md").read_text(encoding="utf-8")
     model = find_model("liver-ct")
     card = (model.folder / "docs/README.md").read_text(encoding="utf-8")
-    assert model.card.scores["command"] in results
-    assert model.card.scores["command"] in card
-    for case in model.card.scores["cases"]:
+    assert model.card.scores.command in results
+    assert model.card.scores.command in card
+    for case in model.card.scores.cases:
         assert f"| {case['case']} (held out) | {case['dice']:.4f} | {case['hd95_mm']:.2f} |" in card
         row = f"| {case['case']} | {case['dice']:.4f} | {case['hd95_mm']:.2f} | {case['assd_mm']:.2f} |"
         assert f"{row} {case['volume_error_percent']:+.1f} % |" in results
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    mean = f"{model.card.scores['summary']['dice']['mean']:.4f}"
+    mean = f"{model.card.scores.summary['dice'].mean:.4f}"
     assert f"| **mean** | **{mean}** |" in results
     assert f"mean Dice {mean}" in readme
     assert model.card.license in readme

@@ -18,10 +18,11 @@ from LiverUNetTrainLib.data.cache import prepare
 from LiverUNetTrainLib.data.layouts import find_cases
 from LiverUNetTrainLib.data.splits import split_by_patient
 from LiverUNetTrainLib.run.folder import EpochLog
+from LiverUNetTrainLib.run.settings import Refinement
 from LiverUNetTrainLib.training import fine_sampling
 from LiverUNetTrainLib.training.fine_sampling import FineSampler
 from LiverUNetTrainLib.training.learner import Learner
-from LiverUNetTrainLib.training.settings import Refinement
+from LiverUNetTrainLib.training.schedule import learning_rate
 from LiverUNetTrainLib.training.trainer import Trainer
 
 
@@ -49,19 +50,18 @@ def test_every_epoch_is_logged_and_validated_when_due(a_trainer, tmp_path):
     assert events[-2].done == events[-2].total
 
 
-def test_the_learning_rate_warms_up_and_falls_to_zero(a_trainer):
-    trainer = a_trainer("run", settings=replace(SETTINGS, epochs=10, warmup_epochs=2))
-    rates = [trainer._fine._learning_rate(epoch) for epoch in (0, 1, 2, 6, 10)]
+def test_the_learning_rate_warms_up_and_falls_to_zero():
+    settings = replace(SETTINGS, epochs=10, warmup_epochs=2)
+    rates = [learning_rate(settings, epoch) for epoch in (0, 1, 2, 6, 10)]
     assert rates == pytest.approx([2e-5, 1e-3, 2e-3, 1e-3, 0])
 
 
 REFINED = replace(SETTINGS, epochs=10, warmup_epochs=1, refinement=Refinement(epochs=2, rate=0.5, masses=0.0))
 
 
-def test_a_refinement_is_a_second_course_of_the_learning_rate(a_trainer):
-    trainer = a_trainer("run", settings=REFINED)
+def test_a_refinement_is_a_second_course_of_the_learning_rate():
     # The first course has 8 epochs; the second one would have a warm-up of half an epoch, and has a fifth of its two.
-    rates = [trainer._fine._learning_rate(epoch) for epoch in (0, 0.5, 1, 4.5, 7.9999, 8, 8.2, 8.4, 9.2, 10)]
+    rates = [learning_rate(REFINED, epoch) for epoch in (0, 0.5, 1, 4.5, 7.9999, 8, 8.2, 8.4, 9.2, 10)]
     assert rates == pytest.approx([2e-5, 1e-3, 2e-3, 1e-3, 0, 1e-5, 5e-4, 1e-3, 5e-4, 0], abs=1e-7)
 
 
@@ -204,10 +204,10 @@ def test_prepare_train_export_evaluate_make_a_model_that_knows_its_lineage(pairs
     card = open_model(tmp_path / "phantom-model").card
     assert card.checksum == checksum
     assert list(card.lineage.held_out) == ["patient2"]
-    assert [case["role"] for case in card.scores["cases"]] == ["held out"]
+    assert [case["role"] for case in card.scores.cases] == ["held out"]
     readme = (tmp_path / "phantom-model/docs/README.md").read_text()
     assert "Held out of training and validation: patient2." in readme
-    assert f"| patient2 (held out) | {card.scores['cases'][0]['dice']:.4f} |" in readme
+    assert f"| patient2 (held out) | {card.scores.cases[0]['dice']:.4f} |" in readme
     assert "CC0-1.0" in readme
 
 
@@ -240,8 +240,7 @@ def test_it_shows_the_network_the_patients_of_its_split_and_no_other(a_trainer, 
 @pytest.mark.slow
 def test_the_best_weights_are_those_of_the_best_validation(a_trainer, tmp_path, monkeypatch):
     dice = iter([0.9, 0.5])
-    validated = {"validation_loss": 1.0, "validation_accuracy": 0.5}
-    monkeypatch.setattr(Trainer, "_validate", lambda _: {**validated, "validation_dice": {"patient0": next(dice)}})
+    monkeypatch.setattr(Trainer, "_validated", lambda _, log: replace(log, validation_dice={"patient0": next(dice)}))
     trainer = a_trainer("run", settings=replace(SETTINGS, epochs=2, validate_every=1))
     steps = trainer.epochs()
     while not isinstance(next(steps), EpochLog):

@@ -10,13 +10,14 @@ import torch
 
 from helpers import SETTINGS, assert_same_weights, weights_of
 from LiverUNetLib.errors import TrainingError
+from LiverUNetLib.steps import finish
 from LiverUNetLib.system.environment import Device
-from LiverUNetTrainLib.run.folder import EpochLog
+from LiverUNetTrainLib.run.folder import Ending, EpochLog, RunFolder
+from LiverUNetTrainLib.run.settings import CoarseSettings, TrainingSettings
 from LiverUNetTrainLib.training import learner
 from LiverUNetTrainLib.training.fine_sampling import FineSampler
 from LiverUNetTrainLib.training.learner import Learner
 from LiverUNetTrainLib.training.model_training import ModelTraining
-from LiverUNetTrainLib.training.settings import CoarseSettings, TrainingSettings
 
 PLAIN = TrainingSettings(loss="dice", learning_rate=1, weight_decay=0, ema_decay=0, gradient_norm=1)
 
@@ -28,8 +29,7 @@ def logs_of(trainer: ModelTraining, **options: float) -> list[EpochLog]:
 @pytest.mark.slow
 def test_a_training_that_is_whole_says_so(a_trainer):
     trainer = a_trainer("run")
-    list(trainer.epochs())
-    assert (trainer.ending.words, trainer.ending.interrupted) == ("all 3 epochs are done", False)
+    assert finish(trainer.epochs()) == Ending("all 3 epochs are done", interrupted=False)
 
 
 @pytest.mark.slow
@@ -38,8 +38,8 @@ def test_a_time_budget_ends_the_training_with_a_validated_epoch_and_resumes(a_tr
     logs = logs_of(trainer, minutes=0)
     assert [log.epoch for log in logs] == [1]
     assert logs[0].validation_dice
-    assert trainer.ending.interrupted
-    assert "the time is up after 1 epochs" in trainer.ending.words
+    ending = RunFolder(tmp_path / "short").end()
+    assert ending == Ending("the time is up after 1 epochs; --resume continues", interrupted=True)
     list(a_trainer("short", settings=replace(SETTINGS, validate_every=3), resume=True).epochs())
     list(a_trainer("whole", settings=replace(SETTINGS, validate_every=3)).epochs())
     assert_same_weights(weights_of(tmp_path / "short"), weights_of(tmp_path / "whole"))
@@ -54,20 +54,20 @@ def test_a_stop_file_ends_the_training_after_the_batch_and_resuming_forgets_it(a
     next(steps)
     (tmp_path / "run/stop").touch()
     assert list(steps) == []
-    assert (len(trainer.history), trainer.ending.interrupted) == (1, True)
+    assert (len(trainer.history), RunFolder(tmp_path / "run").end().interrupted) == (1, True)
     resumed = a_trainer("run", resume=True)
     assert len(logs_of(resumed)) == 2
 
 
 @pytest.mark.slow
-def test_training_stops_early_when_validation_does_not_improve(a_trainer):
+def test_training_stops_early_when_validation_does_not_improve(a_trainer, tmp_path):
     settings = replace(SETTINGS, epochs=30, learning_rate=1e-12, validate_every=1, patience=3)
     trainer = a_trainer("run", settings=settings)
     logs = logs_of(trainer)
     assert 4 <= len(logs) < 30
     dices = [log.mean_validation_dice for log in logs]
     assert max(dices[-3:]) <= max(dices[:-3])
-    assert "has not become better since epoch" in trainer.ending.words
+    assert "has not become better since epoch" in RunFolder(tmp_path / "run").end().message
     again = a_trainer("run", settings=settings, resume=True)
     assert logs_of(again) == []
 

@@ -5,4 +5,5 @@ run/         a training seen from outside: its options, its folder, its process
 training/    the networks learn
 evaluation/  how good models are, and what becomes of a run
 cli/         the command line
+py.typed     tells type checkers that all of this is annotated
 """

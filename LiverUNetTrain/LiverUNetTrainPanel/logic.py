@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +23,13 @@ from LiverUNetLib.steps import Progress, in_background
 from LiverUNetPanel.nodes.volume import scanSteps
 from LiverUNetTrainLib.data.pairs import add_case, write_pairs
 from LiverUNetTrainLib.evaluation import tables
+from LiverUNetTrainLib.evaluation.measures import MAIN_MEASURES
 from LiverUNetTrainLib.evaluation.metrics import CaseScores
 from LiverUNetTrainLib.run import background
 from LiverUNetTrainLib.run.background import RunState
 from LiverUNetTrainLib.run.folder import EpochLog, RunFolder
 from LiverUNetTrainLib.run.options import TrainingOptions
+from LiverUNetTrainLib.run.run_settings import RunSettings
 
 from .nodes.cases import showCase, shownHeight
 from .nodes.plots import curvesOf, scoresTable
@@ -130,23 +132,12 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
         (run / "stop").touch()
 
     def stateOf(self, run: Path) -> RunState:
-        """How a training is.
-
-        Raises:
-            TrainingError: the folder is gone, or its files are damaged.
-            OSError: the folder cannot be read.
-        """
+        """The state of a training; raises TrainingError or OSError if its folder is gone, damaged or unreadable."""
         return background.state_of(run, self.trainings.get(run))
 
-    def splitOf(self, run: Path) -> Mapping[str, Collection[str]]:
-        """The names of the cases in each part of the split: training, validation, held_out."""
-        return RunFolder(run).settings()["split"]
-
-    def firstValidation(self, run: Path) -> int | None:
-        """The first epoch after which the model is validated; None if there is no validation set."""
-        settings = RunFolder(run).settings()
-        training = settings["training"]
-        return min(training["validate_every"], training["epochs"]) if settings["split"]["validation"] else None
+    def settingsOf(self, run: Path) -> RunSettings:
+        """The settings of a run that has begun, with its split."""
+        return RunFolder(run).settings()
 
     def showCurves(
         self, name: str, history: Sequence[EpochLog], *, inLayout: bool = False
@@ -200,7 +191,7 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
 
     def comparison(self, modelNames: Sequence[str], scores: Sequence[Sequence[CaseScores]]) -> str:
         """Means, differences and Wilcoxon's test of two models, as text."""
-        lines = tables.paired(*scores, names=modelNames)[: 1 + len(tables.COMPARED)]
+        lines = tables.paired(*scores, names=modelNames)[: 1 + len(MAIN_MEASURES)]
         return "\n".join(" ".join(line.split()) for line in lines)
 
     def showScores(self, name: str, scores: Sequence[CaseScores]) -> vtkMRMLTableNode:
@@ -221,8 +212,7 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
 
     def judgeSteps(self, run: Path, folders: Sequence[Path]) -> Generator[Progress, None, Verdict | None]:
         """Tell whether a fine-tuned run is better than the model it started from; None if it started from none."""
-        steps = job("Comparing with the previous model", lambda jobs: jobs.compareWithParent(run, folders))
-        return (yield from steps)
+        return (yield from job("Comparing with the parent model", lambda jobs: jobs.compareWithParent(run, folders)))
 
     def checkName(self, name: str) -> None:
         """Raise LiverUNetError unless a new model can have this name."""

@@ -7,16 +7,19 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..run.options import RECIPE_NAMES
-from .shared import DATA_HELP, DEVICE_HELP, device_for, epoch_line, prepare_cases, print_summary
+from .shared import DATA_HELP, DEVICE_HELP, device_for, epoch_line, prepare_cases
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
     from LiverUNetLib.steps import Progress
+
+    from ..run.folder import EpochLog
 
 __all__ = ["add_commands"]
 
@@ -62,34 +65,23 @@ def _add_train(commands: Any) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from LiverUNetLib.models.store import find_model
+    from LiverUNetLib.steps import finish
 
     from ..data.cache import open_cache
-    from ..run.folder import EpochLog, RunFolder
+    from ..run.folder import RunFolder
     from ..training.model_training import ModelTraining
-    from ..training.recipes import choose_recipe, split_cases
+    from ..training.plan import Plan
+    from ..training.recipes import choose_recipe
 
     RunFolder(options.run_folder).withdraw_stop()
     cache, parent = open_cache(options.cache), find_model(options.parent) if options.parent else None
     recipe = choose_recipe(options.recipe, parent, vars(options))
-    split, replayed = split_cases(cache, recipe, parent, options.hold_out)
-    training = ModelTraining(
-        cache,
-        split,
-        options.run_folder,
-        spec=recipe.on(cache.grids, parent),
-        settings=recipe.settings,
-        device=device_for(options.device, "torch"),
-        resume=options.resume,
-        parent=parent,
-        replayed=replayed,
-    )
+    plan = Plan.for_recipe(cache, recipe, parent=parent, held_out=options.hold_out)
+    start = ModelTraining.resume if options.resume else ModelTraining.begin
+    training = start(plan, options.run_folder, device_for(options.device, "torch"))
     with _progress_bar() as bar:
-        for event in training.epochs(minutes=options.minutes):
-            if isinstance(event, EpochLog):
-                bar.write(epoch_line(event), file=sys.stdout)
-            else:
-                _show(bar, event)
-    print(f"{options.run_folder}: {training.ending.words}")
+        ending = finish(training.epochs(minutes=options.minutes), partial(_show, bar))
+    print(f"{options.run_folder}: {ending.message}")
 
 
 def _add_crossval(commands: Any) -> None:
@@ -119,13 +111,13 @@ def _add_crossval(commands: Any) -> None:
 
 
 def _crossval(options: argparse.Namespace) -> None:
-    from LiverUNetLib.system.files import check_writable, write_json
+    from LiverUNetLib.system.files import check_writable
 
     from ..data.cache import Grids, open_cache
     from ..data.layouts import find_cases
     from ..evaluation.crossval import CrossValidation
-    from ..evaluation.metrics import CaseScores
-    from ..evaluation.tables import TABLE_HEAD, table_row, write_csv
+    from ..evaluation.metrics import CaseScores, summarise
+    from ..evaluation.tables import TABLE_HEAD, case_line, summary_lines, write_csv, write_evaluation
     from ..run.folder import EpochLog
     from ..training.recipes import choose_recipe
 
@@ -153,12 +145,9 @@ def _crossval(options: argparse.Namespace) -> None:
                 _show(bar, event)
     scores = validation.scores(only=options.fold)
     print(TABLE_HEAD)
-    for case in scores:
-        print(table_row(case.case, case.row()))
-    summary = print_summary(scores)
+    print("\n".join([*map(case_line, scores), *summary_lines(summarise(scores))]))
     if options.json:
-        content = {"schema_version": 1, "command": _crossval_command(options), "summary": summary}
-        write_json(options.json, content | {"cases": [case.row() for case in scores]})
+        write_evaluation(options.json, scores, _crossval_command(options))
     if options.csv:
         write_csv(options.csv, scores)
 
@@ -200,7 +189,13 @@ def _progress_bar() -> Iterator[tqdm]:
         raise
 
 
-def _show(bar: tqdm, progress: Progress) -> None:
-    bar.set_description(progress.stage, refresh=False)
-    bar.n, bar.total = progress.done, progress.total
+def _show(bar: tqdm, event: Progress | EpochLog) -> None:
+    """An epoch as a line above the bar, progress in the bar."""
+    from ..run.folder import EpochLog
+
+    if isinstance(event, EpochLog):
+        bar.write(epoch_line(event), file=sys.stdout)
+        return
+    bar.set_description(event.stage, refresh=False)
+    bar.n, bar.total = event.done, event.total
     bar.refresh()

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.system.files import read_json
@@ -97,7 +98,7 @@ def _find_nnunet(folder: Path) -> Iterable[Case]:
         yield Case(name, scan, folder / "labelsTr" / f"{name}{ending}", labels=labels)
 
 
-def _liver_labels(labels: dict[str, object], folder: Path) -> tuple[int, ...]:
+def _liver_labels(labels: dict[str, Any], folder: Path) -> tuple[int, ...]:
     """Label values that count as liver.
 
     The Decathlon writes {"1": "liver"}, nnU-Net {"liver": 1}, or {"liver": [1, 2]} for a region of
@@ -105,14 +106,14 @@ def _liver_labels(labels: dict[str, object], folder: Path) -> tuple[int, ...]:
     """
     pairs = [(key, value) if not str(key).isdigit() else (value, key) for key, value in labels.items()]
     names = {str(name).casefold(): value for name, value in pairs if str(name).casefold() != "background"}
-    words = LIVER_WORDS
+    counted: tuple[str, ...] = LIVER_WORDS
     if all(_has(word, LIVER_WORDS + TUMOUR_WORDS) for name in names for word in re.findall("[a-z]+", name)):
-        words += TUMOUR_WORDS
+        counted += TUMOUR_WORDS
     if not any("liver" in name for name in names):
         raise TrainingError(
             f"{folder / 'dataset.json'} names no label of the liver among {', '.join(map(str, labels))}."
         )
-    values = [value if isinstance(value, list) else [value] for name, value in names.items() if _has(name, words)]
+    values = [value if isinstance(value, list) else [value] for name, value in names.items() if _has(name, counted)]
     return tuple(sorted({int(value) for several in values for value in several}))
 
 

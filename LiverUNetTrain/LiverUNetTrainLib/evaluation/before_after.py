@@ -52,7 +52,7 @@ class Verdict:
     @property
     def worse(self) -> bool:
         """Whether the new model should not be used without a second thought."""
-        return self.before is not None and self.after < self.before - SMALLEST_LOSS
+        return self.before is not None and self.after is not None and self.after < self.before - SMALLEST_LOSS
 
     @property
     def words(self) -> str:
@@ -75,8 +75,10 @@ def compare_before_after(before: Sequence[CaseScores], after: Sequence[CaseScore
     names = [sorted(case.case for case in cases) for cases in (before, after)]
     if names[0] != names[1]:
         raise TrainingError("Before and after were not measured on the same cases.")
-    means = [float(np.mean([case.scores.dice for case in cases])) if cases else None for cases in (before, after)]
-    return Verdict(*means, len(before))
+    if not before:
+        return Verdict(None, None, 0)
+    one, other = (float(np.mean([case.scores.dice for case in cases])) for cases in (before, after))
+    return Verdict(one, other, len(before))
 
 
 def judge(run: Path, cases: Sequence[Case], device: Device) -> Verdict | None:
@@ -90,15 +92,15 @@ def judge(run: Path, cases: Sequence[Case], device: Device) -> Verdict | None:
     Raises:
         TrainingError: the run has no weights yet.
     """
-    parent = RunFolder(run).settings().get("parent")
-    if not parent:
+    parent = RunFolder(run).settings().parent
+    if parent is None:
         return None
     try:
-        before = find_model(parent["name"])
+        before = find_model(parent.name)
     except ModelError as error:
         return Verdict(None, None, 0, str(error).rstrip("."))
-    if before.card.checksum != parent["checksum"]:
-        return Verdict(None, None, 0, f"{parent['name']} is not the model any more that this run started from")
+    if before.card.checksum != parent.checksum:
+        return Verdict(None, None, 0, f"{parent.name} is not the model any more that this run started from")
     with tempfile.TemporaryDirectory() as folder:
         after = export_run(run, Path(folder) / "tuned", ModelInfo("tuned"))
         held_out = set(after.card.lineage.held_out.values())

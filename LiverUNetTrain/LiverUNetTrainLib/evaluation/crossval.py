@@ -22,9 +22,9 @@ from LiverUNetLib.system.files import from_json, read_json, write_json
 
 from ..data.cache import Cache, CachedCase
 from ..data.cases import Case
-from ..data.splits import split_by_patient
 from ..run.folder import EpochLog, RunFolder
 from ..training.model_training import ModelTraining
+from ..training.plan import Plan
 from ..training.recipes import Recipe
 from .evaluate import evaluate_model
 from .export import ModelInfo, export_run
@@ -125,24 +125,11 @@ class CrossValidation:
         return scores_of_folds(self.work, only=only)
 
     def _train(self, run: Path, held_out: Sequence[str], device: Device) -> Iterator[Progress | EpochLog]:
-        split = split_by_patient(
-            [case.name for case in self.cache.cases],
-            held_out=held_out,
-            validation=self.recipe.validation,
-            seed=self.recipe.settings.seed,
-        )
-        training = ModelTraining(
-            self.cache,
-            split,
-            run,
-            spec=self.recipe.on(self.cache.grids),
-            settings=self.recipe.settings,
-            device=device,
-            resume=RunFolder(run).exists(),
-        )
-        yield from training.epochs()
-        if training.ending.interrupted:
-            raise TrainingError(f"{run}: {training.ending.words.split(';')[0]}; run the same command to resume.")
+        start = ModelTraining.resume if RunFolder(run).exists() else ModelTraining.begin
+        training = start(Plan.for_recipe(self.cache, self.recipe, held_out=held_out), run, device)
+        ending = yield from training.epochs()
+        if ending.interrupted:
+            raise TrainingError(f"{run}: {ending.message.split(';')[0]}; run the same command to resume.")
 
     def _test(self, folder: Path, names: Sequence[str], device: Device) -> Iterator[CaseScores]:
         info = ModelInfo(f"{folder.name}", description="A fold of a cross-validation, for measurement only")

@@ -10,13 +10,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.system.files import make_folder
 
 from .folder import COARSE_FOLDER, COARSE_TITLE, EpochLog, RunFolder
 from .lock import is_locked, locked_since
+from .settings import TrainingSettings
 
 __all__ = ["RunState", "launch", "resume", "state_of"]
 
@@ -37,14 +37,14 @@ class RunState:
         phase: "none" (nothing was begun here), "starting", "running", "stopped" (it can be resumed), "finished"
             or "died".
         epochs: how many it was asked for; 0 if that is not known yet.
-        words: why it ended, or the last sentence of one that died.
+        message: why it ended, or the last sentence of one that died.
         stage: how far the training of the coarse look is, while that of the fine one has not begun.
     """
 
     phase: str
     history: tuple[EpochLog, ...] = ()
     epochs: int = 0
-    words: str = ""
+    message: str = ""
     stage: str = ""
 
 
@@ -71,7 +71,7 @@ def launch(arguments: Sequence[str], run: Path, *, python: str = sys.executable)
             )
     except OSError as error:
         raise TrainingError(f"The training could not be started with {python} ({error.strerror}).") from error
-    folder.write_order([str(word) for word in arguments if word != RESUME])
+    folder.write_order([str(argument) for argument in arguments if argument != RESUME])
     return process
 
 
@@ -96,27 +96,29 @@ def state_of(run: Path, process: subprocess.Popen | None = None) -> RunState:
     if not run.is_dir():
         raise TrainingError(f"The run folder {run} is gone; what was in it cannot be resumed.")
     folder = RunFolder(run)
-    settings = folder.settings()["training"] if folder.exists() else {}
+    settings = folder.settings().training if folder.exists() else None
     history = tuple(folder.history())
-    state = RunState("running", history, settings.get("epochs", 0), stage="" if history else _stage(run, settings))
+    state = RunState("running", history)
+    if settings:
+        state = replace(state, epochs=settings.epochs, stage="" if history else _stage(run, settings))
     if is_locked(run):
         return state
-    if not settings and not (run / ERRORS).exists():
+    if settings is None and not (run / ERRORS).exists():
         return RunState("none")
     if process.poll() is None if process else _begins(run):
         return replace(state, phase="starting")
     end = folder.end()
     if end:
-        return replace(state, phase="stopped" if end["interrupted"] else "finished", words=end["words"])
-    return replace(state, phase="died", words=_last_sentence(run) or WITHOUT_A_WORD)
+        return replace(state, phase="stopped" if end.interrupted else "finished", message=end.message)
+    return replace(state, phase="died", message=_last_sentence(run) or WITHOUT_A_WORD)
 
 
-def _stage(run: Path, settings: dict[str, Any]) -> str:
+def _stage(run: Path, settings: TrainingSettings) -> str:
     """How far the training of the coarse look is; empty before, after and without it."""
     coarse = run / COARSE_FOLDER
     if not (coarse / "last.pt").exists():
         return ""
-    done, epochs = len(RunFolder(coarse).history()), settings["coarse"]["epochs"]
+    done, epochs = len(RunFolder(coarse).history()), settings.coarse.epochs
     return "" if done == epochs else f"{COARSE_TITLE}: epoch {done + 1} of {epochs}"
 
 
@@ -138,10 +140,10 @@ def _last_sentence(run: Path) -> str:
 
 def _environment() -> Mapping[str, str]:
     """Ours, with the libraries on Python's path and unbuffered output."""
-    import LiverUNetLib
-    import LiverUNetTrainLib
+    from LiverUNetLib import errors
 
-    folders = [str(Path(package.__file__).parents[1]) for package in (LiverUNetLib, LiverUNetTrainLib)]
+    # Two folders in the source tree, one where both are installed.
+    folders = [str(Path(errors.__file__).parents[1]), str(Path(__file__).parents[2])]
     before = os.environ.get("PYTHONPATH")
     path = os.pathsep.join([*dict.fromkeys(folders), *([before] if before else [])])
     return os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}

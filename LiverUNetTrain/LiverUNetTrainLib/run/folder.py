@@ -25,15 +25,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.system.files import exists, read_json, save_tensors, staged, write_json
+from LiverUNetLib.system.files import exists, from_json, read_json, save_tensors, staged, write_json
+
+from .run_settings import RunSettings
 
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
-__all__ = ["COARSE_FOLDER", "COARSE_TITLE", "EpochLog", "RunFolder"]
+__all__ = ["COARSE_FOLDER", "COARSE_TITLE", "Ending", "EpochLog", "RunFolder"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 # Where in a run folder the coarse look is trained, and what that is called.
 COARSE_FOLDER, COARSE_TITLE = "coarse", "Coarse look"
 
@@ -64,6 +66,14 @@ class EpochLog:
 
 
 @dataclass(frozen=True)
+class Ending:
+    """Why a training has ended, in a sentence, and whether it can be resumed."""
+
+    message: str
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
 class RunFolder:
     """The files of one training; every one is written whole or not at all.
 
@@ -75,6 +85,10 @@ class RunFolder:
     within: Path | None = None
 
     @property
+    def _settings(self) -> Path:
+        return self.path / "settings.json"
+
+    @property
     def _order(self) -> Path:
         return self.path / "order.json"
 
@@ -84,26 +98,24 @@ class RunFolder:
 
     def exists(self) -> bool:
         """Whether a run was begun here."""
-        return exists(self.path / "settings.json", TrainingError)
+        return exists(self._settings, TrainingError)
 
-    def begin(self, settings: dict[str, Any]) -> None:
+    def begin(self, settings: RunSettings) -> None:
         """Start a new run.
 
         Raises:
             TrainingError: there is a run already.
         """
         if self.exists():
-            raise TrainingError(f"{self.path} holds a run already; continue it with --resume or name another folder.")
-        write_json(self.path / "settings.json", {"schema_version": SCHEMA_VERSION, **settings})
+            raise TrainingError(f"{self.path} holds a run already; resume it with --resume or name another folder.")
+        write_json(self._settings, {"schema_version": SCHEMA_VERSION, **asdict(settings)})
 
-    def check_resumable(self, settings: dict[str, Any]) -> None:
-        """Raise TrainingError unless the run that is here was asked for in the same way."""
-        found = self.hashed_settings()
-        asked = json.loads(json.dumps(settings))
-        changed = [key for key in asked if asked[key] != found.get(key)]
+    def check_resumable(self, asked: RunSettings) -> None:
+        """Raise TrainingError unless the run that is here was begun with the same settings and data."""
+        found = self.settings()
+        changed = asked.changes(found)
         if {"split", "masks"} & set(changed):
-            before, now = (_contents(settings) for settings in (found, asked))
-            names = ", ".join(sorted({name for name, *_ in before ^ now}))
+            names = ", ".join(sorted({name for name, *_ in found.contents() ^ asked.contents()}))
             raise TrainingError(
                 f"{self.path} cannot be resumed: the data set or its split has changed ({names}); prepare the cases "
                 "that it began with or start a new run."
@@ -114,22 +126,21 @@ class RunFolder:
                 "ask for the same or start a new run."
             )
 
-    def settings(self) -> dict[str, Any]:
-        """What was asked for, and the content hashes of the split."""
-        return read_json(self.path / "settings.json", TrainingError)
-
-    def hashed_settings(self) -> dict[str, Any]:
-        """The settings of a run whose content hashes can be compared with those of today's scans.
+    def settings(self) -> RunSettings:
+        """What was asked for, and the content hashes of the split.
 
         Raises:
-            TrainingError: an older LiverUNet began it.
+            TrainingError: no run was begun here, another version of LiverUNet began it, or the file was changed.
         """
-        settings = self.settings()
-        if settings["schema_version"] != SCHEMA_VERSION:
+        content = read_json(self._settings, TrainingError)
+        try:
+            if content["schema_version"] != SCHEMA_VERSION:
+                raise TrainingError(f"{self.path} was begun by another version of LiverUNet; start a new run.")
+            return RunSettings.from_json(content)
+        except (AttributeError, KeyError, TypeError) as error:
             raise TrainingError(
-                f"{self.path} was begun by an older LiverUNet, whose networks and hashes were others; start a new run."
-            )
-        return settings
+                f"{self._settings} holds no settings of a training ({error}); start a new run."
+            ) from error
 
     def write_order(self, arguments: Sequence[str]) -> None:
         """Keep the arguments that the training is launched with."""
@@ -203,14 +214,14 @@ class RunFolder:
             if exists(path / "stop", TrainingError):  # to unlink nothing on a read-only disk is an error, too
                 (path / "stop").unlink(missing_ok=True)
 
-    def write_end(self, words: str, *, interrupted: bool) -> None:
-        """Say why the training has ended, and whether it could be resumed."""
-        write_json(self.path / "end.json", {"words": words, "interrupted": interrupted})
+    def write_end(self, ending: Ending) -> None:
+        """Keep why the training has ended."""
+        write_json(self.path / "end.json", asdict(ending))
 
-    def end(self) -> dict[str, Any]:
-        """What `write_end` wrote; empty if the training works or has died."""
+    def end(self) -> Ending | None:
+        """What `write_end` wrote; None if the training runs or has died."""
         path = self.path / "end.json"
-        return read_json(path, TrainingError) if path.exists() else {}
+        return from_json(Ending, read_json(path, TrainingError)) if path.exists() else None
 
     def forget_end(self) -> None:
         """The training is running again."""
@@ -254,13 +265,3 @@ class RunFolder:
             ) from error
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             raise TrainingError(f"{path} is damaged; start a new run.") from error
-
-
-def _contents(settings: dict[str, Any]) -> set[tuple[str, str, str, str]]:
-    """Each case of a split with its part and the content hashes of scan and mask."""
-    masks = settings.get("masks", {})
-    return {
-        (name, part, hash_, masks.get(name, ""))
-        for part, cases in settings["split"].items()
-        for name, hash_ in cases.items()
-    }

@@ -16,8 +16,8 @@ from LiverUNetLib.segmentation.measurement import bounding_box
 from LiverUNetLib.steps import finish
 
 from ..data.cache import CachedCase
-from .augmentation import AugmentationSettings, augment
-from .settings import StackSettings, TrainingSettings
+from ..run.settings import AugmentationSettings, StackSettings, TrainingSettings
+from .augmentation import augment
 
 __all__ = ["FineSampler", "Slice"]
 
@@ -64,7 +64,7 @@ class FineSampler:
     ) -> None:
         self._cases, self._spec, self._settings = cases, spec, settings
         self._replayed = replayed
-        self._has_liver = {case.name: (case.mask > 127).any(axis=(1, 2)) for case in cases}
+        self._has_liver = {case.name: np.any(case.mask > 127, axis=(1, 2)) for case in cases}
         self._box = {case.name: _plane_box(case.mask) for case in cases}
         sides = (math.ceil(mm / case.grids.pixel_mm) for mm in settings.canvas_mm for case in cases[:1])
         multiple = spec.fine.network.multiple
@@ -73,7 +73,8 @@ class FineSampler:
     def epoch(self, epoch: int) -> list[Slice]:
         """Slices with liver and a share of those without, in random order."""
         random = np.random.default_rng([self._settings.seed, epoch])
-        new, old = [], []
+        new: list[Slice] = []
+        old: list[Slice] = []
         for case in self._cases:
             has_liver = self._has_liver[case.name]
             chosen = has_liver | (random.random(len(has_liver)) < self._settings.empty_slices)
@@ -101,8 +102,8 @@ class FineSampler:
     def read(self, slices: Sequence[Slice], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         """HU with context and share of liver, before augmentation; float32 (batch, …, *canvas)."""
         random = np.random.default_rng(seed)
-        parts = zip(*(self._read(each, random) for each in slices), strict=True)
-        return tuple(torch.from_numpy(np.stack(part)) for part in parts)
+        images, masks = zip(*(self._read(each, random) for each in slices), strict=True)
+        return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks))
 
     def probability(self, network: Network, case: CachedCase) -> np.ndarray:
         """What the network finds where a coarse look that is right makes it look, or in all of a case; float32."""
@@ -174,8 +175,7 @@ def _crop(volume: np.ndarray, slices: slice, rows: slice, columns: slice, fill: 
 def _plane_box(mask: np.ndarray) -> tuple[slice, slice]:
     """The rows and columns that show liver in any slice; all if none does."""
     found = np.logical_or.reduce(mask > 127)
-    box = []
-    for axis in (1, 0):
-        shown = np.flatnonzero(found.any(axis=axis))
-        box.append(slice(int(shown[0]), int(shown[-1]) + 1) if shown.size else slice(0, found.shape[1 - axis]))
-    return tuple(box)
+    rows, columns = (np.flatnonzero(found.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return slice(0, found.shape[0]), slice(0, found.shape[1])
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from LiverUNetLib.models.folder import LiverModel
 from LiverUNetLib.models.spec import CoarseLook, FineLook, ModelSpec, NetworkSpec
 
-from ..data.cache import Cache, Grids
-from ..data.splits import Split, split_by_patient, split_for_finetuning
-from .augmentation import AugmentationSettings
-from .settings import Refinement, StackSettings, TrainingSettings
+from ..data.cache import Grids
+from ..run.settings import AugmentationSettings, Refinement, StackSettings, TrainingSettings
 
-__all__ = ["RECIPES", "Recipe", "choose_recipe", "split_cases"]
+__all__ = ["RECIPES", "Recipe", "choose_recipe"]
 
 
 @dataclass(frozen=True)
@@ -82,8 +79,8 @@ NOTEBOOK = Recipe(
             p_noise=0.0,
             p_contrast=0.0,
             p_gamma=0.0,
-            p_shift=0.0,
-            p_liver_shift=0.0,
+            p_brightness=0.0,
+            p_liver_brightness=0.0,
             p_lesion=0.0,
             p_mass=0.0,
             p_fluid=0.0,
@@ -121,17 +118,3 @@ def choose_recipe(name: str | None, parent: LiverModel | None, given: dict[str, 
         given: what is set, see `Recipe.with_settings`.
     """
     return RECIPES[name or ("fine-tuning" if parent else "accurate")].with_settings(given)
-
-
-def split_cases(
-    cache: Cache, recipe: Recipe, parent: LiverModel | None, held_out: Iterable[str]
-) -> tuple[Split, tuple[str, ...]]:
-    """What each case is for, and which of those that train are replayed; see `split_for_finetuning`.
-
-    Raises:
-        TrainingError: what is to be held out does not exist or was learned from, or nothing is left to learn from.
-    """
-    chosen = {"held_out": held_out, "validation": recipe.validation, "seed": recipe.settings.seed}
-    if parent:
-        return split_for_finetuning(cache, parent, **chosen)
-    return split_by_patient([case.name for case in cache.cases], **chosen), ()

@@ -9,6 +9,7 @@ import slicer
 import vtk
 from slicer import vtkMRMLPlotChartNode, vtkMRMLScene, vtkMRMLTableNode
 
+from LiverUNetTrainLib.evaluation.measures import MAIN_MEASURES
 from LiverUNetTrainLib.evaluation.metrics import CaseScores
 from LiverUNetTrainLib.run.folder import EpochLog
 
@@ -20,7 +21,7 @@ CURVES = {
     "Dice": ("training_dice", "mean_validation_dice"),
 }
 COLORS = {"training": (0.56, 0.64, 0.68), "validation": (0.10, 0.46, 0.82)}
-SCORES = ("case", "role", "dice", "hd95_mm", "assd_mm", "surface_dice_3mm", "volume_ml", "volume_error_percent")
+SCORES = ("case", "role", *(measure.name for measure in MAIN_MEASURES), "volume_ml")
 
 
 def curvesOf(scene: vtkMRMLScene, name: str, history: Sequence[EpochLog]) -> dict[str, vtkMRMLPlotChartNode]:

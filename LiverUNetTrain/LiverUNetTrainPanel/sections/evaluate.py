@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 from LiverUNetPanel.sections.buttons import enableOrSayWhy
 from LiverUNetPanel.sections.run import RunSection
 from LiverUNetTrainLib.data.cases import Finding
+from LiverUNetTrainLib.evaluation.measures import MAIN_MEASURES
 from LiverUNetTrainLib.evaluation.metrics import CaseScores
 
 from ..choices import TrainingChoices
@@ -74,14 +75,7 @@ class EvaluateSection:
         others = {case.case: f"{case.scores.dice:.4f}" for case in found[1]} if len(found) > 1 else {}
         rows = []
         for case in self._scores:
-            scores = case.scores
-            figures = [
-                f"{scores.dice:.4f}",
-                f"{scores.hd95_mm:.2f}",
-                f"{scores.assd_mm:.2f}",
-                f"{scores.surface_dice_3mm:.3f}",
-                f"{scores.volume_error_percent:+.1f}",
-            ]
+            figures = [measure.number(getattr(case.scores, measure.name)) for measure in MAIN_MEASURES]
             rows.append([case.case, *figures, others.get(case.case, "")])
         showRows(self._ui.scoreTable, rows)
         self._logic.showScores(models[0], self._scores)

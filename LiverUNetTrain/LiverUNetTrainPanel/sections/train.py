@@ -97,8 +97,8 @@ class TrainSection:
         """The part of each case: in the split of a run that has begun, otherwise as far as it is chosen."""
         if not self._begun:
             return dict.fromkeys(self._choices.heldOut(), PARTS["held_out"])
-        split = self._logic.splitOf(self._choices.runFolder())
-        return {name: title for part, title in PARTS.items() for name in split[part]}
+        split = self._logic.settingsOf(self._choices.runFolder()).split
+        return {name: title for part, title in PARTS.items() for name in getattr(split, part)}
 
     @property
     def _begun(self) -> bool:
@@ -115,14 +115,14 @@ class TrainSection:
         try:
             return self._logic.stateOf(run)
         except (LiverUNetError, OSError) as error:
-            return RunState(UNREADABLE, words=str(error))
+            return RunState(UNREADABLE, message=str(error))
 
     def _describe(self, run: Path | None) -> str:
         state = self._state
         if state is None:
             return _("No run.")
         if state.phase == UNREADABLE:
-            return state.words
+            return state.message
         if state.phase == "none":
             return _("Nothing was trained in this folder yet.")
         done = _("{phase}, {done} of {all} epochs").format(
@@ -131,9 +131,10 @@ class TrainSection:
         validated = [log for log in state.history if log.validation_dice]
         if validated:
             done += _("; validation Dice {dice:.4f}").format(dice=validated[-1].mean_validation_dice)
-        elif self._begun and self._working and (epoch := self._logic.firstValidation(run)):
+        elif self._begun and self._working and (settings := self._logic.settingsOf(run)).split.validation:
+            epoch = min(settings.training.validate_every, settings.training.epochs)
             done += _("; the first validation follows epoch {epoch}").format(epoch=epoch)
-        return " ".join(filter(None, (f"{done}.", state.stage, state.words)))
+        return " ".join(filter(None, (f"{done}.", state.stage, state.message)))
 
     def _showEpochs(self, run: Path) -> None:
         """Show the curves, if they are charted, and the validation case that the training drew."""

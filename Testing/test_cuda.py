@@ -29,7 +29,7 @@ def test_the_gpu_finds_what_the_cpu_finds(a_phantom):
     model = find_model("liver-ct")
     gpu, cpu = (finish(segment(a_phantom[0], model, device)) for device in (choose_device(), Device("cpu", "onnx")))
     assert dice(gpu.mask_kji, cpu.mask_kji) > 0.999
-    assert gpu.provenance["device"] == "cuda:0"
+    assert gpu.provenance.device == "cuda:0"
 
 
 def test_half_precision_moves_no_probability_far():

@@ -63,7 +63,7 @@ def test_both_engines_find_the_same_voxels_and_say_which_they_are(model, a_phant
     model = request.getfixturevalue(model)
     results = [finish(segment(a_phantom[0], model, device)) for device in (ONNX_ON_CPU, TORCH_ON_CPU)]
     assert np.array_equal(*(result.mask_kji for result in results))
-    assert [result.provenance["engine"] for result in results] == ["onnx", "torch"]
+    assert [result.provenance.engine for result in results] == ["onnx", "torch"]
 
 
 @pytest.mark.parametrize("look", [FINE, COARSE])

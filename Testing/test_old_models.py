@@ -65,7 +65,7 @@ def test_its_card_is_that_of_a_fine_look_with_its_threshold(an_old_model, thresh
 def test_torch_computes_it_and_that_is_said(a_phantom, an_old_model, threshold_model):
     result = finish(segment(a_phantom[0], an_old_model, ON_CPU))
     assert result.warnings == ("The model threshold has no models/model.onnx; PyTorch has computed it.",)
-    assert result.provenance["engine"] == "torch"
+    assert result.provenance.engine == "torch"
     assert np.array_equal(result.mask_kji, finish(segment(a_phantom[0], threshold_model, ON_CPU)).mask_kji)
 
 

@@ -1,5 +1,6 @@
 """What a segmentation says besides its mask."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from LiverUNetLib.segmentation.grid import Axis, Grid
 from LiverUNetLib.segmentation.measurement import Measurement, measure
 from LiverUNetLib.segmentation.pipeline import segment
 from LiverUNetLib.segmentation.postprocessing import fill_holes, largest_component, without_other_components
+from LiverUNetLib.segmentation.result import report_from_json
 from LiverUNetLib.steps import Progress, finish
 from LiverUNetLib.system.environment import Device
 
@@ -89,6 +91,15 @@ def test_two_runs_give_the_same_voxels(a_phantom, two_looks_model, cpu):
     )
     assert np.array_equal(first, second)
     assert np.array_equal(first, third)
+
+
+def test_a_report_comes_back_from_json(a_phantom, two_looks_model, cpu):
+    result = finish(segment(a_phantom[0], two_looks_model, cpu))
+    found = report_from_json(json.loads(json.dumps(result.to_json())))
+    assert found.measurement == result.measurement
+    assert found.warnings == result.warnings
+    assert found.provenance == result.provenance
+    assert found.provenance.settings == two_looks_model.card.spec
 
 
 @pytest.mark.parametrize("model", ["threshold_model", "two_looks_model"])

@@ -124,7 +124,7 @@ def test_the_threshold_rules_the_mask_and_how_far_the_box_grows(threshold, whole
     result, sizes = looks_at(scan_of(hu), a_model(rules=Rules(threshold=threshold)), cpu)
     assert np.array_equal(result.mask_kji, sure | doubtful if whole else sure)
     assert (len(sizes) > 1) == whole
-    assert result.provenance["settings"]["rules"]["threshold"] == threshold
+    assert result.provenance.settings.rules.threshold == threshold
 
 
 @pytest.mark.parametrize(("threshold", "main"), [(0.5, slice(20, 40)), (0.7, slice(5, 15))])

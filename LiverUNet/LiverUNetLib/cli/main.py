@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,8 +17,8 @@ from .console import run_command
 if TYPE_CHECKING:
     from ..models.folder import LiverModel
     from ..scan.volume import CTVolume
-    from ..segmentation.pipeline import Segmentation
-    from ..steps import Progress
+    from ..segmentation.result import Segmentation
+    from ..steps import Progress, Steps
     from ..system.environment import Device
 
 __all__ = ["SERIES_HELP", "main"]
@@ -113,10 +113,10 @@ def _segment(options: argparse.Namespace) -> None:
         check_writable(path, overwrite=options.overwrite)
     result = _run(volume, options, with_probability=bool(options.probability))
     write_mask(mask_path, result.mask_kji, volume)
-    if options.probability:
+    if result.probability_kji is not None:
         write_probability(options.probability, result.probability_kji, volume)
     if options.json:
-        write_json(options.json, result.report())
+        write_json(options.json, result.to_json())
     print(sentence(result))
     print(f"Written to {', '.join(str(path) for path in outputs)}")
 
@@ -143,7 +143,7 @@ def _model_and_device(options: argparse.Namespace) -> tuple[LiverModel, Device]:
     return model, device
 
 
-def _shown(steps: Generator[Progress, None, T]) -> T:
+def _shown(steps: Steps[T]) -> T:
     """Run steps to their end under a progress bar."""
     from tqdm import tqdm
 
@@ -160,15 +160,15 @@ def _shown(steps: Generator[Progress, None, T]) -> T:
 
 
 def _batch(options: argparse.Namespace) -> None:
-    from ..segmentation.batch import FAILED, TABLE_NAME, segment_folder
-    from ..segmentation.batch_table import volume_ml
+    from ..segmentation.batch import TABLE_NAME, segment_folder
+    from ..segmentation.batch_table import FAILED
 
     model, device = _model_and_device(options)
     steps = segment_folder(options.scans, options.output, model, device, ending=options.ending, series=options.series)
     rows = _shown(steps)
     for row in rows:
-        print(f"{row['file']}: {row['error'] or f'{volume_ml(row):.0f} ml'}")
-    failed = sum(row["state"] == FAILED for row in rows)
+        print(f"{row.file}: {row.error or f'{row.volume_ml:.0f} ml'}")
+    failed = sum(row.state == FAILED for row in rows)
     print(f"{len(rows) - failed} of {len(rows)} scans segmented; table in {options.output / TABLE_NAME}")
     if failed:
         raise LiverUNetError(f"{failed} of {len(rows)} scans could not be segmented; the table says why.")

@@ -6,6 +6,7 @@ looks.py           a coarse look finds the part with the liver, a fine one outli
 postprocessing.py  one liver out of probabilities
 measurement.py     its volume, attenuation and extent
 quality.py         what asks for care
+result.py          the record that comes of it, without and with voxels
 summary.py         results in words and rows
 batch.py           many scans
 batch_table.py     the table that comes of them

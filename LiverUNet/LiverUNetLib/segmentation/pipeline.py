@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -15,42 +13,17 @@ from ..models.folder import LiverModel, Networks
 from ..models.spec import ModelSpec
 from ..scan.ct_checks import check_ct
 from ..scan.volume import CTVolume
-from ..steps import Progress, stage
+from ..steps import Progress, Steps, stage
 from ..system.environment import Device, package_versions
-from .grid import Box, Grid, body_slices, canonical_scan, canonical_view, resample
+from ..types import Box, triple
+from .grid import Grid, body_slices, canonical_scan, canonical_view, resample
 from .looks import look_coarsely, look_finely
-from .measurement import Measurement, bounding_box, measure
+from .measurement import bounding_box, measure
 from .postprocessing import fill_holes, largest_component, without_other_components
 from .quality import cautions, findings
+from .result import Provenance, Segmentation
 
-__all__ = ["Segmentation", "segment"]
-
-
-@dataclass(frozen=True, eq=False)
-class Segmentation:
-    """A segmented scan.
-
-    Attributes:
-        mask_kji: uint8, 1 is liver, exactly the voxels of the scan.
-        probability_kji: of every voxel, before one liver was chosen; uint8 in steps of 1/255, if asked for.
-        warnings: what the user has to know before using the result, in whole sentences.
-        provenance: which model, device and versions made it, and in how many seconds.
-    """
-
-    mask_kji: np.ndarray
-    probability_kji: np.ndarray | None
-    measurement: Measurement
-    warnings: tuple[str, ...]
-    provenance: dict[str, Any]
-
-    def report(self) -> dict[str, Any]:
-        """Everything but the voxels, for JSON."""
-        return {
-            "schema_version": 1,
-            "measurement": asdict(self.measurement),
-            "warnings": list(self.warnings),
-            "provenance": self.provenance,
-        }
+__all__ = ["segment"]
 
 
 def segment(
@@ -60,7 +33,7 @@ def segment(
     *,
     networks: Networks | None = None,
     with_probability: bool = False,
-) -> Generator[Progress, None, Segmentation]:
+) -> Steps[Segmentation]:
     """Segment the liver; yields Progress after every batch. Close the generator to cancel.
 
     Args:
@@ -103,19 +76,19 @@ def segment(
             *cautions(volume, scan),
             *findings(measurement, found_ml, spec.rules),
         ),
-        provenance={
-            "scan": volume.name,
-            "model": model.card.name,
-            "model_version": model.card.version,
-            "model_checksum": model.card.checksum,
-            "model_license": model.card.license,
-            "settings": asdict(spec),
-            "device": used.name,
-            "engine": used.engine,
-            "dtype": used.dtype,
-            "seconds": round(time.monotonic() - started, 2),
-            "packages": package_versions(),
-        },
+        provenance=Provenance(
+            scan=volume.name,
+            model=model.card.name,
+            model_version=model.card.version,
+            model_checksum=model.card.checksum,
+            model_license=model.card.license,
+            settings=spec,
+            device=used.name,
+            engine=used.engine,
+            dtype=used.dtype,
+            seconds=round(time.monotonic() - started, 2),
+            packages=package_versions(),
+        ),
     )
 
 
@@ -138,7 +111,7 @@ class _Seen:
     least_ml: float
 
 
-def _look(hu: np.ndarray, scan: Grid, spec: ModelSpec, networks: Networks) -> Generator[Progress, None, _Seen]:
+def _look(hu: np.ndarray, scan: Grid, spec: ModelSpec, networks: Networks) -> Steps[_Seen]:
     """Look coarsely at the scan and finely where the liver may be; again at a larger part if that cut or missed it."""
     box = yield from look_coarsely(hu, scan, spec, networks.coarse)
     margin_mm = spec.coarse.margin_mm if spec.coarse else 0.0
@@ -167,7 +140,7 @@ def _larger(box: Box, liver: Box | None, grid: Grid, scan: Grid, margin_mm: floa
     if liver is None:
         return scan.whole
     margins = [math.ceil(margin_mm / axis.step_mm) for axis in scan.axes]
-    return tuple(
+    return triple(
         slice(
             max(part.start - margin, 0) if found.start == 0 else part.start,
             min(part.stop + margin, length) if found.stop == seen else part.stop,
@@ -176,7 +149,7 @@ def _larger(box: Box, liver: Box | None, grid: Grid, scan: Grid, margin_mm: floa
     )
 
 
-def _tidy(mask: np.ndarray, voxel_ml: float, minimum_ml: float) -> Generator[Progress, None, float]:
+def _tidy(mask: np.ndarray, voxel_ml: float, minimum_ml: float) -> Steps[float]:
     """Leave one component without holes in the mask, or nothing if it is too small; returns its volume.
 
     Works in the mask's box alone.

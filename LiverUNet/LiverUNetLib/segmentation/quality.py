@@ -64,4 +64,5 @@ def findings(measurement: Measurement, found_ml: float, rules: Rules) -> list[st
 def _largest_cosines(affine: np.ndarray) -> np.ndarray:
     """For the patient's axes R, A, S: the cosine of the angle to the nearest axis of the scan."""
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return np.abs(directions).max(axis=1)
+    cosines: np.ndarray = np.abs(directions).max(axis=1)
+    return cosines

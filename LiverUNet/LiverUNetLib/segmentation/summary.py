@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..models.folder import LiverModel
-from .pipeline import Segmentation
+from .result import Report
 
 __all__ = ["COLUMNS", "model_score", "sentence", "table_row"]
 
@@ -25,7 +25,7 @@ COLUMNS = (
 )
 
 
-def sentence(result: Segmentation) -> str:
+def sentence(result: Report) -> str:
     """The measures of a liver in a line."""
     measured = result.measurement
     if measured.extent_mm is None:
@@ -36,11 +36,11 @@ def sentence(result: Segmentation) -> str:
         f"Liver: {bound}{measured.volume_ml:.0f} ml, "
         f"{measured.mean_hu:.0f} HU (standard deviation {measured.sd_hu:.0f}), "
         f"{width:.0f} mm wide, {depth:.0f} mm deep, {height:.0f} mm high; "
-        f"{result.provenance['seconds']:.1f} s on {result.provenance['device']}"
+        f"{result.provenance.seconds:.1f} s on {result.provenance.device}"
     )
 
 
-def table_row(result: Segmentation) -> dict[str, Any]:
+def table_row(result: Report) -> dict[str, Any]:
     """The same as a row of COLUMNS; what does not exist is None."""
     measured, made = result.measurement, result.provenance
     height, depth, width = measured.extent_mm or (None, None, None)
@@ -54,12 +54,12 @@ def table_row(result: Segmentation) -> dict[str, Any]:
     }
     rounded = {name: None if figure is None else round(figure, 1) for name, figure in figures.items()}
     return {
-        "scan": made["scan"],
+        "scan": made.scan,
         **rounded,
         "warnings": " ".join(result.warnings),
-        "model": f"{made['model']} {made['model_version']}",
-        "device": made["device"],
-        "seconds": made["seconds"],
+        "model": f"{made.model} {made.model_version}",
+        "device": made.device,
+        "seconds": made.seconds,
     }
 
 

@@ -57,7 +57,7 @@ def evaluate_model(
             continue
         evaluated += 1
         scores = compare_masks(result.mask_kji, reference.hu_kji, scan.spacing_kji_mm)
-        yield CaseScores(case.name, role, scores, result.provenance["seconds"])
+        yield CaseScores(case.name, role, scores, result.provenance.seconds)
     if not evaluated:
         words = "There is no case to evaluate."
         if held_out_only:

@@ -1,0 +1,87 @@
+"""What segmenting a scan gives: a mask, its measures and warnings, and how it was made."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..models.spec import ModelSpec, spec_from_json
+from ..system.files import from_json
+from .measurement import Measurement
+
+__all__ = ["Provenance", "Report", "Segmentation", "report_from_json"]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a segmentation was made.
+
+    Attributes:
+        scan: its name.
+        settings: the numbers of the model.
+        engine, dtype: what computed the networks, and in which numbers.
+        packages: name -> version.
+    """
+
+    scan: str
+    model: str
+    model_version: str
+    model_checksum: str
+    model_license: str
+    settings: ModelSpec
+    device: str
+    engine: str
+    dtype: str
+    seconds: float
+    packages: dict[str, str]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Report:
+    """A segmentation without its voxels.
+
+    Attributes:
+        warnings: what the user has to know before using the result, in whole sentences.
+    """
+
+    measurement: Measurement
+    warnings: tuple[str, ...]
+    provenance: Provenance
+
+    def to_json(self) -> dict[str, Any]:
+        """What `report_from_json` takes."""
+        return {
+            "schema_version": 1,
+            "measurement": asdict(self.measurement),
+            "warnings": list(self.warnings),
+            "provenance": asdict(self.provenance),
+        }
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Segmentation(Report):
+    """A segmented scan.
+
+    Attributes:
+        mask_kji: uint8, 1 is liver, exactly the voxels of the scan.
+        probability_kji: of every voxel, before one liver was chosen; uint8 in steps of 1/255, if asked for.
+    """
+
+    mask_kji: np.ndarray
+    probability_kji: np.ndarray | None
+
+
+def report_from_json(content: dict[str, Any]) -> Report:
+    """What `Report.to_json` wrote.
+
+    Raises:
+        KeyError, TypeError: something is missing or unknown.
+    """
+    made = content["provenance"]
+    return Report(
+        measurement=from_json(Measurement, content["measurement"]),
+        warnings=tuple(content["warnings"]),
+        provenance=from_json(Provenance, made | {"settings": spec_from_json(made["settings"])}),
+    )

@@ -19,7 +19,7 @@ GRIDS = Grids(pixel_mm=8.0, slice_mm=18.0, voxel_mm=16.0)
 
 
 def cached(pairs, folder, grids=GRIDS) -> list[str]:
-    return [finding.words for finding in prepare(find_cases([pairs]), folder, grids)]
+    return [finding.message for finding in prepare(find_cases([pairs]), folder, grids)]
 
 
 def test_on_the_grid_of_the_scan_the_cache_holds_the_scan_itself(pairs, a_cache):

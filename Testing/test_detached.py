@@ -160,7 +160,7 @@ def test_a_run_that_another_panel_has_just_launched_is_starting_and_not_dead(run
 def test_a_folder_in_which_nothing_was_begun_is_no_dead_run(run):
     run.mkdir()
     assert state_of(run).phase == "none"
-    with pytest.raises(TrainingError, match="was started on the command line; resume it there, by --resume"):
+    with pytest.raises(TrainingError, match="was started on the command line; resume it there with --resume"):
         resume(run)
 
 

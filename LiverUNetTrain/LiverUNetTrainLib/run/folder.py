@@ -154,7 +154,8 @@ class RunFolder:
         """
         if not self._arguments.exists():
             raise TrainingError(f"{self.path} was started on the command line; resume it there with --resume.")
-        return read_json(self._arguments, TrainingError)["arguments"]
+        arguments: list[str] = read_json(self._arguments, TrainingError)["arguments"]
+        return arguments
 
     def launched_at(self) -> float:
         """When it was launched, in seconds since 1970; 0 if it was started on the command line."""
@@ -263,8 +264,9 @@ class RunFolder:
 
         path = self.path / name
         try:
-            return torch.load(path, map_location=device, weights_only=True)
+            content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         except FileNotFoundError as error:
             raise TrainingError(f"{path} does not exist: the run has not finished the epoch that writes it.") from error
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             raise TrainingError(f"{path} is damaged; start a new run.") from error
+        return content

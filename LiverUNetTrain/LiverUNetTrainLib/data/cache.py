@@ -132,7 +132,7 @@ def prepare(cases: Sequence[Case], folder: Path, grids: Grids, *, strict: bool =
             continue
         yield Finding(case.name, message, from_json(Facts, entry["facts"]))
     if not seen:
-        raise TrainingError("None of the cases can be used; the lines above say why.")
+        raise TrainingError("None of the cases can be used, for the reasons given.")
     write_json(index, settings | {"cases": list(seen.values())})
 
 

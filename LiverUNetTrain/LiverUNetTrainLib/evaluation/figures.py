@@ -30,7 +30,7 @@ def draw_curves(histories: Mapping[str, Sequence[EpochLog]]) -> Figure:
         for axes, (title, training, validation) in zip(axes_of_run, CURVES, strict=True):
             for label, attribute, colour in (("training", training, TRAINING), ("validation", validation, VALIDATION)):
                 points = [(log.epoch, value) for log in history if (value := getattr(log, attribute)) is not None]
-                if not points:  # in the legend it would look lost
+                if not points:  # a legend must not name a curve that is not there
                     continue
                 axes.plot(
                     [epoch for epoch, _ in points],

@@ -22,7 +22,7 @@ __all__ = ["RunState", "launch", "resume", "state_of"]
 
 OUTPUT, ERRORS = "output.txt", "errors.txt"
 RESUME = "--resume"
-# Of Windows; the module `subprocess` has them only there.
+# Flags of Windows, which `subprocess` defines only there.
 DETACHED_PROCESS, CREATE_NEW_PROCESS_GROUP = 0x00000008, 0x00000200
 NO_MESSAGE = "it ended without a message: it was killed, or the machine was switched off"
 # Importing takes seconds, many of them on a slow disk; a process that is silent for longer is reported as dead.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["COARSE_FOLDER", "COARSE_TITLE", "Ending", "EpochLog", "RunFolder"]
 
 SCHEMA_VERSION = 4
-# The folder in a run folder where the coarse look is trained, and how progress messages call it.
+# Where in a run folder the coarse look is trained, and its name in progress messages.
 COARSE_FOLDER, COARSE_TITLE = "coarse", "Coarse look"
 
 
@@ -78,7 +78,7 @@ class RunFolder:
     """The files of one training; every one is written whole or not at all.
 
     Attributes:
-        within: the run folder of the model, where this is that of its coarse look; a stop asked for there counts here.
+        within: of the folder of a coarse look, the run folder that it lies in; a request to stop there counts here too.
     """
 
     path: Path

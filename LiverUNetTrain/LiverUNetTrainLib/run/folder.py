@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
-__all__ = ["COARSE_FOLDER", "COARSE_TITLE", "Ending", "EpochLog", "RunFolder"]
+__all__ = ["COARSE_FOLDER", "COARSE_TITLE", "CURVES", "Ending", "EpochLog", "RunFolder"]
 
 SCHEMA_VERSION = 4
 # Where in a run folder the coarse look is trained, and its name in progress messages.
@@ -63,6 +63,14 @@ class EpochLog:
     def mean_validation_dice(self) -> float | None:
         """Mean over the validation patients."""
         return float(np.mean(list(self.validation_dice.values()))) if self.validation_dice else None
+
+
+# The curves of a training: title -> the attributes of EpochLog for training and validation.
+CURVES = {
+    "loss": ("training_loss", "validation_loss"),
+    "accuracy": ("training_accuracy", "validation_accuracy"),
+    "Dice": ("training_dice", "mean_validation_dice"),
+}
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from ..system.files import from_json, read_json
 from .card import COARSE, FINE, WEIGHT_FILES, Lineage, ModelCard, onnx_file, weights_file
 from .engines import Network, OnnxNetwork, TorchNetwork
 from .network import build_network, fold_batch_norm
+from .scores import evaluation_from_json
 from .spec import NetworkSpec, Rules, spec_from_json
 
 if TYPE_CHECKING:
@@ -219,9 +220,10 @@ def open_model(folder: Path) -> LiverModel:
             ours = _as_today(ours)
         card = ModelCard(
             **{key: metadata[key] for key in ("name", "version", "description", "license")},
-            **{key: ours[key] for key in ("training", "scores", "notes", "checksums")},
+            **{key: ours[key] for key in ("training", "notes", "checksums")},
             spec=spec_from_json(ours["spec"]),
             lineage=from_json(Lineage, ours["lineage"]),
+            scores=evaluation_from_json(ours["scores"]),
         )
         card.check()
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -246,5 +248,6 @@ def _as_today(ours: dict[str, Any]) -> dict[str, Any]:
             "rules": asdict(Rules(threshold=ours["threshold"])),
             "window_hu": window,
         },
+        "training": {"refinement": None, "parent": None} | ours["training"],
         "checksums": {weights_file(FINE): ours["checksum"]},
     }

@@ -139,7 +139,7 @@ def test_all_volumes_of_the_scene(panel, a_volume, scene):
     panel.ui.segmentAllButton.click()
     run_to_the_end(panel)
     words = panel.ui.statusLabel.text
-    assert words.startswith("1 volumes segmented, 1 failed")
+    assert words.startswith("1 segmented, 1 failed")
     assert "flat: flat is constant" in words
     assert scene.GetFirstNodeByClass("vtkMRMLTableNode").GetCellText(0, 0) == "CT"
 

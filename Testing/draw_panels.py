@@ -1,6 +1,6 @@
 """Draw the pictures of the README in a real Slicer, with its main window, on phantoms.
 
-    PICTURES=Testing Slicer --no-splash --disable-settings --ignore-slicerrc \\
+    PICTURES=docs/pictures Slicer --no-splash --disable-settings --ignore-slicerrc \\
         --additional-module-paths $PWD/LiverUNet $PWD/LiverUNetTrain --python-script Testing/draw_panels.py
 """
 

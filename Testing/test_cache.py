@@ -19,7 +19,7 @@ GRIDS = Grids(pixel_mm=8.0, slice_mm=18.0, voxel_mm=16.0)
 
 
 def cached(pairs, folder, grids=GRIDS) -> list[str]:
-    return [finding.words for finding in prepare(find_cases([pairs]), folder, grids)]
+    return [finding.message for finding in prepare(find_cases([pairs]), folder, grids)]
 
 
 def test_on_the_grid_of_the_scan_the_cache_holds_the_scan_itself(pairs, a_cache):
@@ -122,3 +122,9 @@ def test_an_array_that_is_gone_or_damaged_is_named(name, a_cache):
     path.unlink()
     with pytest.raises(TrainingError, match="patient2 is damaged"):
         open_cache(a_cache.folder)
+
+
+def test_a_case_that_a_cache_does_not_hold_is_named(a_cache):
+    assert [case.name for case in a_cache.select(["patient2", "patient0"])] == ["patient0", "patient2"]
+    with pytest.raises(TrainingError, match="holds no case typo; prepare it"):
+        a_cache.select(["patient0", "typo"])

@@ -104,7 +104,7 @@ def test_ended_by_a_scheduler_it_says_how_to_resume_and_leaves_no_half_written_f
     assert process.wait() == 128 + signal.SIGTERM
     state = state_of(run)
     assert len(state.history) >= 2
-    assert state.message == "Stopped; what was finished is kept, the next run (train: --resume) resumes."
+    assert state.message == "Stopped. Finished epochs are kept; the same command resumes, for train with --resume."
     assert not is_locked(run)
     assert not list(run.glob(".*"))
     process = start("--resume", epochs=400)
@@ -150,10 +150,10 @@ def test_a_run_that_cannot_go_on_says_why_and_not_that_it_was_stopped(start, run
 
 def test_a_run_that_another_panel_has_just_launched_is_starting_and_not_dead(run):
     run.mkdir()
-    RunFolder(run).write_order(["train"])
+    RunFolder(run).write_arguments(["train"])
     (run / "errors.txt").touch()
     assert state_of(run).phase == "starting"
-    os.utime(run / "order.json", (0, 0))
+    os.utime(run / "arguments.json", (0, 0))
     assert state_of(run).phase == "died"
 
 

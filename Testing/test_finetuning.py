@@ -150,7 +150,7 @@ def test_a_tuned_run_is_judged_on_what_it_holds_out(a_model, a_grown_cache, pair
     assert judge(tmp_path / "parent-run", find_cases([pairs]), cpu) is None
     metadata = tmp_path / "parent/configs/metadata.json"
     metadata.write_text(metadata.read_text().replace(a_model.card.checksums["models/model.pt"], "0" * 64))
-    assert "parent is not the model any more" in judge(tmp_path / "run", [], cpu).words
+    assert "parent is no longer the model" in judge(tmp_path / "run", [], cpu).message
 
 
 @pytest.mark.slow
@@ -181,24 +181,26 @@ def scores(*dice: float) -> list[CaseScores]:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "worse", "words"),
+    ("before", "after", "worse", "message"),
     [
         ((0.9, 0.8), (0.95, 0.85), False, "was 0.8500 before and is 0.9000 after: no worse"),
         ((0.9, 0.8), (0.9, 0.79), True, "was 0.8500 before and is 0.8450 after: worse"),
         ((0.9,), (0.8998,), False, "no worse"),
     ],
 )
-def test_the_verdict_says_in_numbers_whether_a_model_got_worse(before, after, worse, words):
+def test_the_verdict_says_in_numbers_whether_a_model_got_worse(before, after, worse, message):
     verdict = compare_before_after(scores(*before), scores(*after))
     assert verdict.worse is worse
-    assert words in verdict.words
+    assert message in verdict.message
 
 
 def test_no_verdict_without_held_out_cases_or_on_different_ones():
     verdict = compare_before_after([], [])
     assert not verdict.worse
     assert not verdict.good
-    assert verdict.words.startswith("Nobody knows whether the model has become better or worse: no held-out case")
+    assert verdict.message.startswith(
+        "It is unknown whether the model has become better or worse: there is no held-out"
+    )
     with pytest.raises(TrainingError, match="not measured on the same cases"):
         compare_before_after(scores(0.9), scores(0.9, 0.8))
 
@@ -208,7 +210,7 @@ def test_a_new_case_called_like_one_that_the_parent_holds_out_is_named(a_model, 
     lineage = replace(a_model.card.lineage, held_out={"new1": "other content"})
     parent = replace(a_model, card=replace(a_model.card, lineage=lineage))
     split_for_finetuning(a_grown_cache, parent)
-    assert "new1 is called like what parent holds out, with other content" in caplog.text
+    assert "parent holds out cases of the same name but other content: new1. If they" in caplog.text
 
 
 @pytest.mark.slow

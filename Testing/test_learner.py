@@ -90,6 +90,14 @@ def test_the_scores_of_a_whole_case_ask_the_threshold_that_is_given():
     assert right.loss < wrong.loss
 
 
+def test_the_dice_of_a_whole_case_counts_its_voxels_together_and_not_slice_by_slice():
+    probability, mask = np.zeros((2, 2, 4), np.float32), np.zeros((2, 2, 4), np.uint8)
+    probability[0], mask[0] = 1, 255
+    mask[1, 0, 0] = 255  # in the second slice the only voxel of liver is missed
+    scores = scores_of(LOSSES["dice"](sigmoid=True), probability, mask, 0.5)
+    assert scores.dice == pytest.approx(2 * 8 / (8 + 9))
+
+
 def test_volumes_are_learned_from_as_slices_are(cpu):
     one = Learner(torch.nn.Conv3d(1, 1, 1), cpu, TrainingSettings(loss="dice", ema_decay=0.0))
     before = one._network.weight.item()

@@ -18,14 +18,14 @@ def test_pairs_are_written_from_any_layout_and_kept_when_they_are_there(pairs, t
     (pairs / "patient1_liver.nii.gz").write_bytes(b"damaged")
     found = {finding.name: finding for finding in write_pairs(pairs, tmp_path / "out")}
     assert [name for name, finding in found.items() if not finding.usable] == ["patient1"]
-    assert found["patient1"].words.startswith("left out: ")
+    assert found["patient1"].message.startswith("left out: ")
     assert found["patient0"].facts.size == read_volume(pairs / "patient0_orig.nii.gz").hu_kji.shape[::-1]
     assert [case.name for case in find_cases([tmp_path / "out"])] == ["patient0", "patient2", "patient3"]
     scan, mask = find_cases([tmp_path / "out"])[0].read()
     np.testing.assert_array_equal(mask.hu_kji, read_mask(pairs / "patient0_liver.nii.gz").hu_kji)
     np.testing.assert_array_equal(scan.hu_kji, read_volume(pairs / "patient0_orig.nii.gz").hu_kji)
-    again = {finding.name: finding.words for finding in write_pairs(pairs, tmp_path / "out")}
-    assert again["patient0"] == "is there already"
+    again = {finding.name: finding.message for finding in write_pairs(pairs, tmp_path / "out")}
+    assert again["patient0"] == "exists already"
 
 
 def test_pairs_of_nothing_usable_are_an_error(pairs, tmp_path):

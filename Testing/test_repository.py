@@ -179,7 +179,7 @@ def test_the_extensions_metadata_is_complete():
 
 def test_the_entry_for_the_extensions_index_follows_its_schema():
     """The fields of schema 1.0.2 of Slicer/ExtensionsIndex."""
-    entry = json.loads((REPOSITORY / "Testing/extension-index/LiverUNet.json").read_text())
+    entry = json.loads((REPOSITORY / "packaging/LiverUNet.json").read_text())
     kinds = {
         "$schema": str,
         "category": str,
@@ -203,7 +203,7 @@ def test_the_entry_for_the_extensions_index_follows_its_schema():
 
 
 def test_the_release_of_slicer_is_named_once_and_its_checksum_is_not_invented():
-    release = json.loads((REPOSITORY / "Testing/slicer-release.json").read_text())
+    release = json.loads((REPOSITORY / "packaging/slicer-release.json").read_text())
     assert set(release) == {"version", "url", "sha512"}
     assert re.fullmatch("|[0-9a-f]{128}", release["sha512"])
 

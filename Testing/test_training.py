@@ -1,5 +1,6 @@
 """A training learns, is deterministic, and ends with the same weights when it was killed and resumed."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -10,14 +11,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers import FINE_LOOK, SETTINGS, SPEC, assert_same_weights, unix_only, weights_of, write_pair
-from LiverUNetLib.errors import TrainingError
+from helpers import FINE_LOOK, SETTINGS, SPEC, assert_same_weights, dice, unix_only, weights_of, write_pair
+from LiverUNetLib.errors import OutputError, TrainingError
+from LiverUNetLib.models.engines import TorchNetwork
 from LiverUNetLib.models.folder import open_model
+from LiverUNetLib.models.network import build_network
 from LiverUNetTrainLib.cli.main import main
 from LiverUNetTrainLib.data.cache import prepare
 from LiverUNetTrainLib.data.layouts import find_cases
 from LiverUNetTrainLib.data.splits import split_by_patient
-from LiverUNetTrainLib.run.folder import EpochLog
+from LiverUNetTrainLib.run import folder
+from LiverUNetTrainLib.run.folder import EpochLog, RunFolder
 from LiverUNetTrainLib.run.settings import Refinement
 from LiverUNetTrainLib.training import fine_sampling
 from LiverUNetTrainLib.training.fine_sampling import FineSampler
@@ -239,8 +243,8 @@ def test_it_shows_the_network_the_patients_of_its_split_and_no_other(a_trainer, 
 
 @pytest.mark.slow
 def test_the_best_weights_are_those_of_the_best_validation(a_trainer, tmp_path, monkeypatch):
-    dice = iter([0.9, 0.5])
-    monkeypatch.setattr(Trainer, "_validated", lambda _, log: replace(log, validation_dice={"patient0": next(dice)}))
+    dices = iter([0.9, 0.5])
+    monkeypatch.setattr(Trainer, "_validated", lambda _, log: replace(log, validation_dice={"patient0": next(dices)}))
     trainer = a_trainer("run", settings=replace(SETTINGS, epochs=2, validate_every=1))
     steps = trainer.epochs()
     while not isinstance(next(steps), EpochLog):
@@ -271,3 +275,52 @@ def test_every_batch_is_augmented_with_a_seed_of_its_own_and_image_and_mask_go_o
     for (image, others), (learned_image, learned_mask) in zip(made, learned, strict=True):
         assert learned_image is image, "without a coarse look nothing is put to it"
         assert torch.equal(learned_mask, others[:, :1])
+
+
+@pytest.mark.slow
+def test_the_averaged_weights_are_validated_per_patient_in_3d(a_trainer, a_cache, tmp_path, cpu):
+    settings = replace(SETTINGS, epochs=25, batch_size=6, learning_rate=5e-3, ema_decay=0.95, validate_every=25)
+    trainer = a_trainer("run", settings=settings)
+    list(trainer.epochs())
+    log, run = trainer.history[-1], RunFolder(tmp_path / "run")
+    (name,) = log.validation_dice
+    (case,) = a_cache.select([name])
+    found = []
+    for weights in (run.weights("last"), run.checkpoint("cpu")[0]["network"]):
+        network = build_network(SPEC.fine.network)
+        network.load_state_dict(weights)
+        found.append(trainer._fine._sampler.probability(TorchNetwork(network, cpu), case) > 0.5)
+    averaged, raw = (dice(each, case.mask > 127) for each in found)
+    assert log.validation_dice[name] == pytest.approx(averaged, abs=1e-6)
+    assert abs(averaged - raw) > 1e-3, "the weights before averaging score otherwise"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("later", "replaced"), [(0.5, False), (0.95, True)])
+def test_after_a_resume_only_a_better_validation_replaces_the_best_weights(
+    later, replaced, a_trainer, tmp_path, monkeypatch
+):
+    dices = iter([0.9, later])
+    monkeypatch.setattr(Trainer, "_validated", lambda _, log: replace(log, validation_dice={"patient0": next(dices)}))
+    settings = replace(SETTINGS, epochs=2, validate_every=1)
+    list(a_trainer("run", settings=settings).epochs(minutes=0))
+    first = torch.load(tmp_path / "run/best.pt", weights_only=True)
+    list(a_trainer("run", settings=settings, resume=True).epochs())
+    second = torch.load(tmp_path / "run/best.pt", weights_only=True)
+    assert any(not torch.equal(first[key], second[key]) for key in first) is replaced
+
+
+def test_a_checkpoint_that_the_disk_has_no_room_for_leaves_the_one_before(tmp_path, monkeypatch):
+    run, weights = RunFolder(tmp_path), {"averaged": {"module.a": torch.ones(3)}}
+    run.keep(weights, [], best={"a": torch.ones(3)})
+
+    def fill_the_disk(path, content):
+        path.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(folder, "save_tensors", fill_the_disk)
+    for best in (None, {"a": torch.zeros(3)}):
+        with pytest.raises(OutputError, match="No space left"):
+            run.keep(weights, [], best=best)
+    assert run.weights("best")["a"].tolist() == run.weights("last")["a"].tolist() == [1, 1, 1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt", "log.jsonl"]

@@ -67,7 +67,7 @@ def test_training_stops_early_when_validation_does_not_improve(a_trainer, tmp_pa
     assert 4 <= len(logs) < 30
     dices = [log.mean_validation_dice for log in logs]
     assert max(dices[-3:]) <= max(dices[:-3])
-    assert "has not become better since epoch" in RunFolder(tmp_path / "run").end().message
+    assert "has not improved since epoch" in RunFolder(tmp_path / "run").end().message
     again = a_trainer("run", settings=settings, resume=True)
     assert logs_of(again) == []
 
@@ -150,7 +150,7 @@ def test_out_of_memory_halves_the_batch_in_words(caplog):
         for _ in range(2):
             pupil.step(torch.randn(16, 1, 4, 4), torch.ones(16, 1, 4, 4), 0.1)
     assert network.seen == [16, 8, 4, 4, 4, 4, 4, 4, 4, 4]
-    assert "going on with 4 slices at once" in caplog.text
+    assert "continuing with 4 slices at once" in caplog.text
     assert network.scale.item() != 1
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from LiverUNetLib.errors import TrainingError
 from LiverUNetTrainLib.data.layouts import SCAN_ENDING
-from LiverUNetTrainLib.run.options import RECIPE_NAMES, TrainingOptions
+from LiverUNetTrainLib.run.options import FINE_TUNING, TrainingOptions
 
 __all__ = ["TrainingChoices"]
 
@@ -50,7 +50,7 @@ class TrainingChoices:
 
     def recipe(self) -> str:
         """The recipe; a model is fine-tuned with one of its own."""
-        return RECIPE_NAMES[-1] if self.parent() else self._ui.recipeSelector.currentText
+        return FINE_TUNING if self.parent() else self._ui.recipeSelector.currentText
 
     def heldOut(self) -> tuple[str, ...]:
         """Names of the cases to hold out; they may contain spaces."""

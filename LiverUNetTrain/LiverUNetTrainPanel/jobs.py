@@ -51,7 +51,7 @@ def estimate(options: TrainingOptions) -> str:
     """Time and memory of a training, in a sentence."""
     parent = find_model(options.parent) if options.parent else None
     cost = estimate_options(options, open_cache(options.cache), parent, choose_device(options.device, "torch"))
-    return finish(cost).words(options.minutes)
+    return finish(cost).summary(options.minutes)
 
 
 def evaluate(

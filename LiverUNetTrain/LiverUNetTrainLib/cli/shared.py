@@ -1,4 +1,4 @@
-"""What several commands of liver-unet-train say and do."""
+"""What several commands of liver-unet-train share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEVICE_HELP = "auto, cpu, cuda, cuda:N or mps (%(default)s)"
 
 
 def device_for(name: str, engine: str = "auto") -> Device:
-    """The device of that name; what the user should know of the choice goes to stderr."""
+    """The device of that name; a note on the choice goes to stderr."""
     from LiverUNetLib.system.environment import choose_device
 
     device = choose_device(name, engine)
@@ -37,7 +37,7 @@ def prepare_cases(
     strict: bool = False,
     only: Collection[str] | None = None,
 ) -> None:
-    """Find and prepare all cases, or `only` those with these names, a line each."""
+    """Find and prepare all cases, or `only` those with these names; prints a line for each."""
     from ..data.cache import prepare
     from ..data.layouts import find_data_sets
     from ..training.cost import check_disk
@@ -52,7 +52,7 @@ def prepare_cases(
 
 
 def epoch_line(log: EpochLog) -> str:
-    """An epoch in a line."""
+    """A line about an epoch."""
     look = f"{log.stage}, " if log.stage else ""
     line = f"{look}epoch {log.epoch}: loss {log.training_loss:.4f}, Dice {log.training_dice:.4f}, {log.seconds:.0f} s"
     if log.validation_dice is None:

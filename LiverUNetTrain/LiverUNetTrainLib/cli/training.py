@@ -34,16 +34,16 @@ def add_commands(commands: Any) -> None:
 
 def _add_recipe_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--recipe", choices=RECIPE_NAMES, help="(default: accurate; with --from: fine-tuning)")
-    command.add_argument("--validation", type=float, help=f"share of the patients that validates {FROM_RECIPE}")
-    command.add_argument("--epochs", type=int, help=f"passes over the data, of the fine look {FROM_RECIPE}")
-    command.add_argument("--coarse-epochs", type=int, help=f"the same of the coarse look {FROM_RECIPE}")
+    command.add_argument("--validation", type=float, help=f"share of the patients for validation {FROM_RECIPE}")
+    command.add_argument("--epochs", type=int, help=f"passes of the fine look over the data {FROM_RECIPE}")
+    command.add_argument("--coarse-epochs", type=int, help=f"passes of the coarse look {FROM_RECIPE}")
     command.add_argument("--batch-size", type=int, help=f"slices in a batch {FROM_RECIPE}")
-    command.add_argument("--learning-rate", type=float, help=f"of AdamW at its highest {FROM_RECIPE}")
+    command.add_argument("--learning-rate", type=float, help=f"highest learning rate of AdamW {FROM_RECIPE}")
     command.add_argument(
-        "--patience", type=int, help=f"stop after so many validations without a better one {FROM_RECIPE}"
+        "--patience", type=int, help=f"stop after so many validations without improvement {FROM_RECIPE}"
     )
     command.add_argument("--validate-every", type=int, help=f"epochs between validations {FROM_RECIPE}")
-    command.add_argument("--seed", type=int, help=f"of every random number, also of who validates {FROM_RECIPE}")
+    command.add_argument("--seed", type=int, help=f"seed of all random numbers, those of the split too {FROM_RECIPE}")
     command.add_argument("--device", default="auto", help=DEVICE_HELP)
 
 
@@ -55,10 +55,10 @@ def _add_train(commands: Any) -> None:
     )
     command.add_argument("--resume", action="store_true", help="resume the run in that folder")
     command.add_argument(
-        "--hold-out", nargs="+", default=[], metavar="CASE", help="cases that neither train nor validate"
+        "--hold-out", nargs="+", default=[], metavar="CASE", help="cases to keep out of training and validation"
     )
-    command.add_argument("--minutes", type=float, help="stop before the epoch that would take longer than this")
-    command.add_argument("--from", dest="parent", metavar="MODEL", help="fine-tune this model, in its own network")
+    command.add_argument("--minutes", type=float, help="time budget: no epoch is begun that would not end in this time")
+    command.add_argument("--from", dest="parent", metavar="MODEL", help="fine-tune this model")
     _add_recipe_options(command)
     command.set_defaults(run=_train)
 
@@ -86,8 +86,8 @@ def _train(options: argparse.Namespace) -> None:
 
 def _add_crossval(commands: Any) -> None:
     command = commands.add_parser("crossval", help="train and test in folds by patient; resumes where it stopped")
-    command.add_argument("data", nargs="+", type=Path, help=f"cases to be tested; {DATA_HELP}")
-    command.add_argument("--extra", nargs="+", type=Path, default=[], help="cases that only ever train")
+    command.add_argument("data", nargs="+", type=Path, help=f"cases to test; {DATA_HELP}")
+    command.add_argument("--extra", nargs="+", type=Path, default=[], help="cases for training only")
     command.add_argument("--folds", type=int, default=5, help="(%(default)s)")
     command.add_argument(
         "--same-folds-as",
@@ -95,14 +95,14 @@ def _add_crossval(commands: Any) -> None:
         type=Path,
         default=[],
         metavar="JSON",
-        help="deal the patients as another cross-validation did, whose --json of each --fold these files are",
+        help="use the folds of another cross-validation, whose --json files these are, one for each --fold",
     )
     command.add_argument(
-        "--fold", type=int, help="train, test and print this one alone; several processes can share a work folder"
+        "--fold", type=int, help="train, test and print this fold alone; several processes can share a work folder"
     )
-    command.add_argument("--limit", type=int, help="take only so many cases of the data, to try things out")
+    command.add_argument("--limit", type=int, help="use only so many cases, to try things out")
     command.add_argument(
-        "--work", type=Path, default=Path("crossval"), help="folder for all that is made (%(default)s)"
+        "--work", type=Path, default=Path("crossval"), help="folder for cache, runs and models (%(default)s)"
     )
     command.add_argument("--json", type=Path, help="also write all figures")
     command.add_argument("--csv", type=Path, help="also write a table")
@@ -153,10 +153,10 @@ def _crossval(options: argparse.Namespace) -> None:
 
 
 def _crossval_command(options: argparse.Namespace) -> str:
-    words = ["liver-unet-train", "crossval", *options.data]
-    words += ["--extra", *options.extra] if options.extra else []
+    command = ["liver-unet-train", "crossval", *options.data]
+    command += ["--extra", *options.extra] if options.extra else []
     same = options.same_folds_as
-    words += ["--same-folds-as", *same] if same else ["--folds", options.folds]
+    command += ["--same-folds-as", *same] if same else ["--folds", options.folds]
     for name in (
         "fold",
         "recipe",
@@ -172,20 +172,20 @@ def _crossval_command(options: argparse.Namespace) -> str:
     ):
         value = getattr(options, name)
         if value is not None:
-            words += [f"--{name.replace('_', '-')}", value]
-    return shlex.join(map(str, words))
+            command += [f"--{name.replace('_', '-')}", value]
+    return shlex.join(map(str, command))
 
 
 @contextmanager
 def _progress_bar() -> Iterator[tqdm]:
-    """A bar on stderr, if that is a terminal; a user who ends it early is told how to resume."""
+    """A bar on stderr, if that is a terminal; after Ctrl-C the message says how to resume."""
     from tqdm import tqdm
 
     try:
         with tqdm(unit="batch", leave=False, file=sys.stderr, disable=None) as bar:
             yield bar
     except KeyboardInterrupt as interrupt:
-        interrupt.args = ("Stopped; what was finished is kept, the next run (train: --resume) resumes.",)
+        interrupt.args = ("Stopped. Finished epochs are kept; the same command resumes, for train with --resume.",)
         raise
 
 

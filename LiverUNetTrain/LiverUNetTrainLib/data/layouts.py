@@ -1,4 +1,4 @@
-"""The ways in which data sets lie on disk; each is recognised by itself.
+"""The layouts of data sets on disk; each is detected automatically.
 
 - pairs: `NAME_orig.nii.gz` beside `NAME_liver.nii.gz`, non-zero is liver;
 - 3D-IRCADb-01 as downloaded: see `ircad`;
@@ -23,7 +23,7 @@ from .ircad import find_ircad
 __all__ = ["DataSet", "find_cases", "find_data_sets"]
 
 SCAN_ENDING, MASK_ENDING = "_orig.nii.gz", "_liver.nii.gz"
-# What a label of liver or of something inside it is called; tumours are liver here, where no other organ has labels.
+# Words in the names of labels of the liver and of tumours, which count as liver where no other organ has a label.
 LIVER_WORDS = ("liver", "hepat")
 TUMOUR_WORDS = ("tumor", "tumour", "cancer", "lesion", "metasta", "cyst")
 
@@ -79,7 +79,7 @@ def _find_pairs(folder: Path) -> Iterable[Case]:
 
 
 def _find_lits(folder: Path) -> Iterable[Case]:
-    """The training volumes, in whatever batch they lie; tumours count as liver."""
+    """The training volumes in all batches; tumours count as liver."""
     for scan in sorted(folder.rglob("volume-*.nii*")):
         if match := re.fullmatch(r"volume-(\d+)(\.nii(?:\.gz)?)", scan.name):
             number, ending = match.groups()
@@ -87,7 +87,7 @@ def _find_lits(folder: Path) -> Iterable[Case]:
 
 
 def _find_nnunet(folder: Path) -> Iterable[Case]:
-    """The training cases; names lose nnU-Net's `_0000` of the first channel."""
+    """The training cases, named without nnU-Net's `_0000` for the first channel."""
     if not (folder / "dataset.json").is_file() or not (folder / "imagesTr").is_dir():
         return
     description = read_json(folder / "dataset.json", TrainingError)

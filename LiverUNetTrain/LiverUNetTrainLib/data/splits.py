@@ -1,4 +1,4 @@
-"""Which patients train, which validate, which are held out; also where a model learns from new ones."""
+"""Split patients into training, validation and held out, for new models and for fine-tuning."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Split:
-    """Names of cases, by what they are for; no patient is in two of the lists."""
+    """Names of cases by their use; no patient is in two of the lists."""
 
     training: tuple[str, ...]
     validation: tuple[str, ...]
@@ -64,8 +64,8 @@ def split_for_finetuning(
     """Split new cases by patient; old ones keep the part that the parent's lineage gave them, by content.
 
     A case whose mask was corrected since the parent trained on it is learned from as if it were new. The
-    parent's validation patients join those drawn from the new ones; alone they would choose the
-    least-trained epoch, so validation is off then.
+    parent's validation patients join those drawn from the new ones. Alone they would choose the
+    least-trained epoch, so without new ones validation is off.
 
     Returns:
         The split, and which of its training cases the parent has learned from: they are replayed.
@@ -89,10 +89,10 @@ def split_for_finetuning(
     namesakes = sorted({*found["new"], *found["corrected"]} & set(lineage.held_out))
     if namesakes:
         logger.warning(
-            "%s called like what %s holds out, with other content: if they are the same patients in other files, "
+            "%s holds out cases of the same name but other content: %s. If they are the same patients in other files, "
             "hold them out as well.",
-            f"{', '.join(namesakes)} {'is' if len(namesakes) == 1 else 'are'}",
             parent.card.name,
+            ", ".join(namesakes),
         )
     if found["learned"]:
         learned = ", ".join(sorted(found["learned"]))

@@ -1,4 +1,4 @@
-"""How good models are, and what becomes of a run.
+"""How good models are, and how a run becomes one.
 
 measures.py      what is measured, and how it is shown
 metrics.py       a mask is compared with its reference
@@ -8,6 +8,6 @@ figures.py       curves and scores, drawn
 report.py        all of it as one HTML file
 export.py        a run becomes a model
 card_text.py     the model card as text
-before_after.py  whether fine-tuning has made a model better
+before_after.py  whether fine-tuning has improved a model
 crossval.py      every patient is tested once
 """

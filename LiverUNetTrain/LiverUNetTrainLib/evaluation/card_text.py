@@ -16,15 +16,15 @@ __all__ = ["card_text"]
 
 COURSES = {"cosine": "warm-up and cosine", "constant": "a constant rate after the warm-up"}
 CHOICES = {
-    "best": "The best epoch was kept by the 3D Dice of",
-    "last": "The weights are those of the last epoch; validated by the 3D Dice of",
+    "best": "The weights are those of the epoch with the best 3D Dice in validation, on",
+    "last": "The weights are those of the last epoch; it was validated by 3D Dice on",
 }
 LIMITS = """\
 - A research tool, not a medical device; check every mask.
-- Reliable at most where scans resemble those that it has learned from.
+- Reliable only where scans resemble those that it has learned from.
 - The liver is segmented with its tumours and the vessels inside; the vena cava and the gallbladder are not part of it.
 - Scans are brought to {pixel_mm:g} mm pixels, so details finer than that are lost.
-- If several parts are found, only the one with the most evidence is kept: of a liver in two parts, one is reported.
+- Only one connected part is kept, the one with the most evidence; of a liver in two parts, one is reported.
 """
 
 
@@ -54,8 +54,8 @@ def card_text(card: ModelCard) -> str:
 
 def _validated(weights: str, patients: Sequence[str]) -> str:
     if not patients:
-        return "Nobody validated; the weights are those of the last epoch."
-    others = "another one" if len(patients) == 1 else f"{len(patients)} others"
+        return "No validation set was used; the weights are those of the last epoch."
+    others = "one other patient" if len(patients) == 1 else f"{len(patients)} other patients"
     return f"{CHOICES[weights]} {others}: {', '.join(patients)}."
 
 
@@ -68,14 +68,14 @@ def _refinement(training: dict[str, Any]) -> str:
     if not chosen:
         return ""
     return (
-        f" The last {chosen['epochs']} of these epochs, a fifth of all at most, are a second course from the averaged "
+        f" The last of these epochs, {chosen['epochs']} or a fifth of all, are a second course from the averaged "
         f"weights, at {chosen['rate'] * training['learning_rate']:g} and with fewer masses of other organs; "
         f"{chosen['share']:.0%} of the weights before it are kept."
     )
 
 
 def _origin(card: ModelCard) -> str:
-    """How the coarse look was trained, and what was tuned."""
+    """How the coarse look was trained, or from which model the fine look was tuned."""
     coarse, parent = card.spec.coarse, card.training["parent"]
     if parent:
         kept = "; the coarse look is that of the parent, unchanged" if coarse else ""

@@ -25,12 +25,12 @@ __all__ = ["ModelInfo", "export_run", "record_scores"]
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The title page of a model; `notes` is Markdown, about what its failures look like."""
+    """Name, version, description and license of a model; `notes` is Markdown, for example about its failures."""
 
     name: str
     version: str = "0.1.0"
     description: str = "Segments the liver in CT with U-Nets"
-    license: str = "not stated; ask who trained it"
+    license: str = "not stated; ask those who trained it"
     notes: str = ""
 
 

@@ -84,7 +84,7 @@ def comparison(first: Path, second: Path) -> list[str]:
 
 
 def paired(first: Sequence[CaseScores], second: Sequence[CaseScores], *, names: tuple[str, str]) -> list[str]:
-    """The lines of `comparison` for scores in memory; `names` says what the two are called."""
+    """The lines of `comparison` for scores in memory; `names` are those of the two."""
     one, other = ({case.case: case.scores for case in cases} for cases in (first, second))
     shared = [name for name in one if name in other]
     if not shared:
@@ -107,7 +107,7 @@ def read_scores(path: Path) -> list[CaseScores]:
     """What `evaluate --json` wrote.
 
     Raises:
-        TrainingError: the file is no such thing.
+        TrainingError: the file holds something else.
     """
     content = read_json(path, TrainingError)
     try:

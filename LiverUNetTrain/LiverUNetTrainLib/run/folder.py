@@ -1,13 +1,13 @@
-"""A run folder: everything that a training says and keeps, readable while it runs.
+"""A run folder: everything that a training reports and keeps, readable while it runs.
 
-order.json      the arguments of `train`, if it was launched: what resuming needs
+arguments.json  the arguments of `train`, if it was launched in the background; resuming needs them
 settings.json   what was asked for, the split and the content hashes
-log.jsonl       one line an epoch
+log.jsonl       one line for each epoch
 last.pt         everything that resuming needs
 best.pt         the averaged weights with the best validation Dice
-stop            made by anybody: the training ends after the batch in hand, and removes it
-overlay.png     the first validation case as the last validated epoch sees it
-end.json        why it ended; missing while it works, and after a crash
+stop            once this file is there, the training ends after the current batch and removes it
+overlay.png     the first validation case, with its mask and what the last validated epoch found
+end.json        why it ended; missing while it runs, and after a crash
 running         locked by the process that works here, see `lock`
 
 Watching a run does not import torch.
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 __all__ = ["COARSE_FOLDER", "COARSE_TITLE", "Ending", "EpochLog", "RunFolder"]
 
 SCHEMA_VERSION = 4
-# Where in a run folder the coarse look is trained, and what that is called.
+# The folder in a run folder where the coarse look is trained, and how progress messages call it.
 COARSE_FOLDER, COARSE_TITLE = "coarse", "Coarse look"
 
 
 @dataclass(frozen=True)
 class EpochLog:
-    """One epoch: means over its batches; validation on the model grid by the averaged weights, per patient in 3D.
+    """One epoch: means over its batches, and how the averaged weights did in validation, per patient in 3D.
 
     Attributes:
         stage: what was trained, if it was not the fine look.
@@ -78,7 +78,7 @@ class RunFolder:
     """The files of one training; every one is written whole or not at all.
 
     Attributes:
-        within: the run of a model that this one of its looks belongs to; asked to stop, both do.
+        within: the run folder of the model, where this is that of its coarse look; a stop asked for there counts here.
     """
 
     path: Path
@@ -89,8 +89,8 @@ class RunFolder:
         return self.path / "settings.json"
 
     @property
-    def _order(self) -> Path:
-        return self.path / "order.json"
+    def _arguments(self) -> Path:
+        return self.path / "arguments.json"
 
     @property
     def _both(self) -> tuple[Path, ...]:
@@ -142,26 +142,31 @@ class RunFolder:
                 f"{self._settings} holds no settings of a training ({error}); start a new run."
             ) from error
 
-    def write_order(self, arguments: Sequence[str]) -> None:
-        """Keep the arguments that the training is launched with."""
-        write_json(self._order, {"schema_version": SCHEMA_VERSION, "arguments": list(arguments)})
+    def write_arguments(self, arguments: Sequence[str]) -> None:
+        """Keep the arguments of the launch."""
+        write_json(self._arguments, {"schema_version": SCHEMA_VERSION, "arguments": list(arguments)})
 
-    def order(self) -> list[str]:
+    def arguments(self) -> list[str]:
         """The arguments of the launch.
 
         Raises:
             TrainingError: the training was started on the command line.
         """
-        if not self._order.exists():
-            raise TrainingError(f"{self.path} was started on the command line; resume it there, by --resume.")
-        return read_json(self._order, TrainingError)["arguments"]
+        if not self._arguments.exists():
+            raise TrainingError(f"{self.path} was started on the command line; resume it there with --resume.")
+        return read_json(self._arguments, TrainingError)["arguments"]
 
-    def ordered_at(self) -> float:
+    def launched_at(self) -> float:
         """When it was launched, in seconds since 1970; 0 if it was started on the command line."""
-        return self._order.stat().st_mtime if self._order.exists() else 0.0
+        return self._arguments.stat().st_mtime if self._arguments.exists() else 0.0
 
     def keep(self, checkpoint: dict[str, Any], history: Sequence[EpochLog], best: dict[str, Any] | None) -> None:
-        """Keep the best weights if they are new, the checkpoint, the log: a kill between them loses nothing."""
+        """Keep the state after an epoch; a kill between two of the files loses nothing.
+
+        Args:
+            checkpoint: what resuming needs beside the history: `Learner.state_dict`, "rate_factor" and "terms".
+            best: weights that replace the best ones; None to leave those.
+        """
         if best is not None:
             self.keep_best(best)
         self._save("last.pt", checkpoint | {"history": [asdict(entry) for entry in history]})
@@ -172,7 +177,7 @@ class RunFolder:
         self._save("best.pt", weights)
 
     def write_log(self, history: Sequence[EpochLog]) -> None:
-        """Write `log.jsonl` anew."""
+        """Write the whole log again."""
         with staged(self.path / "log.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in history))
 
@@ -186,7 +191,7 @@ class RunFolder:
         """The epochs in the log; a last line that is still being written is skipped.
 
         Raises:
-            TrainingError: the log was changed by something else.
+            TrainingError: the log was changed by another program.
         """
         path = self.path / "log.jsonl"
         try:
@@ -209,9 +214,9 @@ class RunFolder:
         return any((path / "stop").exists() for path in self._both)
 
     def withdraw_stop(self) -> None:
-        """Withdraw that request."""
+        """Withdraw a request to stop."""
         for path in self._both:
-            if exists(path / "stop", TrainingError):  # to unlink nothing on a read-only disk is an error, too
+            if exists(path / "stop", TrainingError):  # on a read-only disk, unlinking a missing file is an error
                 (path / "stop").unlink(missing_ok=True)
 
     def write_end(self, ending: Ending) -> None:
@@ -219,12 +224,12 @@ class RunFolder:
         write_json(self.path / "end.json", asdict(ending))
 
     def end(self) -> Ending | None:
-        """What `write_end` wrote; None if the training runs or has died."""
+        """What `write_end` wrote; None if the training runs or has crashed."""
         path = self.path / "end.json"
         return from_json(Ending, read_json(path, TrainingError)) if path.exists() else None
 
     def forget_end(self) -> None:
-        """The training is running again."""
+        """Remove the ending, since the training runs again."""
         (self.path / "end.json").unlink(missing_ok=True)
 
     def checkpoint(self, device: str) -> tuple[dict[str, Any], list[EpochLog]]:
@@ -260,8 +265,6 @@ class RunFolder:
         try:
             return torch.load(path, map_location=device, weights_only=True)
         except FileNotFoundError as error:
-            raise TrainingError(
-                f"{path} does not exist: the run has not finished the epoch that would give it."
-            ) from error
+            raise TrainingError(f"{path} does not exist: the run has not finished the epoch that writes it.") from error
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             raise TrainingError(f"{path} is damaged; start a new run.") from error

@@ -25,7 +25,7 @@ ATTEMPTS, PAUSE_SECONDS = 5, 0.1
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Work in `folder` alone; the file `running` holds the process id meanwhile.
+    """Hold the lock of `folder` during the block; the file `running` then holds the process id.
 
     Raises:
         TrainingError: another process works in it.

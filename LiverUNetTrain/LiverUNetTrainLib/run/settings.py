@@ -23,7 +23,7 @@ COARSE_LEAST = {"epochs": 1, "shown": 1, "batch_size": 1}
 
 @dataclass(frozen=True)
 class StackSettings:
-    """Stacks of slices as scanners make them, out of the thin and complete ones of the data.
+    """How stacks such as scanners make are drawn from the thin and complete ones of the data.
 
     Attributes:
         p_thick: share of slices that are shown as means of their neighbours, up to `thickest_mm`.
@@ -98,8 +98,8 @@ class CoarseSettings:
 
     Attributes:
         epochs: passes; in each every case is shown `shown` times.
-        size_mm: slices, rows and columns of what is shown.
-        p_short: share of what is shown that is a short part of a scan.
+        size_mm: size of the part of a scan that is shown: across the slices, along rows and columns.
+        p_short: share of these parts that are short.
     """
 
     epochs: int = 10
@@ -121,12 +121,12 @@ class Refinement:
     A share of the weights before it is kept, see Wortsman et al., Robust fine-tuning of zero-shot models (CVPR 2022).
 
     Attributes:
-        epochs: the last ones of a training, a fifth of them at most.
-        rate: its highest learning rate and its warm-up, in shares of those of the first course.
-        share: of the weights before it in those that are kept.
-        masses, lesions: factors of the augmentation's shares, so that what is switched off stays off. A network that
+        epochs: the last epochs of a training, at most a fifth of them.
+        rate: its highest learning rate and its warm-up, as shares of those of the first course.
+        share: share of the weights before it in the weights that are kept.
+        masses, lesions: factors for `p_mass` and `p_lesion`, so that what is switched off stays off. A network that
             has seen many masses beside the liver leaves out parts of the liver that lie apart, such as the left lobe;
-            fewer of them make up for that.
+            fewer masses at the end make up for that.
     """
 
     epochs: int = 6
@@ -142,7 +142,7 @@ class TrainingSettings:
 
     Attributes:
         loss: one of `learner.LOSSES`.
-        canvas_mm: rows and columns of what is shown of a slice, around the liver.
+        canvas_mm: height and width of the part of a slice that is shown, around the liver.
         empty_slices: share of the slices without liver that an epoch shows; all others are shown once.
         warmup_epochs: the learning rate rises linearly to its highest, for a fifth of the training at most.
         schedule: then it falls to zero along a "cosine", or stays "constant".
@@ -150,12 +150,12 @@ class TrainingSettings:
         replay: in fine-tuning, slices of known cases for each slice of a new one.
         parent_share: in fine-tuning, share of the parent's weights in the averaged ones.
         validate_every: epochs between validations; the last one is always validated.
-        patience: stop after so many validations without a better one; 0 for never.
-        coarse: of the coarse look, if there is one.
-        refinement: how the fine look's training ends; None for one course alone.
+        patience: stop after so many validations without improvement; 0 for never.
+        coarse: settings of the coarse look, if there is one.
+        refinement: a second course at the end of the fine look's training; None for a single course.
 
     Raises:
-        TrainingError: one of LEAST is smaller, or the learning rate is not positive.
+        TrainingError: a setting is smaller than in LEAST, or the learning rate is not positive.
     """
 
     epochs: int = 30

@@ -1,4 +1,8 @@
-"""Augmentation of whole batches on the device: image and mask move together, intensities change in the image alone."""
+"""Augmentation of whole batches on the device: image and mask move together, intensities change in the image alone.
+
+Written here instead of taken from kornia or TorchIO, so that all random numbers follow from one seed per batch, on any
+device, and rare changes are computed only for the slices that get them.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +25,8 @@ def augment(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Change a batch at random; the same generator state gives the same result.
 
-    Volumes get no lesions, fluid, blur, low resolution or streaks: on a coarse grid little of these is seen. Masses of
-    other organs they get, which are large.
+    Volumes get no lesions, fluid, blur, low resolution or streaks, which a coarse grid hardly shows. They do get masses
+    of other organs, which are large.
 
     Args:
         image: normalised to [-1, 1], float32 (batch, channels, rows, columns) or (batch, channels, slices, rows,
@@ -45,7 +49,7 @@ def augment(
 
 
 class _Draw:
-    """Random numbers, one an image, shaped (batch, 1, 1, 1) or (batch, 1, 1, 1, 1)."""
+    """Random numbers, one for each image, shaped (batch, 1, 1, 1) or (batch, 1, 1, 1, 1)."""
 
     def __init__(self, image: torch.Tensor, generator: torch.Generator) -> None:
         self._shape, self._generator, self._device = (len(image), *[1] * (image.ndim - 1)), generator, image.device
@@ -86,7 +90,7 @@ class _Draw:
 def _move(
     image: torch.Tensor, mask: torch.Tensor, settings: AugmentationSettings, draw: _Draw
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One affine map: flips, rotation, scaling, shift. What comes from outside is air."""
+    """One affine map: flips, rotation, scaling, shift. Beyond the image there is air."""
     angle = draw.amount(settings.p_affine, math.radians(settings.rotation_degrees)).flatten()
     scale_x, scale_y = (draw.factor(settings.p_affine, settings.scaling).flatten() for _ in "xy")
     shift_x, shift_y = (draw.amount(settings.p_affine, 2 * settings.shift).flatten() for _ in "xy")
@@ -125,7 +129,7 @@ def _move_volumes(
 
 
 def _sample(image: torch.Tensor, mask: torch.Tensor, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Look up image and mask where an affine map says."""
+    """Sample image and mask through an affine map."""
     both = torch.cat([image - AIR, mask], dim=1)  # air is 0, as grid_sample pads
     where = torch.nn.functional.affine_grid(theta, list(both.shape), align_corners=False)
     both = grid_sample(both, where, mode="bilinear", padding_mode="zeros", align_corners=False)
@@ -137,7 +141,7 @@ def _add_mass(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A round mass of another organ that pushes the liver aside; its middle lies outside of the liver.
 
-    Without it a network takes what is large, round and dark beside a liver for a tumour inside of it.
+    Without it a network mistakes what is large, round and dark beside a liver for a tumour in it.
     """
     start = draw.pixel((mask > 0.5).float()).float()
     radius = draw.uniform(0.2, 1) * settings.mass * image.shape[-1]
@@ -190,7 +194,7 @@ def _change_tissue(
 def _sometimes(
     image: torch.Tensor, happens: torch.Tensor, change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ) -> torch.Tensor:
-    """Change only the slices to which it happens; most changes are rare and cost more than the choice."""
+    """Change only the slices that are drawn; most changes are rare, and cost more than the selection."""
     chosen = happens.flatten()
     if not chosen.any():
         return image
@@ -207,14 +211,14 @@ def _from(pixel: torch.Tensor, image: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _softened(mask: torch.Tensor) -> torch.Tensor:
-    """The mask, fading over its border: what changes the liver alone must not make an edge that gives it away."""
+    """The mask with a soft border, so that a change of the liver alone leaves no edge that gives it away."""
     return _blur(mask, torch.full((len(mask), 1, 1, 1), 1.5, device=mask.device))
 
 
 def _change_contrast(
     image: torch.Tensor, liver: torch.Tensor, settings: AugmentationSettings, draw: _Draw
 ) -> torch.Tensor:
-    """Contrast, gamma and shifts of everything but air, and of the liver alone."""
+    """Contrast, gamma and brightness of everything but air, and brightness of the liver alone."""
     changed = image + draw.amount(settings.p_liver_brightness, settings.liver_brightness) * liver
     changed = changed * draw.factor(settings.p_contrast, settings.contrast)
     changed = changed + draw.amount(settings.p_brightness, settings.brightness)
@@ -253,7 +257,7 @@ def _degrade(image: torch.Tensor, settings: AugmentationSettings, draw: _Draw) -
 
 
 def _blur(image: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """Gaussian of a standard deviation of its own for each slice of the batch, in pixels."""
+    """Gaussian blur; `sigma` has a standard deviation in pixels for each slice of the batch."""
     radius = math.ceil(2.5 * float(sigma.max()))
     distance = torch.arange(-radius, radius + 1, device=image.device)
     kernel = torch.exp(-0.5 * (distance / sigma.view(-1, 1)) ** 2)

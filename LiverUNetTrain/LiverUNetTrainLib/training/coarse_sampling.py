@@ -53,7 +53,7 @@ class CoarseSampler:
     def batch(
         self, parts: Sequence[Part], seed: int, device: str, augmentation: AugmentationSettings | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Parts as they are learned from: what the network takes and share of liver, float32 (batch, 1, *size)."""
+        """Parts as the network learns from them: what it takes and share of liver, float32 (batch, 1, *size)."""
         image, mask = (
             torch.from_numpy(np.stack([self._padded(array[part.slices], fill) for part, array in arrays])[:, None])
             for arrays, fill in (
@@ -75,7 +75,7 @@ class CoarseSampler:
         return case.coarse
 
     def mask(self, case: CachedCase) -> np.ndarray:
-        """Its share of liver, uint8."""
+        """The share of liver in a whole case, uint8."""
         return case.coarse_mask
 
     def _part(self, case: CachedCase, random: np.random.Generator) -> Part:

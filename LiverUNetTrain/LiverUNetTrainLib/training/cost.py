@@ -47,7 +47,7 @@ class Cost:
 
     Attributes:
         memory_gib: beside Python's own.
-        coarse_seconds: what of all the coarse look takes.
+        coarse_seconds: the part of `total_seconds` that the coarse look takes.
     """
 
     epoch_seconds: float
@@ -55,8 +55,8 @@ class Cost:
     memory_gib: float
     coarse_seconds: float = 0.0
 
-    def words(self, budget_minutes: float | None = None) -> str:
-        """In a line, and what a time budget allows."""
+    def summary(self, budget_minutes: float | None = None) -> str:
+        """A line with time and memory, and how many epochs a time budget allows."""
         minutes = self.total_seconds / 60
         length = f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
         line = f"about {length} ({self.epoch_seconds:.0f} s an epoch), {self.memory_gib:.1f} GiB of memory"

@@ -25,9 +25,9 @@ __all__ = ["LOSSES", "BatchScores", "Learner", "NotFiniteError", "scores_of"]
 
 logger = logging.getLogger(__name__)
 
-# A pixel of a mask is liver if half of it is.
+# A voxel of a mask counts as liver if more than half of it is.
 HALF = 0.5
-# By the names that the settings use; the first one is the standard.
+# By their names in the settings; the first one is the default.
 LOSSES = {"dice+cross-entropy": DiceCELoss, "dice": DiceLoss, "dice+focal": DiceFocalLoss}
 
 
@@ -53,8 +53,8 @@ class Learner:
 
     Args:
         network: on the CPU.
-        tuned: it was trained before; `settings.parent_share` of its weights then stays in the averaged ones. What it
-            has learned is kept by that (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022).
+        tuned: it was trained before. `settings.parent_share` of its weights then stays in the averaged ones, to keep
+            what it has learned (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022).
     """
 
     def __init__(self, network: nn.Module, device: Device, settings: TrainingSettings, *, tuned: bool = False) -> None:
@@ -108,11 +108,11 @@ class Learner:
                 self._parts *= 2
                 size = math.ceil(len(image) / self._parts)
                 logger.warning(
-                    "The memory of %s is too small; going on with %d slices at once.", self.device.name, size
+                    "The memory of %s is too small; continuing with %d slices at once.", self.device.name, size
                 )
 
     def restart(self, share: float) -> None:
-        """Begin anew from the averaged weights, of which this share stays in the averaged ones to come."""
+        """Start again from the averaged weights; this share of them stays in the new average."""
         self._network.load_state_dict(self.averaged.module.state_dict())
         self.averaged.n_averaged.zero_()
         self._optimizer = self._new_optimizer()
@@ -124,7 +124,7 @@ class Learner:
         return {name: part.state_dict() for name, part in self._stateful().items()} | {"start_terms": terms}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self._keep_share_of_start(**state["start_terms"])
         for name, part in self._stateful().items():
             part.load_state_dict(state[name])
@@ -154,7 +154,7 @@ class Learner:
         return _scores(total, torch.cat(logits) > 0, mask > HALF)
 
     def _mixed(self) -> nn.Module:
-        """The network with a share of its weights those of the start, see `_keep_share_of_start`."""
+        """The network with a share of the weights of the start mixed in, see `_keep_share_of_start`."""
         if self._mixture is None or self._start is None:
             return self._network
         self._mixture.load_state_dict(self._network.state_dict())
@@ -166,10 +166,10 @@ class Learner:
         return self._mixture
 
     def _keep_share_of_start(self, share: float, *, with_statistics: bool = False) -> None:
-        """Let a share of the network's weights as they are now stay in the averaged ones.
+        """Let a share of the network's present weights stay in the averaged ones.
 
         Args:
-            with_statistics: also of those of its norms, which are its own where it learns from other data.
+            with_statistics: also of the statistics of its norms; not in fine-tuning, where the data have others.
         """
         self._start_share, self._start_statistics = share, with_statistics
         self._start = copy.deepcopy(self._network) if share else None
@@ -186,7 +186,7 @@ class Learner:
 
 
 def scores_of(loss: nn.Module, probability: np.ndarray, mask: np.ndarray, threshold: float) -> BatchScores:
-    """How what was found in a whole case agrees with its mask.
+    """Compare the probabilities of a whole case with its mask; Dice and accuracy count its voxels together, in 3D.
 
     Args:
         probability: float32 (slices, rows, columns).

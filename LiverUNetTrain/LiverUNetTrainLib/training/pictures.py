@@ -1,4 +1,4 @@
-"""What a training sees, as figures of matplotlib: a validated case, augmented slices."""
+"""Pictures of a training, as figures of matplotlib: a validated case, augmented slices."""
 
 from __future__ import annotations
 

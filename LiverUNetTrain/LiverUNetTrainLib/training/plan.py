@@ -1,4 +1,4 @@
-"""What a training is asked for, and what its run folder keeps of that: to resume it, the same must be asked for."""
+"""The plan of a training, and what its run folder keeps of it: only the same plan can resume a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Plan"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training is asked for.
+    """What to train, on which cases, and how.
 
     Attributes:
         parent: start from this model instead of fresh weights; its fine look is tuned, its coarse one stays.

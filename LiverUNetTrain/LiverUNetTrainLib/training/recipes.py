@@ -1,4 +1,4 @@
-"""Named ways to train: ours, and that of the notebook this began with."""
+"""Named ways to train: LiverUNet's own, and that of the notebook that the project started from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["RECIPES", "Recipe", "choose_recipe"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything of a training but its data.
+    """All of a training except its data.
 
     Attributes:
         spec: the model; its grids are those of the cache that it learns from.
@@ -28,7 +28,7 @@ class Recipe:
     validation: float = 0.2
 
     def with_settings(self, given: dict[str, Any]) -> Recipe:
-        """The same with what the user has set; None and names of other things are skipped."""
+        """This recipe with the settings of the user; None and unknown names are skipped."""
         names = {each.name for each in fields(TrainingSettings)}
         changed = {name: value for name, value in given.items() if name in names and value is not None}
         if given.get("coarse_epochs") is not None:
@@ -41,7 +41,7 @@ class Recipe:
         )
 
     def on(self, grids: Grids, parent: LiverModel | None = None) -> ModelSpec:
-        """The model on the grids of a cache; that of a parent stays as it is."""
+        """The numbers of the model, on the grids of a cache; a parent's stay as they are."""
         if parent:
             return parent.card.spec
         fine = replace(self.spec.fine, pixel_mm=grids.pixel_mm, slice_mm=grids.slice_mm)
@@ -49,7 +49,7 @@ class Recipe:
         return replace(self.spec, fine=fine, coarse=coarse, window_hu=grids.window_hu)
 
 
-# What the notebook did, under honest splits: single slices, batch 10, 50 epochs at 1e-3, flips, rotation and blur.
+# What the notebook did, but split by patient: single slices, batch 10, 50 epochs at 1e-3, flips, rotation and blur.
 NOTEBOOK = Recipe(
     spec=ModelSpec(
         FineLook(
@@ -90,8 +90,8 @@ NOTEBOOK = Recipe(
     ),
 )
 
-# A model that exists learns from a few new cases: small steps, most of what is shown known to it, the mean of its
-# weights before and after, and an early end when nothing gets better.
+# An existing model learns from a few new cases: small steps, mostly known cases among those shown, the mean of the
+# weights before and after, and an early end when validation does not improve.
 FINE_TUNING = Recipe(
     settings=TrainingSettings(
         epochs=12,
@@ -110,11 +110,11 @@ RECIPES = {"accurate": ACCURATE, "notebook": NOTEBOOK, "fine-tuning": FINE_TUNIN
 
 
 def choose_recipe(name: str | None, parent: LiverModel | None, given: dict[str, Any]) -> Recipe:
-    """The recipe that is meant.
+    """The recipe of a training.
 
     Args:
         name: of RECIPES; None for "fine-tuning" with a parent and "accurate" without one.
-        parent: the model that is to learn more.
-        given: what is set, see `Recipe.with_settings`.
+        parent: the model to fine-tune.
+        given: settings of the user, see `Recipe.with_settings`.
     """
     return RECIPES[name or ("fine-tuning" if parent else "accurate")].with_settings(given)

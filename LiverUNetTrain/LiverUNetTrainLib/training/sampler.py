@@ -1,4 +1,4 @@
-"""What a training asks of the data of a look; `fine_sampling` and `coarse_sampling` are the two that do it."""
+"""What a training needs of the data of a look; `fine_sampling` and `coarse_sampling` provide it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Sampler"]
 
 
 class Sampler(Protocol):
-    """Draws what a look learns from, and looks at whole cases as that look does."""
+    """Draws what a look learns from, and applies its network to whole cases."""
 
     def epoch(self, epoch: int) -> list[Any]:
         """What an epoch shows, in its order."""

@@ -15,7 +15,7 @@ __all__ = ["best_epoch", "ending_of", "is_validated", "learning_rate"]
 
 
 def learning_rate(settings: TrainingSettings, epoch: float) -> float:
-    """The learning rate after so many epochs, in fractions of them: it rises and falls in each of the two courses."""
+    """The learning rate after so many epochs, fractions included: it rises and falls in each of the two courses."""
     highest, warmup, length = settings.learning_rate, settings.warmup_epochs, settings.first_epochs
     if epoch >= length and settings.refinement:
         highest, warmup = (settings.refinement.rate * figure for figure in (highest, warmup))
@@ -29,7 +29,7 @@ def learning_rate(settings: TrainingSettings, epoch: float) -> float:
 
 
 def is_validated(settings: TrainingSettings, epoch: int) -> bool:
-    """Whether an epoch, counted from 1, ends with a validation: every so many of them, and the last one."""
+    """Whether an epoch, counted from 1, ends with a validation."""
     return epoch == settings.epochs or epoch % settings.validate_every == 0
 
 
@@ -47,7 +47,7 @@ def ending_of(settings: TrainingSettings, history: Sequence[EpochLog]) -> Ending
     since = sum(log.epoch > best.epoch for log in history if log.validation_dice) if best else 0
     if best and settings.patience and since >= settings.patience:
         return Ending(
-            f"the validation has not become better since epoch {best.epoch} "
+            f"the validation has not improved since epoch {best.epoch} "
             f"(3D Dice {best.mean_validation_dice:.4f}, patience {settings.patience})"
         )
     return None

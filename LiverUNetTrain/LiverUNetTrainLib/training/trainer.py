@@ -37,7 +37,7 @@ class Trainer:
     """Train one look: `begin` or `resume`, then `epochs`.
 
     A loss that is not finite takes the training back to the last complete epoch, once, with half the
-    learning rate. A file `stop` in the run folder ends it after the batch in hand.
+    learning rate. A file `stop` in the run folder ends it after the current batch.
 
     Args:
         learner: on the device that the training runs on.

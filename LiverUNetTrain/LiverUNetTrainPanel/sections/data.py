@@ -68,7 +68,7 @@ class DataSection:
         for found in self._findings:
             facts = found.facts
             volume, *grid = [f"{facts.liver_ml:.0f}", facts.grid, facts.spacing] if facts else ["", "", ""]
-            rows.append([found.name, volume, self._parts.get(found.name, ""), *grid, found.words])
+            rows.append([found.name, volume, self._parts.get(found.name, ""), *grid, found.message])
         showRows(self._ui.caseTable, rows)
 
     def updateButtons(self, busy: str) -> None:

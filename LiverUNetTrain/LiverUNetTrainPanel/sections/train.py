@@ -14,7 +14,7 @@ from LiverUNetLib.errors import LiverUNetError
 from LiverUNetPanel.sections.buttons import enableOrSayWhy
 from LiverUNetPanel.sections.run import RunSection
 from LiverUNetTrainLib.run.background import RunState
-from LiverUNetTrainLib.run.options import RECIPE_NAMES
+from LiverUNetTrainLib.run.options import NEW_MODEL_RECIPES
 
 from ..choices import TrainingChoices
 from ..logic import LiverUNetTrainLogic
@@ -52,7 +52,7 @@ class TrainSection:
         self._onWatched = onWatched
         self._state: RunState | None = None  # None while there is no run folder
         self._charted = False  # whether charts follow the run
-        ui.recipeSelector.addItems(list(RECIPE_NAMES[:-1]))
+        ui.recipeSelector.addItems(list(NEW_MODEL_RECIPES))
         ui.trainDeviceSelector.addItems(list(DEVICES))
         ui.estimateButton.clicked.connect(self._onEstimate)
         ui.startButton.clicked.connect(self._onStart)

@@ -68,9 +68,9 @@ class UseSection:
     def _onJudged(self, verdict: Verdict | None) -> None:
         """Install the model; ask first if fine-tuning made it worse, or may have."""
         if verdict and not verdict.good:
-            question = _("{verdict} Install it all the same?").format(verdict=verdict.words)
+            question = _("{verdict} Install it all the same?").format(verdict=verdict.message)
             if not slicer.util.confirmYesNoDisplay(question):
-                self._run.say(_("Not installed. {verdict}").format(verdict=verdict.words))
+                self._run.say(_("Not installed. {verdict}").format(verdict=verdict.message))
                 return
         ui = self._ui
         steps = self._logic.installSteps(
@@ -95,5 +95,5 @@ class UseSection:
 
     def _onInstalled(self, model: LiverModel, verdict: Verdict | None) -> None:
         message = _("Installed {name}; choose it in the module LiverUNet.").format(name=model.card.name)
-        self._run.say(f"{message} {verdict.words}" if verdict else message)
+        self._run.say(f"{message} {verdict.message}" if verdict else message)
         self._reportInstalled()

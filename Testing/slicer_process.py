@@ -173,7 +173,7 @@ class SlicerRun:
             if ended:
                 raise self._lost(f"Slicer ended with code {self._process.returncode}", test)
             if time.monotonic() > end:
-                raise self._lost(f"Slicer said nothing for {self._limit_seconds:g} s and was ended", test)
+                raise self._lost(f"Slicer was silent for {self._limit_seconds:g} s and was killed", test)
             time.sleep(POLL_SECONDS)
 
     def _lost(self, what: str, test: str) -> SlicerTestError:

@@ -194,7 +194,7 @@ def test_requirements_are_compared_with_what_is_installed():
 
 
 @pytest.mark.parametrize(
-    ("output", "proxies", "words"),
+    ("output", "proxies", "explanation"),
     [
         (
             "ProxyError('Cannot connect to proxy.')",
@@ -209,5 +209,5 @@ def test_requirements_are_compared_with_what_is_installed():
         ("something else", {}, "the log in the Python console says why"),
     ],
 )
-def test_each_kind_of_failure_has_its_own_explanation(output, proxies, words):
-    assert words in explain_failure(output, proxies)
+def test_each_kind_of_failure_has_its_own_explanation(output, proxies, explanation):
+    assert explanation in explain_failure(output, proxies)

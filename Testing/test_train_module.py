@@ -122,9 +122,9 @@ def test_the_cost_of_a_training_is_estimated_from_its_options(train, a_cache, tm
     options = TrainingOptions(
         a_cache.folder, tmp_path / "run", recipe="notebook", epochs=10_000, minutes=0.1, device="cpu"
     )
-    words = finish(train.estimateSteps(options))
-    assert "s an epoch" in words
-    assert "; 0.1 min are enough for" in words
+    cost = finish(train.estimateSteps(options))
+    assert "s an epoch" in cost
+    assert "; 0.1 min are enough for" in cost
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ class TrainSection:
         self._timer.stop()
 
     def forgetCharts(self) -> None:
-        """Update the charts no longer: their nodes are gone until the user asks for them again."""
+        """Stop updating the charts: their nodes were removed with the scene."""
         self._charted = False
 
     def watch(self) -> None:

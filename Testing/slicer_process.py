@@ -32,7 +32,7 @@ RUNNER = Path(__file__).parent / "in_slicer" / "run_pytest.py"
 # By default Slicer runs at the lowest priority, and hardly runs at all beside other work.
 ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1", "SLICER_BACKGROUND_THREAD_PRIORITY": "0"}
 # The time limit for one test, and for Slicer to start and import all test files.
-LIMIT_SECONDS = 180.0
+LIMIT_SECONDS = 300.0
 POLL_SECONDS = 0.02
 LOG_LINES = 60
 

@@ -1,4 +1,4 @@
-"""The protocol of the run folder, against real trainings in processes of their own."""
+"""The protocol of the run folder, with real trainings in separate processes."""
 
 import argparse
 import os
@@ -65,14 +65,14 @@ def test_a_training_is_seen_to_start_progress_and_finish(start, run):
 
 
 @pytest.mark.slow
-def test_it_stops_on_request_and_goes_on(start, run):
+def test_it_stops_on_request_and_resumes(start, run):
     process = start(epochs=400)
     wait_for(run, "running", process, epochs=1)
     (run / "stop").touch()
     state = wait_for(run, "stopped", process)
     assert "--resume continues" in state.message
     before = len(state.history)
-    assert not (run / "stop").exists(), "the training has heeded it"
+    assert not (run / "stop").exists(), "the training has removed it"
     process = resume(run)
     assert wait_for(run, "running", process, epochs=before + 1)
     process.kill()
@@ -127,7 +127,7 @@ def test_it_outlives_the_process_that_started_it(a_cache, run):
 
 
 @pytest.mark.slow
-def test_a_trainer_that_fails_leaves_its_last_sentence(start, run, a_cache):
+def test_the_last_line_of_a_failed_training_is_reported(start, run, a_cache):
     (a_cache.folder / "patient0/image.npy").write_bytes(b"damaged")
     process = start()
     process.wait()
@@ -138,7 +138,7 @@ def test_a_trainer_that_fails_leaves_its_last_sentence(start, run, a_cache):
 
 
 @pytest.mark.slow
-def test_a_run_that_cannot_go_on_says_why_and_not_that_it_was_stopped(start, run, a_cache):
+def test_a_run_that_cannot_be_resumed_says_why_and_not_that_it_was_stopped(start, run, a_cache):
     start(epochs=1).wait()
     wait_for(run, "finished")
     process = start("--resume", epochs=2)
@@ -160,7 +160,7 @@ def test_a_run_that_another_panel_has_just_launched_is_starting_and_not_dead(run
 def test_a_folder_in_which_nothing_was_begun_is_no_dead_run(run):
     run.mkdir()
     assert state_of(run).phase == "none"
-    with pytest.raises(TrainingError, match="was started on the command line; resume it there, by --resume"):
+    with pytest.raises(TrainingError, match="was started on the command line; resume it there with --resume"):
         resume(run)
 
 
@@ -199,7 +199,7 @@ def test_a_python_that_is_not_there_is_named(run):
         launch(["train"], run, python="/no/python")
 
 
-def test_an_order_says_all_that_was_chosen_in_the_words_of_the_command_line():
+def test_options_become_the_arguments_of_the_command_line():
     options = TrainingOptions(
         Path("cache"), Path("run"), recipe="fine-tuning", parent="liver-ct", epochs=3, minutes=4.5, batch_size=6,
         learning_rate=7e-4, validation=0.25, patience=8, held_out=("a", "b c"), device="cpu",
@@ -230,7 +230,7 @@ def test_while_the_coarse_look_is_trained_a_watcher_sees_how_far_it_is(a_trainer
 
 
 @pytest.mark.slow
-def test_stopped_in_the_coarse_look_it_is_told_where(a_trainer, run):
+def test_stopped_in_the_coarse_look_the_state_says_where(a_trainer, run):
     training = a_trainer("run", spec=TWO_LOOKS)
     for event in training.epochs():
         if event.stage == "Coarse look":

@@ -57,7 +57,7 @@ def test_a_case_that_cannot_be_used_does_not_lose_the_scores_of_the_others(pairs
 def test_evaluating_held_out_cases_where_there_are_none_says_so(pairs, threshold_model, cpu, capsys):
     assert main(["evaluate", str(pairs), "--model", str(threshold_model.folder), "--held-out"]) == 1
     assert "None of the 4 cases is among the 0 that threshold holds out" in capsys.readouterr().err
-    held_out = Lineage(held_out={"patient1": "other content", "somebody": "else"})
+    held_out = Lineage(held_out={"patient1": "other content", "other": "another content"})
     model = replace(threshold_model, card=replace(threshold_model.card, lineage=held_out))
     with pytest.raises(TrainingError, match=r"among the 2 that .* patient1 have their names but other content"):
         list(evaluate_model(model, find_cases([pairs]), cpu, held_out_only=True))

@@ -1,4 +1,4 @@
-"""Fine-tuning: what it may train on, what it shows, and whether the model has become better."""
+"""Fine-tuning: what it may learn from, what it shows, and whether it has improved the model."""
 
 import json
 import logging
@@ -33,7 +33,7 @@ def a_model(a_trainer, tmp_path):
 
 @pytest.fixture
 def a_grown_cache(a_cache, pairs, tmp_path):
-    """The cache with three patients more, whom the model does not know."""
+    """The cache with three more patients, which the model has not seen."""
     for n in range(3):
         write_pair(pairs, f"new{n}", seed=10 + n)
     list(prepare(find_cases([pairs]), tmp_path / "cache", a_cache.grids))
@@ -44,7 +44,7 @@ def a_grown_cache(a_cache, pairs, tmp_path):
 def test_new_cases_are_split_and_old_ones_keep_their_part(a_model, a_grown_cache):
     split, replayed = split_for_finetuning(a_grown_cache, a_model, validation=0.3)
     lineage = a_model.card.lineage
-    assert split.held_out == ("patient3",), "held out by the parent, so held out for ever"
+    assert split.held_out == ("patient3",), "what the parent holds out is always held out"
     assert set(replayed) == set(lineage.training)
     assert set(replayed) < set(split.training)
     new, old = split.validation
@@ -54,7 +54,7 @@ def test_new_cases_are_split_and_old_ones_keep_their_part(a_model, a_grown_cache
 
 
 @pytest.mark.slow
-def test_who_has_validated_goes_on_to_when_a_new_case_does_and_never_alone(a_model, a_grown_cache):
+def test_validation_patients_of_the_parent_validate_again_but_never_alone(a_model, a_grown_cache):
     (old,) = a_model.card.lineage.validation
     masks = [replace(case, mask_hash="other") if case.name == old else case for case in a_grown_cache.cases]
     assert old in split_for_finetuning(replace(a_grown_cache, cases=tuple(masks)), a_model)[0].validation
@@ -64,13 +64,13 @@ def test_who_has_validated_goes_on_to_when_a_new_case_does_and_never_alone(a_mod
     assert split.validation == ()
 
 
-def test_what_binds_most_is_what_a_case_is_to_a_model():
+def test_of_several_roles_of_a_case_the_most_binding_one_counts():
     lineage = Lineage({"a": "1", "b": "2"}, {"a": "1", "c": "3"}, {"b": "2"})
     assert lineage.roles() == {"1": "training", "2": "held out", "3": "validation"}
 
 
 @pytest.mark.slow
-def test_a_case_that_was_corrected_again_is_learned_from_again(a_model, a_cache):
+def test_a_case_whose_mask_was_corrected_is_learned_from_again(a_model, a_cache):
     name, *others = a_model.card.lineage.training
     masks = {case.name: case.mask_hash for case in a_cache.cases}
     assert masks[name] == a_model.card.lineage.masks[a_model.card.lineage.training[name]]
@@ -96,7 +96,9 @@ def test_without_anything_new_there_is_nothing_to_learn(a_model, a_cache):
 
 
 @pytest.mark.slow
-def test_who_is_held_out_is_known_with_other_axes_and_under_another_name(a_model, a_grown_cache, pairs, cpu, tmp_path):
+def test_a_held_out_case_is_recognised_with_other_axes_and_under_another_name(
+    a_model, a_grown_cache, pairs, cpu, tmp_path
+):
     for ending in ("orig", "liver"):
         file = (pairs / f"patient3_{ending}.nii.gz").rename(pairs / f"copy_{ending}.nii.gz")
         with_other_axes(file, "RAS")
@@ -109,7 +111,7 @@ def test_who_is_held_out_is_known_with_other_axes_and_under_another_name(a_model
 
 
 @pytest.mark.slow
-def test_a_run_of_an_older_liver_unet_is_neither_exported_nor_resumed(a_trainer, tmp_path):
+def test_a_run_of_another_version_is_neither_exported_nor_resumed(a_trainer, tmp_path):
     list(a_trainer("run").epochs())
     settings = json.loads((tmp_path / "run/settings.json").read_text())
     (tmp_path / "run/settings.json").write_text(json.dumps(settings | {"schema_version": 1}))
@@ -138,7 +140,9 @@ def test_fine_tuning_on_the_command_line_keeps_the_lineage(a_model, a_grown_cach
 
 
 @pytest.mark.slow
-def test_a_tuned_run_is_judged_on_what_it_holds_out(a_model, a_grown_cache, pairs, tmp_path, cpu, monkeypatch):
+def test_a_tuned_run_is_compared_with_its_parent_on_what_it_holds_out(
+    a_model, a_grown_cache, pairs, tmp_path, cpu, monkeypatch
+):
     monkeypatch.setenv("LIVER_UNET_MODELS", str(tmp_path))
     train = ["train", str(a_grown_cache.folder), "--run", str(tmp_path / "run"), "--from", "parent"]
     assert main([*train, "--epochs", "1", "--learning-rate", "1e-12", "--device", "cpu"]) == 0
@@ -154,7 +158,7 @@ def test_a_tuned_run_is_judged_on_what_it_holds_out(a_model, a_grown_cache, pair
 
 
 @pytest.mark.slow
-def test_the_trainer_itself_refuses_what_a_parent_holds_out(a_model, a_cache, tmp_path, cpu):
+def test_a_training_refuses_what_the_parent_holds_out(a_model, a_cache, tmp_path, cpu):
     split = split_by_patient([case.name for case in a_cache.cases])
     with pytest.raises(TrainingError, match="patient3 must never train: parent holds them out"):
         ModelTraining.begin(Plan(a_cache, split, SPEC, SETTINGS, a_model), tmp_path / "x", cpu)
@@ -206,7 +210,7 @@ def test_no_verdict_without_held_out_cases_or_on_different_ones():
 
 
 @pytest.mark.slow
-def test_a_new_case_called_like_one_that_the_parent_holds_out_is_named(a_model, a_grown_cache, caplog):
+def test_a_new_case_with_the_name_of_a_held_out_one_is_reported(a_model, a_grown_cache, caplog):
     lineage = replace(a_model.card.lineage, held_out={"new1": "other content"})
     parent = replace(a_model, card=replace(a_model.card, lineage=lineage))
     split_for_finetuning(a_grown_cache, parent)
@@ -214,7 +218,7 @@ def test_a_new_case_called_like_one_that_the_parent_holds_out_is_named(a_model, 
 
 
 @pytest.mark.slow
-def test_a_child_keeps_the_lineage_of_a_parent_whose_cases_are_not_there_and_both_of_two_namesakes(
+def test_a_tuned_model_keeps_the_lineage_of_its_parent_and_both_of_two_cases_of_one_name(
     a_model, a_grown_cache, tmp_path, cpu
 ):
     known = a_model.card.lineage
@@ -232,7 +236,7 @@ def test_a_child_keeps_the_lineage_of_a_parent_whose_cases_are_not_there_and_bot
 
 
 @pytest.mark.slow
-def test_the_trainer_knows_a_held_out_case_under_another_name(a_model, a_cache, tmp_path, cpu):
+def test_a_training_refuses_a_held_out_case_under_another_name(a_model, a_cache, tmp_path, cpu):
     cases = tuple(replace(case, name=case.name.replace("patient3", "renamed")) for case in a_cache.cases)
     cache = replace(a_cache, cases=cases)
     split = split_by_patient([case.name for case in cases])

@@ -39,7 +39,7 @@ STAGES = (COARSE_TITLE, "Training")
 
 @pytest.fixture
 def whole(a_trainer, tmp_path):
-    """A training of both looks that nothing has disturbed."""
+    """An undisturbed training of both looks."""
     training = a_trainer("whole", **BOTH)
     training.events = []
     training.ending = finish(training.epochs(), training.events.append)
@@ -86,7 +86,7 @@ def test_stopped_in_any_stage_and_resumed_it_ends_with_the_same_weights(stage, w
         if event.stage == stage and not (tmp_path / "stopped/stop").exists():
             (tmp_path / "stopped/stop").touch()
     assert RunFolder(tmp_path / "stopped").end().interrupted
-    assert not list((tmp_path / "stopped").rglob("stop")), "the training has heeded it"
+    assert not list((tmp_path / "stopped").rglob("stop")), "the training has removed it"
     assert not is_locked(tmp_path / "stopped")
     resumed = a_trainer("stopped", **BOTH, resume=True)
     assert not finish(resumed.epochs()).interrupted
@@ -124,7 +124,7 @@ def test_killed_in_any_stage_and_resumed_it_ends_with_the_same_weights(
 
 
 @pytest.mark.slow
-def test_a_time_budget_ends_it_in_the_coarse_look_and_each_resume_takes_it_on(whole, a_trainer, tmp_path):
+def test_a_time_budget_ends_it_in_the_coarse_look_and_each_resume_continues(whole, a_trainer, tmp_path):
     endings = []
     for n in range(20):
         training = a_trainer("short", **BOTH, resume=n > 0)
@@ -168,7 +168,7 @@ def test_a_model_on_other_grids_than_the_cache_is_refused(a_trainer):
     other = replace(TWO_LOOKS, coarse=replace(TWO_LOOKS.coarse, voxel_mm=12.0))
     with pytest.raises(TrainingError, match="was prepared on other grids than this model's"):
         a_trainer("run", spec=other)
-    assert a_trainer("one", spec=SPEC), "of the cubes of a cache a model without a coarse look makes no use"
+    assert a_trainer("one", spec=SPEC), "a model without a coarse look does not use the cubes of a cache"
 
 
 @pytest.mark.slow

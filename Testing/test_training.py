@@ -255,7 +255,7 @@ def test_the_best_weights_are_those_of_the_best_validation(a_trainer, tmp_path, 
 
 
 @pytest.mark.slow
-def test_every_batch_is_augmented_with_a_seed_of_its_own_and_image_and_mask_go_on_together(a_trainer, monkeypatch):
+def test_every_batch_is_augmented_with_its_own_seed_and_image_and_mask_stay_together(a_trainer, monkeypatch):
     seeds, made, learned = [], [], []
     augment, step = fine_sampling.augment, Learner.step
 
@@ -273,7 +273,7 @@ def test_every_batch_is_augmented_with_a_seed_of_its_own_and_image_and_mask_go_o
     list(a_trainer("run").epochs())
     assert len(set(seeds)) == len(seeds) > 3
     for (image, others), (learned_image, learned_mask) in zip(made, learned, strict=True):
-        assert learned_image is image, "without a coarse look nothing is put to it"
+        assert learned_image is image, "without a coarse look nothing is added to it"
         assert torch.equal(learned_mask, others[:, :1])
 
 

@@ -27,7 +27,7 @@ def logs_of(trainer: ModelTraining, **options: float) -> list[EpochLog]:
 
 
 @pytest.mark.slow
-def test_a_training_that_is_whole_says_so(a_trainer):
+def test_a_complete_training_says_so(a_trainer):
     trainer = a_trainer("run")
     assert finish(trainer.epochs()) == Ending("all 3 epochs are done", interrupted=False)
 
@@ -113,15 +113,15 @@ def test_a_loss_that_is_not_finite_again_stops_and_keeps_the_checkpoint(a_traine
 
 def test_a_loss_of_nan_is_seen_before_it_changes_the_weights():
     network = torch.nn.Conv2d(1, 1, 1)
-    pupil = Learner(network, Device("cpu"), PLAIN)
+    one = Learner(network, Device("cpu"), PLAIN)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     with pytest.raises(learner.NotFiniteError):
-        pupil.step(torch.full((2, 1, 4, 4), float("nan")), torch.zeros(2, 1, 4, 4), 0.1)
+        one.step(torch.full((2, 1, 4, 4), float("nan")), torch.zeros(2, 1, 4, 4), 0.1)
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
 class SmallGpu(Device):
-    """A GPU played by the CPU."""
+    """A GPU simulated on the CPU."""
 
     kind = property(lambda self: "cuda" if not self.note else "cpu")
 
@@ -143,12 +143,12 @@ class Greedy(torch.nn.Module):
         return image * self.scale
 
 
-def test_out_of_memory_halves_the_batch_in_words(caplog):
+def test_out_of_memory_halves_the_batch_and_logs_it(caplog):
     network = Greedy()
-    pupil = Learner(network, SmallGpu("cpu"), PLAIN)
+    one = Learner(network, SmallGpu("cpu"), PLAIN)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            pupil.step(torch.randn(16, 1, 4, 4), torch.ones(16, 1, 4, 4), 0.1)
+            one.step(torch.randn(16, 1, 4, 4), torch.ones(16, 1, 4, 4), 0.1)
     assert network.seen == [16, 8, 4, 4, 4, 4, 4, 4, 4, 4]
     assert "continuing with 4 slices at once" in caplog.text
     assert network.scale.item() != 1
@@ -157,11 +157,11 @@ def test_out_of_memory_halves_the_batch_in_words(caplog):
 def test_of_the_averaged_weights_a_share_stays_as_it_was():
     network = torch.nn.Conv2d(1, 1, 1)
     start = network.weight.item()
-    pupil = Learner(network, Device("cpu"), replace(PLAIN, parent_share=0.25), tuned=True)
-    pupil.step(torch.randn(2, 1, 4, 4), torch.ones(2, 1, 4, 4), 0.1)
+    one = Learner(network, Device("cpu"), replace(PLAIN, parent_share=0.25), tuned=True)
+    one.step(torch.randn(2, 1, 4, 4), torch.ones(2, 1, 4, 4), 0.1)
     assert network.weight.item() != start
     expected = 0.25 * start + 0.75 * network.weight.item()
-    assert pupil.averaged.module.weight.item() == pytest.approx(expected)
+    assert one.averaged.module.weight.item() == pytest.approx(expected)
 
 
 def test_an_epoch_without_slices_says_so(a_trainer, monkeypatch):
@@ -172,12 +172,12 @@ def test_an_epoch_without_slices_says_so(a_trainer, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["epochs", "batch_size", "validate_every", "patience", "learning_rate"])
-def test_settings_without_sense_are_refused(name):
+def test_invalid_settings_are_refused(name):
     with pytest.raises(TrainingError, match=f"The setting {name} must be .*, not -1"):
         replace(SETTINGS, **{name: -1})
 
 
 @pytest.mark.parametrize("name", ["epochs", "shown", "batch_size"])
-def test_settings_of_the_coarse_look_without_sense_are_refused(name):
+def test_invalid_settings_of_the_coarse_look_are_refused(name):
     with pytest.raises(TrainingError, match=f"The setting coarse.{name} must be at least 1, not 0"):
         CoarseSettings(**{name: 0})

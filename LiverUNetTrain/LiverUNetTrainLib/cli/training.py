@@ -177,7 +177,7 @@ def _crossval_command(options: argparse.Namespace) -> str:
 
 
 @contextmanager
-def _progress_bar() -> Iterator[tqdm]:
+def _progress_bar() -> Iterator[tqdm[Any]]:
     """A bar on stderr, if that is a terminal; after Ctrl-C the message says how to resume."""
     from tqdm import tqdm
 
@@ -189,7 +189,7 @@ def _progress_bar() -> Iterator[tqdm]:
         raise
 
 
-def _show(bar: tqdm, event: Progress | EpochLog) -> None:
+def _show(bar: tqdm[Any], event: Progress | EpochLog) -> None:
     """An epoch as a line above the bar, progress in the bar."""
     from ..run.folder import EpochLog
 

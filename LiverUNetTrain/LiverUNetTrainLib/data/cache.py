@@ -132,7 +132,7 @@ def prepare(cases: Sequence[Case], folder: Path, grids: Grids, *, strict: bool =
             continue
         yield Finding(case.name, message, from_json(Facts, entry["facts"]))
     if not seen:
-        raise TrainingError("None of the cases can be used; the lines above say why.")
+        raise TrainingError("None of the cases can be used, for the reasons given.")
     write_json(index, settings | {"cases": list(seen.values())})
 
 
@@ -187,11 +187,11 @@ def _prepare_case(case: Case, folder: Path, grids: Grids) -> tuple[dict[str, Any
 
 
 def _rounded(hu: np.ndarray) -> np.ndarray:
-    return np.rint(hu).astype(np.int16)
+    return np.asarray(np.rint(hu), np.int16)
 
 
 def _shares(mask: np.ndarray) -> np.ndarray:
-    return np.rint(mask * 255).astype(np.uint8)
+    return np.asarray(np.rint(mask * 255), np.uint8)
 
 
 def _grid(shape: tuple[int, ...], steps_mm: tuple[float, ...]) -> Grid:
@@ -201,7 +201,7 @@ def _grid(shape: tuple[int, ...], steps_mm: tuple[float, ...]) -> Grid:
 def _made_with(index: Path, settings: dict[str, Any]) -> bool:
     """Whether the cases that an index lists were made with these settings."""
     try:
-        return json.loads(json.dumps(settings)).items() <= read_json(index, TrainingError).items()
+        return bool(json.loads(json.dumps(settings)).items() <= read_json(index, TrainingError).items())
     except TrainingError:
         return False
 

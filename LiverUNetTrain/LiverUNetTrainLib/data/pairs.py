@@ -62,7 +62,7 @@ def _write_all(cases: Sequence[Case], folder: Path) -> Iterator[Finding]:
         usable += 1
         yield Finding(case.name, "written", checked.facts)
     if not usable:
-        raise TrainingError("None of the cases can be used; the lines above say why.")
+        raise TrainingError("None of the cases can be used, for the reasons given.")
 
 
 def add_case(folder: Path, scan: CTVolume, mask_kji: np.ndarray, provenance: Mapping[str, Any]) -> str:

@@ -60,7 +60,7 @@ def _validated(weights: str, patients: Sequence[str]) -> str:
 
 
 def _loss(training: dict[str, Any]) -> str:
-    return training["loss"].replace("dice", "Dice").replace("+", " and ")
+    return str(training["loss"]).replace("dice", "Dice").replace("+", " and ")
 
 
 def _refinement(training: dict[str, Any]) -> str:

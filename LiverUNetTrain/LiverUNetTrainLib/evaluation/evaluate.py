@@ -59,13 +59,16 @@ def evaluate_model(
         scores = compare_masks(result.mask_kji, reference.hu_kji, scan.spacing_kji_mm)
         yield CaseScores(case.name, role, scores, result.provenance.seconds)
     if not evaluated:
-        words = "There is no case to evaluate."
-        if held_out_only:
-            held_out = model.card.lineage.held_out
-            words = f"None of the {len(cases)} cases is among the {len(held_out)} that {model.card.name} holds out."
-            if namesakes := [case.name for case in cases if case.name in held_out]:
-                words += f" {', '.join(namesakes)} have their names but other content; evaluate them separately."
-        raise TrainingError("\n".join([words, *map(str, faults or [])]))
+        message = _no_held_out_case(model, cases) if held_out_only else "There is no case to evaluate."
+        raise TrainingError("\n".join([message, *map(str, faults or [])]))
+
+
+def _no_held_out_case(model: LiverModel, cases: Sequence[Case]) -> str:
+    held_out = model.card.lineage.held_out
+    message = f"None of the {len(cases)} cases is among the {len(held_out)} that {model.card.name} holds out."
+    if namesakes := [case.name for case in cases if case.name in held_out]:
+        message += f" {', '.join(namesakes)} have their names but other content; evaluate them separately."
+    return message
 
 
 def evaluate_predictions(predictions: Path, references: Path) -> Iterator[CaseScores]:

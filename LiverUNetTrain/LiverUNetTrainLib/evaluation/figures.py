@@ -7,18 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..run.folder import EpochLog
+from ..run.folder import CURVES, EpochLog
 from .measures import MEASURES
 from .metrics import CaseScores
 
 __all__ = ["draw_bars", "draw_bland_altman", "draw_curves"]
 
 TRAINING, VALIDATION, LIVER = "#90a4ae", "#1976d2", "#dd8265"
-CURVES = (
-    ("loss", "training_loss", "validation_loss"),
-    ("accuracy", "training_accuracy", "validation_accuracy"),
-    ("Dice", "training_dice", "mean_validation_dice"),
-)
 BARS = tuple(measure for measure in MEASURES if measure.name in ("dice", "hd95_mm", "volume_error_percent"))
 
 
@@ -27,10 +22,10 @@ def draw_curves(histories: Mapping[str, Sequence[EpochLog]]) -> Figure:
     figure = Figure(figsize=(13, 3.2 * len(histories)), layout="constrained")
     rows = figure.subplots(len(histories), len(CURVES), squeeze=False)
     for axes_of_run, (name, history) in zip(rows, histories.items(), strict=True):
-        for axes, (title, training, validation) in zip(axes_of_run, CURVES, strict=True):
+        for axes, (title, (training, validation)) in zip(axes_of_run, CURVES.items(), strict=True):
             for label, attribute, colour in (("training", training, TRAINING), ("validation", validation, VALIDATION)):
                 points = [(log.epoch, value) for log in history if (value := getattr(log, attribute)) is not None]
-                if not points:  # in the legend it would look lost
+                if not points:  # a legend must not name a curve that is not there
                     continue
                 axes.plot(
                     [epoch for epoch, _ in points],

@@ -93,11 +93,11 @@ def compare_masks(mask: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[
         spacing_mm: distance of the voxels along the three axes of the masks, in the same order.
 
     Raises:
-        ValueError: an argument is none of these, or the shapes differ.
+        ValueError: an argument is of another kind, or the shapes differ.
 
     References:
         HD95: the larger of the two directed 95th percentiles, as in Taha & Hanbury, Metrics for evaluating 3D medical
-        image segmentation, BMC Medical Imaging 2015, doi:10.1186/s12880-015-0068-x; others pool both directions.
+        image segmentation, BMC Medical Imaging 2015, doi:10.1186/s12880-015-0068-x; some tools pool both directions.
         ASSD: Heimann et al., Comparison and evaluation of methods for liver segmentation from CT datasets, IEEE TMI
         2009, doi:10.1109/TMI.2009.2013851.
         Surface Dice: Nikolov et al., Clinically applicable segmentation of head and neck anatomy for radiotherapy,

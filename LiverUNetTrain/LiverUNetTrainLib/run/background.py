@@ -22,6 +22,8 @@ __all__ = ["RunState", "launch", "resume", "state_of"]
 
 OUTPUT, ERRORS = "output.txt", "errors.txt"
 RESUME = "--resume"
+# Flags of Windows, which `subprocess` defines only there.
+DETACHED_PROCESS, CREATE_NEW_PROCESS_GROUP = 0x00000008, 0x00000200
 NO_MESSAGE = "it ended without a message: it was killed, or the machine was switched off"
 # Importing takes seconds, many of them on a slow disk; a process that is silent for longer is reported as dead.
 LONGEST_START_SECONDS = 30
@@ -48,7 +50,7 @@ class RunState:
     stage: str = ""
 
 
-def launch(arguments: Sequence[str], run: Path, *, python: str = sys.executable) -> subprocess.Popen:
+def launch(arguments: Sequence[str], run: Path, *, python: str = sys.executable) -> subprocess.Popen[bytes]:
     """Start `liver-unet-train` with these arguments in a detached process; its output goes to files in the run folder.
 
     Args:
@@ -63,11 +65,17 @@ def launch(arguments: Sequence[str], run: Path, *, python: str = sys.executable)
     folder = RunFolder(run)
     folder.forget_end()
     command = [python, "-m", "LiverUNetTrainLib", *map(str, arguments)]
-    detached = {"creationflags": 0x00000008 | 0x00000200} if os.name == "nt" else {"start_new_session": True}
+    windows = os.name == "nt"
     try:
         with (run / OUTPUT).open("a") as output, (run / ERRORS).open("w") as errors:
             process = subprocess.Popen(  # noqa: S603 - our own module
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=_environment(), **detached
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                env=_environment(),
+                creationflags=DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP if windows else 0,
+                start_new_session=not windows,
             )
     except OSError as error:
         raise TrainingError(f"The training could not be started with {python} ({error.strerror}).") from error
@@ -75,7 +83,7 @@ def launch(arguments: Sequence[str], run: Path, *, python: str = sys.executable)
     return process
 
 
-def resume(run: Path, *, python: str = sys.executable) -> subprocess.Popen:
+def resume(run: Path, *, python: str = sys.executable) -> subprocess.Popen[bytes]:
     """Resume a training with the arguments of its launch, see `launch`.
 
     Raises:
@@ -84,7 +92,7 @@ def resume(run: Path, *, python: str = sys.executable) -> subprocess.Popen:
     return launch([*RunFolder(run).arguments(), RESUME], run, python=python)
 
 
-def state_of(run: Path, process: subprocess.Popen | None = None) -> RunState:
+def state_of(run: Path, process: subprocess.Popen[bytes] | None = None) -> RunState:
     """The state of a run, however it was started.
 
     Args:

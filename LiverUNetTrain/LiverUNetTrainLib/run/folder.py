@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
-__all__ = ["COARSE_FOLDER", "COARSE_TITLE", "Ending", "EpochLog", "RunFolder"]
+__all__ = ["COARSE_FOLDER", "COARSE_TITLE", "CURVES", "Ending", "EpochLog", "RunFolder"]
 
 SCHEMA_VERSION = 4
-# The folder in a run folder where the coarse look is trained, and how progress messages call it.
+# Where in a run folder the coarse look is trained, and its name in progress messages.
 COARSE_FOLDER, COARSE_TITLE = "coarse", "Coarse look"
 
 
@@ -65,6 +65,14 @@ class EpochLog:
         return float(np.mean(list(self.validation_dice.values()))) if self.validation_dice else None
 
 
+# The curves of a training: title -> the attributes of EpochLog for training and validation.
+CURVES = {
+    "loss": ("training_loss", "validation_loss"),
+    "accuracy": ("training_accuracy", "validation_accuracy"),
+    "Dice": ("training_dice", "mean_validation_dice"),
+}
+
+
 @dataclass(frozen=True)
 class Ending:
     """Why a training has ended, in a sentence, and whether it can be resumed."""
@@ -78,7 +86,7 @@ class RunFolder:
     """The files of one training; every one is written whole or not at all.
 
     Attributes:
-        within: the run folder of the model, where this is that of its coarse look; a stop asked for there counts here.
+        within: of the folder of a coarse look, the run folder that it lies in; a request to stop there counts here too.
     """
 
     path: Path
@@ -154,7 +162,8 @@ class RunFolder:
         """
         if not self._arguments.exists():
             raise TrainingError(f"{self.path} was started on the command line; resume it there with --resume.")
-        return read_json(self._arguments, TrainingError)["arguments"]
+        arguments: list[str] = read_json(self._arguments, TrainingError)["arguments"]
+        return arguments
 
     def launched_at(self) -> float:
         """When it was launched, in seconds since 1970; 0 if it was started on the command line."""
@@ -263,8 +272,9 @@ class RunFolder:
 
         path = self.path / name
         try:
-            return torch.load(path, map_location=device, weights_only=True)
+            content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         except FileNotFoundError as error:
             raise TrainingError(f"{path} does not exist: the run has not finished the epoch that writes it.") from error
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             raise TrainingError(f"{path} is damaged; start a new run.") from error
+        return content

@@ -23,7 +23,7 @@ COARSE_LEAST = {"epochs": 1, "shown": 1, "batch_size": 1}
 
 @dataclass(frozen=True)
 class StackSettings:
-    """How stacks such as scanners make are drawn from the thin and complete ones of the data.
+    """How thick and short stacks, as scanners make them, are drawn from the thin and complete ones of the data.
 
     Attributes:
         p_thick: share of slices that are shown as means of their neighbours, up to `thickest_mm`.

@@ -78,7 +78,7 @@ class Learner:
         settings: TrainingSettings,
         weights: dict[str, torch.Tensor] | None = None,
     ) -> Learner:
-        """With a network of these weights, or of fresh ones, which depend on `settings.seed` alone."""
+        """A learner of a network with these weights, or with fresh ones, which depend on `settings.seed` alone."""
         with torch.random.fork_rng():  # leaves the caller's generator as it was
             torch.manual_seed(settings.seed)
             network = build_network(spec)

@@ -11,15 +11,10 @@ from slicer import vtkMRMLPlotChartNode, vtkMRMLScene, vtkMRMLTableNode
 
 from LiverUNetTrainLib.evaluation.measures import MAIN_MEASURES
 from LiverUNetTrainLib.evaluation.metrics import CaseScores
-from LiverUNetTrainLib.run.folder import EpochLog
+from LiverUNetTrainLib.run.folder import CURVES, EpochLog
 
 __all__ = ["curvesOf", "scoresTable"]
 
-CURVES = {
-    "loss": ("training_loss", "validation_loss"),
-    "accuracy": ("training_accuracy", "validation_accuracy"),
-    "Dice": ("training_dice", "mean_validation_dice"),
-}
 COLORS = {"training": (0.56, 0.64, 0.68), "validation": (0.10, 0.46, 0.82)}
 SCORES = ("case", "role", *(measure.name for measure in MAIN_MEASURES), "volume_ml")
 

@@ -129,6 +129,23 @@ def test_another_rule_for_the_series_makes_a_scan_again(studies, tmp_path, thres
     assert not set(again) & set(first)
 
 
+@pytest.mark.slow
+def test_what_another_model_has_done_is_done_again(scans, tmp_path, threshold_model, two_looks_model, cpu):
+    (scans / "b.nrrd").unlink()
+    (scans / "flat.nii.gz").unlink()
+    mask, stamps = tmp_path / "out/a_liver.seg.nrrd", []
+    for model in (threshold_model, threshold_model, two_looks_model, two_looks_model, threshold_model):
+        (row,) = finish(segment_folder(scans, tmp_path / "out", model, cpu))
+        assert (row.state, row.measured["model"], row.model_checksum) == (
+            "done",
+            f"{model.card.name} 1",
+            model.card.checksum,
+        )
+        stamps.append(mask.stat().st_mtime_ns)
+    assert stamps[0] == stamps[1] < stamps[2] == stamps[3] < stamps[4]
+    assert len(read_table(tmp_path / "out")) == 1
+
+
 def test_the_model_is_loaded_once_and_what_is_done_is_not_done_again(run_batch, tmp_path, monkeypatch):
     loads, networks = [], LiverModel.networks
     monkeypatch.setattr(

@@ -291,12 +291,12 @@ def test_the_doctor_says_what_is_missing_whom_that_concerns_and_how_to_get_it(mo
     monkeypatch.setattr(doctor, "list_models", dict)
     assert main(["doctor"]) == 0
     told = capsys.readouterr().out
-    assert "missing      onnxruntime: install them by pip; in Slicer, press Segment\n" in told
+    assert "missing      onnxruntime: install with pip; in Slicer, press Segment\n" in told
     assert (
         'missing      torch, monai, matplotlib: only training, reports and GPUs need them (pip install "liver' in told
     )
     assert "device       cpu: no engine is installed\n" in told
-    assert "device       gpu: in sight, but PyTorch is not installed; the CPU computes\n" in told
+    assert "device       gpu: visible, but PyTorch is not installed; the CPU is used\n" in told
 
 
 @pytest.mark.slow

@@ -118,7 +118,7 @@ def test_the_engine_that_fits_is_taken(name, engine, expected):
 
 
 def test_onnx_runtime_is_not_asked_for_a_gpu():
-    with pytest.raises(DeviceError, match=r"on the CPU alone, not on cuda; choose cpu, or the engine torch"):
+    with pytest.raises(DeviceError, match=r"on the CPU only, not on cuda; choose cpu, or the engine torch"):
         choose_device("cuda", "onnx")
 
 
@@ -167,7 +167,7 @@ def test_an_engine_is_chosen_on_the_command_line(a_ct_file, threshold_model, tmp
     assert main([*asked, "--engine", "torch", "--json", str(report)]) == 0
     assert json.loads(report.read_text())["provenance"]["engine"] == "torch"
     assert main([*asked, "--engine", "onnx", "--device", "mps", "--overwrite"]) == 1
-    assert "ONNX Runtime computes on the CPU alone" in capsys.readouterr().err
+    assert "ONNX Runtime computes on the CPU only" in capsys.readouterr().err
 
 
 class SmallGpu(Device):

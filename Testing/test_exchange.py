@@ -5,6 +5,7 @@ import json
 import shutil
 import stat
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -234,6 +235,16 @@ def test_an_impossible_name_is_told_in_one_sentence(two_looks_model, tmp_path):
 def test_a_model_is_packed_into_a_folder_that_is_not_there_yet(two_looks_model, tmp_path):
     pack_model(two_looks_model, tmp_path / "new/below/model.zip")
     assert install_model(tmp_path / "new/below/model.zip").card == two_looks_model.card
+
+
+def test_a_model_whose_weights_were_changed_is_not_packed(two_looks_model, tmp_path):
+    changed = replace(two_looks_model, folder=tmp_path / "changed")
+    shutil.copytree(two_looks_model.folder, changed.folder)
+    with (changed.folder / "models/coarse.pt").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ModelError, match=r"were changed: the SHA-256 of models/coarse\.pt"):
+        pack_model(changed, tmp_path / "changed.zip")
+    assert not (tmp_path / "changed.zip").exists()
 
 
 def test_the_command_line_lists_shows_verifies_packs_and_installs(two_looks_model, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """A model folder is verified before it is used, and nothing in it is executed."""
 
+import functools
 import hashlib
 import json
 import pickle
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from LiverUNetLib.errors import ModelError
+from LiverUNetLib.models import store
 from LiverUNetLib.models.bundle import save_model
 from LiverUNetLib.models.card import COARSE, FINE, Lineage, ModelCard
 from LiverUNetLib.models.folder import open_model
@@ -37,6 +39,17 @@ def rewrite(model, change) -> None:
 
 def weights_of(model) -> dict[str, dict[str, torch.Tensor]]:
     return {look: model.state_dict(look) for look in model.looks}
+
+
+def test_a_model_is_found_without_opening_the_others(two_looks_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("LIVER_UNET_MODELS", str(tmp_path))
+    for name in ("one", "other"):
+        shutil.copytree(two_looks_model.folder, tmp_path / name)
+    opened = []
+    monkeypatch.setattr(store, "open_model", lambda folder: opened.append(folder) or open_model(folder))
+    assert find_model("other").folder == tmp_path / "other"
+    assert opened == [tmp_path / "other"]
+    assert {"one", "other", "liver-ct"} <= set(list_models())
 
 
 def test_a_saved_model_is_read_back_as_it_was(two_looks_model):
@@ -164,6 +177,20 @@ def test_a_value_that_cannot_be_computed_with_is_refused_by_its_name(name, value
         with pytest.raises(ModelError, match=rf"is not the card of a LiverUNet model \(unusable {name}\)\.$"):
             open_model(a_copy.folder)
         rewrite(a_copy, lambda content: content.update(before))
+
+
+@pytest.mark.parametrize("place", ["spec.fine", "spec.coarse", "spec.rules", "spec.fine.network", "lineage"])
+def test_a_card_that_lacks_a_value_is_refused_and_gets_no_default(place, a_copy):
+    before = metadata_of(a_copy)
+
+    def part_of(content):
+        return functools.reduce(dict.get, place.split("."), content["liver_unet"])
+
+    for key in part_of(before):
+        rewrite(a_copy, lambda content, key=key: part_of(content).pop(key))
+        with pytest.raises(ModelError, match=rf"is not the card of a LiverUNet model \(.*\b{key}\b.*\)\.$"):
+            open_model(a_copy.folder)
+        rewrite(a_copy, lambda content: content["liver_unet"].update(before["liver_unet"]))
 
 
 @pytest.mark.parametrize(

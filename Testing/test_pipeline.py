@@ -54,6 +54,26 @@ def watched(model, device, asked):
     return replace(model.networks(device), fine=fine)
 
 
+def test_a_voxel_gets_the_probability_at_its_middle_also_where_it_is_larger_than_a_pixel(threshold_model, cpu):
+    """Voxels of 9 x 6 x 6 mm, pixels of 9 x 4 x 4 mm: a mean over a whole voxel would be smoother."""
+    shape_kji = (8, 20, 24)
+    scan, _ = abdomen(axial_affine((6.0, 6.0, 9.0), shape_kji[::-1]), shape_kji)
+    random, asked = np.random.default_rng(0), []
+
+    def noise(image: np.ndarray) -> np.ndarray:
+        asked.append(random.normal(0, 2, (len(image), 1, *image.shape[2:])).astype(np.float32))
+        return asked[-1]
+
+    noise.batch_size, noise.device = 4, cpu
+    networks = replace(threshold_model.networks(cpu), fine=noise)
+    found = finish(segment(scan, threshold_model, cpu, networks=networks, with_probability=True)).probability_kji
+    expected = 1 / (1 + np.exp(-np.concatenate(asked)[:, 0, :30, :36]))
+    for axis, pixels in ((1, 30), (2, 36)):
+        voxel, pixel = (np.arange(shape_kji[axis]) + 0.5) * 6, (np.arange(pixels) + 0.5) * 4
+        expected = np.apply_along_axis(lambda line, x=voxel, xs=pixel: np.interp(x, xs, line), axis, expected)
+    assert np.abs(found - 255 * expected).max() <= 0.51
+
+
 @pytest.mark.parametrize("model", ["threshold_model", "two_looks_model"])
 def test_a_run_can_be_cancelled_between_batches(model, a_phantom, cpu, request):
     model, asked = request.getfixturevalue(model), []

@@ -68,7 +68,7 @@ def test_from_data_to_an_installed_model_that_liverunet_uses(panel, tmp_path, a_
     ui.trainDeviceSelector.currentText = "cpu"
     ui.startButton.click()
     assert not ui.startButton.enabled
-    turn(panel, lambda: ui.runStateLabel.text.startswith("finished, 2 of 2 epochs"))
+    turn(panel, lambda: ui.runStateLabel.text.startswith("finished, 2 of 2 epochs"), seconds=240)
     assert slicer.mrmlScene.GetFirstNodeByName("run Dice")
     assert sorted(cells(ui.caseTable, row)[2] for row in range(3)) == ["held out", "training", "validation"]
     assert ui.overlayLabel.pixmap.width() == 320, "the validation case is drawn"

@@ -18,7 +18,6 @@ __all__ = ["CoarseLook", "FineLook", "ModelSpec", "NetworkSpec", "Rules", "spec_
 if TYPE_CHECKING:
     import torch
 
-T = TypeVar("T")
 Values = TypeVar("Values", float, np.ndarray, "torch.Tensor")
 
 
@@ -185,12 +184,12 @@ def spec_from_json(content: dict[str, Any]) -> ModelSpec:
         KeyError, TypeError: something is missing or unknown.
     """
 
-    def look(kind: type[T], part: dict[str, Any]) -> T:
-        return from_json(kind, part | {"network": from_json(NetworkSpec, part["network"])})
+    def look(part: dict[str, Any]) -> dict[str, Any]:
+        return part | {"network": from_json(NetworkSpec, part["network"])}
 
     return ModelSpec(
-        fine=look(FineLook, content["fine"]),
-        coarse=look(CoarseLook, content["coarse"]) if content["coarse"] else None,
+        fine=from_json(FineLook, look(content["fine"])),
+        coarse=from_json(CoarseLook, look(content["coarse"])) if content["coarse"] else None,
         rules=from_json(Rules, content["rules"]),
         window_hu=tuple(content["window_hu"]),
     )

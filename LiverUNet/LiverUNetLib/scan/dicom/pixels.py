@@ -8,7 +8,9 @@ nothing but the pixels is decoded, and the rescale applied here.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,10 +50,12 @@ def read_hu(frames: Sequence[Frame], name: str) -> np.ndarray:
     for k, frame in enumerate(frames):
         of_file[frame.file].append(k)
     hu_kji = np.zeros((len(frames), *frames[0].shape), bool)  # every other type is larger
-    for ks in of_file.values():
-        planes = _planes(reader, [frames[k] for k in ks], name)
-        hu_kji = hu_kji.astype(np.result_type(hu_kji, planes), copy=False)
-        hu_kji[ks] = planes
+    with ExitStack() as stack:
+        folder = cache(lambda: stack.enter_context(temporary_folder()))  # made once, if a file has to be copied
+        for ks in of_file.values():
+            planes = _planes(reader, [frames[k] for k in ks], name, folder)
+            hu_kji = hu_kji.astype(np.result_type(hu_kji, planes), copy=False)
+            hu_kji[ks] = planes
     return compact(hu_kji)
 
 
@@ -60,11 +64,13 @@ def _is_plain(frames: Sequence[Frame]) -> bool:
     return all(frame.plain and frame.rescale == frames[0].rescale for frame in frames)
 
 
-def _planes(reader: SimpleITK.ImageFileReader, frames: Sequence[Frame], name: str) -> np.ndarray:
-    """HU of frames that lie in one file."""
+def _planes(
+    reader: SimpleITK.ImageFileReader, frames: Sequence[Frame], name: str, folder: Callable[[], Path]
+) -> np.ndarray:
+    """HU of frames that lie in one file; `folder` makes the place for a copy of it, if one is needed."""
     file, rescaled = frames[0].file, _is_plain(frames)
     try:
-        planes = _decoded(reader, file) if rescaled else _stored(reader, file)
+        planes = _decoded(reader, file if rescaled else _pixels_alone(file, folder() / "pixels"))
     except unreadable(RuntimeError) as error:
         cause = reason(error).split("): ")[-1]  # what stands before names a place in ITK
         raise ScanError(
@@ -86,8 +92,8 @@ def _decoded(reader: SimpleITK.ImageFileReader, file: Path) -> np.ndarray:
     return compact(sitk.GetArrayFromImage(reader.Execute()))
 
 
-def _stored(reader: SimpleITK.ImageFileReader, file: Path) -> np.ndarray:
-    """The stored values of a file: GDCM decodes a copy of its pixels, which names no patient."""
+def _pixels_alone(file: Path, copy: Path) -> Path:
+    """Write a copy that GDCM decodes to the stored values; it names no patient."""
     import pydicom
     from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -100,9 +106,8 @@ def _stored(reader: SimpleITK.ImageFileReader, file: Path) -> np.ndarray:
         with file.open("rb") as stream:
             explicit = stream.read(6)[4:].isalpha()
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian
-    with temporary_folder() as folder:
-        dataset.save_as(folder / "pixels")
-        return _decoded(reader, folder / "pixels")
+    dataset.save_as(copy)
+    return copy
 
 
 def _rescaled(stored: np.ndarray, frames: Sequence[Frame]) -> np.ndarray:

@@ -2,6 +2,9 @@
 
 Slices are sorted by position. What DICOM allows and a regular grid does not, a tilted gantry or slices
 at irregular distances, is resampled, and a note says so.
+
+highdicom (0.28) would not do: it refuses both, and copies of slices, orientations that differ in rounding
+and decimal commas; its array is float64, four times as large as int16.
 """
 
 from __future__ import annotations

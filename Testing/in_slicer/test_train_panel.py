@@ -165,7 +165,7 @@ def test_panel_and_trainer_report_a_run_folder_that_is_deleted_during_the_run(pa
     while run.exists():  # the trainer may write into it meanwhile
         shutil.rmtree(run, ignore_errors=True)
         assert time.monotonic() < end, "the folder cannot be deleted"
-    turn(panel, lambda: "is gone; what was in it cannot be resumed" in ui.runStateLabel.text)
+    turn(panel, lambda: "is gone, so the run cannot be resumed" in ui.runStateLabel.text)
     assert panel.logic.trainings[run].wait() == 1
     last = errors.read().splitlines()[-1]  # the second message if it was writing at that moment
     assert "is gone; what was trained in it is lost, start a new run." in last or "could not be written" in last

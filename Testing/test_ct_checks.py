@@ -1,4 +1,4 @@
-"""What is taken for a CT in HU, and what is not."""
+"""Volumes that are accepted as a CT in HU, and volumes that are refused."""
 
 import numpy as np
 import pytest
@@ -153,7 +153,7 @@ def test_stored_values_without_their_rescale_are_refused(offset, value, a_scan):
 
 
 def test_stored_values_whose_padding_was_interpolated_are_refused(a_noisy_phantom):
-    """Then there are a few of all values between padding and air, and some below the padding."""
+    """Interpolation leaves a few voxels of every value between padding and air, and some below the padding."""
     scan, _ = a_noisy_phantom
     values = ndimage.zoom(padded(scan.hu_kji + np.int32(1024), -2000).astype(np.float32), (1, 0.8, 0.8), order=3)
     with pytest.raises(ScanError, match="its soft tissue lies between 840 and 1264, where a CT has bone"):
@@ -167,7 +167,7 @@ def test_a_rescale_that_was_applied_twice_is_refused(a_noisy_phantom):
 
 
 def test_bone_alone_does_not_make_a_ct_whose_rescale_was_applied_twice(a_noisy_phantom):
-    """Without contrast medium: all soft tissue lies at -900 and below, as air does, and bone at 0."""
+    """Without contrast medium: soft tissue is at -900 and below, like air, and bone is at 0."""
     scan, _ = a_noisy_phantom
     bone = scan.hu_kji > 480
     assert 0.002 < bone.mean() < 0.004
@@ -183,7 +183,7 @@ def test_bone_alone_does_not_make_a_ct_whose_rescale_was_applied_twice(a_noisy_p
         (1000, "voxels of 2500 x 2500 x 4000 mm, a CT of a body has 0.1 to 30 mm"),
     ],
 )
-def test_a_size_that_no_body_has_is_told(factor, fault, a_noisy_phantom):
+def test_a_size_that_no_body_has_is_refused(factor, fault, a_noisy_phantom):
     scan, _ = a_noisy_phantom
     with pytest.raises(ScanError) as told:
         checked(scan.hu_kji, scan, scan.affine @ np.diag([factor, factor, factor, 1]))
@@ -200,13 +200,13 @@ def test_a_size_that_a_body_can_have_is_accepted(shape, spacing_mm, a_noisy_phan
     checked(hu, a_noisy_phantom[0], np.diag([*spacing_mm[::-1], 1.0]))
 
 
-def test_a_scan_that_is_longer_than_any_table_is_told(a_noisy_phantom):
+def test_a_scan_that_is_longer_than_any_table_is_refused(a_noisy_phantom):
     scan, _ = a_noisy_phantom
     with pytest.raises(ScanError, match=r"a length of 3\.6 m, no CT is longer than 3 m; its spacing is wrong"):
         checked(scan.hu_kji, scan, scan.affine @ np.diag([9, 9, 1, 1]))
 
 
-def test_what_is_too_narrow_for_an_organ_is_told(a_noisy_phantom):
+def test_a_scan_too_narrow_for_an_organ_is_refused(a_noisy_phantom):
     scan, _ = a_noisy_phantom
     with pytest.raises(ScanError, match=r"a width of 17\.5 mm, too little to show an organ"):
         checked(scan.hu_kji[:, 60:67, 60:64], scan)

@@ -1,4 +1,4 @@
-"""Models travel as zips; nothing is installed before everything in them was verified."""
+"""Models are packed as zips; nothing is installed before all files are verified."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from LiverUNetLib.system.environment import Device
 
 @pytest.fixture(autouse=True)
 def installed(tmp_path, monkeypatch) -> Path:
-    """Where models are installed in these tests."""
+    """The folder of installed models."""
     folder = tmp_path / "installed"
     monkeypatch.setenv("LIVER_UNET_MODELS", str(folder))
     return folder
@@ -75,7 +75,7 @@ def test_a_folder_is_installed_like_a_zip(two_looks_model, installed):
 
 def test_an_installed_model_is_replaced_only_if_allowed(a_zip):
     install_model(a_zip)
-    with pytest.raises(OutputError, match="installed already"):
+    with pytest.raises(OutputError, match="already installed"):
         install_model(a_zip)
     install_model(a_zip, overwrite=True)
 
@@ -150,7 +150,7 @@ def test_a_card_without_one_of_the_checksums_is_not_trusted(file, a_zip, install
     else:
         device = install_model(without).networks(Device("cpu", "onnx")).fine.device
         assert device.engine == "torch"
-        assert device.note == f"The model two-looks has no {file}; PyTorch has computed it."
+        assert device.note == f"The model two-looks has no {file}; it was computed with PyTorch."
 
 
 @pytest.mark.parametrize("file", WEIGHTS)
@@ -167,7 +167,7 @@ def test_without_torch_a_model_is_verified_as_far_as_it_can_be(file, a_zip, inst
 
 
 @pytest.mark.parametrize("file", WEIGHTS)
-def test_with_torch_every_file_of_weights_is_tried(file, a_zip, installed):
+def test_with_torch_every_file_of_weights_is_loaded(file, a_zip, installed):
     with pytest.raises(ModelError, match=rf"{file} (is damaged|holds code)"):
         install_model(with_other_weights(a_zip, file, b"no weights"))
     assert not installed.exists()
@@ -199,7 +199,7 @@ def test_a_name_that_leads_out_of_the_models_is_refused(a_zip, installed):
     assert not installed.exists()
 
 
-def test_what_is_no_zip_is_named(tmp_path):
+def test_a_file_that_is_not_a_zip_is_named(tmp_path):
     path = tmp_path / "model.zip"
     path.write_text("nothing")
     with pytest.raises(ModelError, match="not a usable zip"):
@@ -223,7 +223,7 @@ def test_a_damaged_file_in_a_zip_is_found_by_its_checksum(name, a_zip, installed
     assert not installed.exists()
 
 
-def test_an_impossible_name_is_told_in_one_sentence(two_looks_model, tmp_path):
+def test_an_impossible_name_is_refused_in_one_sentence(two_looks_model, tmp_path):
     long = tmp_path / ("x" * 300)
     for attempt in (install_model, lambda path: find_model(str(path))):
         with pytest.raises(ModelError, match=r"cannot be used \(File name too long\); name another"):
@@ -300,7 +300,7 @@ def test_a_name_of_a_bundled_model_is_refused(two_looks_model, tmp_path, install
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../two-looks", "two-looks/models", "liver-ct"])
-def test_nothing_but_an_own_model_is_removed(name, a_zip, installed):
+def test_only_the_users_own_models_are_removed(name, a_zip, installed):
     install_model(a_zip)
     with pytest.raises(ModelError, match=r"There is no model .* among your own"):
         remove_model(name)

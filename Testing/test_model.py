@@ -130,11 +130,11 @@ def test_weights_of_another_network_are_refused(part, look, a_copy):
         (lambda content: content["liver_unet"].update(checksums={"models/model.pt": 5}), "unusable checksums"),
         (
             lambda content: content["liver_unet"].update(checksums={"../secret": "x"}),
-            r"no file of a model: \.\./secret",
+            r"not a file of a model: \.\./secret",
         ),
         (
             lambda content: content["liver_unet"]["checksums"].update({"/etc/passwd": "x", "docs/README.md": "x"}),
-            r"no file of a model: /etc/passwd, docs/README\.md",
+            r"not a file of a model: /etc/passwd, docs/README\.md",
         ),
         (lambda content: content["liver_unet"].update(scores={"x": 1}), "'summary'"),
     ],
@@ -162,7 +162,7 @@ def test_a_card_that_is_not_ours_is_refused(change, expected, a_copy):
         ("rules.doubtful_probability", ["0.87", None, float("nan")]),
     ],
 )
-def test_a_value_that_cannot_be_computed_with_is_refused_by_its_name(name, values, a_copy):
+def test_an_invalid_value_is_refused_by_its_name(name, values, a_copy):
     before = metadata_of(a_copy)
     for value in values:
 
@@ -229,7 +229,7 @@ def test_a_failed_save_leaves_the_old_model(two_looks_model, a_copy):
 
 
 @pytest.mark.parametrize("name", ["", "../escape", "a b", ".hidden"])
-def test_a_name_that_is_no_folder_name_is_refused(name, threshold_model, tmp_path):
+def test_a_name_that_cannot_be_a_folder_is_refused(name, threshold_model, tmp_path):
     with pytest.raises(ModelError, match="cannot be called"):
         save_model(tmp_path / "x", replace(threshold_model.card, name=name), {}, "")
 
@@ -261,7 +261,7 @@ def test_monai_builds_the_networks_of_the_bundle(two_looks_model):
         assert network.eval()(image).shape == (1, 1, *image.shape[2:])
 
 
-def test_the_metadata_tells_the_channels_of_the_fine_network(two_looks_model):
+def test_the_metadata_describe_the_channels_of_the_fine_network(two_looks_model):
     inputs = metadata_of(two_looks_model)["network_data_format"]["inputs"]["image"]
     assert inputs["num_channels"] == 1
     assert inputs["channel_def"] == {"0": "slice at 0 mm"}
@@ -272,7 +272,7 @@ def test_resources_are_found_where_they_are_installed():
     assert model_folders()[0] == resource_folder() / "Models"
 
 
-def test_the_bundled_model_is_whole_small_and_honest():
+def test_the_bundled_model_is_complete_small_and_honest():
     model = find_model("liver-ct")
     model.check()
     assert model.looks == (FINE, COARSE)

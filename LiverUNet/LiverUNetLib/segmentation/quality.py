@@ -1,4 +1,4 @@
-"""What a user has to know before using a result: what about the scan and about the liver asks for care."""
+"""Warnings about a scan and about its result, which the user should read before using the result."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from .measurement import Measurement
 
 __all__ = ["cautions", "findings"]
 
-# Below these a model lacks the context that it was trained with.
+# With less, a model lacks the context that it was trained with.
 FEWEST_SLICES = 4
 THINNEST_STACK_MM = 40.0
-# Slices farther apart leave gaps; the data sets that models are trained on have 0.5 to 5 mm.
+# Wider distances leave gaps; training data have 0.5 to 5 mm.
 WIDEST_SLICE_MM = 7.5
-# Tilts beyond what augmentation by rotation shows a model.
+# Larger tilts do not occur in augmentation by rotation.
 LARGEST_TILT_DEGREES = 20.0
 
 
 def cautions(volume: CTVolume, scan: Grid) -> list[str]:
-    """What about the scan itself asks for care.
+    """Warnings about the scan.
 
     Args:
-        scan: its canonical grid, as far as it shows the body.
+        scan: the canonical grid of the part that shows the body.
     """
     found = list(volume.notes)
     slices, spacing = scan.slices.size, scan.slices.step_mm
@@ -35,7 +35,7 @@ def cautions(volume: CTVolume, scan: Grid) -> list[str]:
         )
     elif spacing > WIDEST_SLICE_MM:
         found.append(
-            f"The slices are {spacing:.1f} mm apart: what lies between them is not seen; check shape and volume."
+            f"The slices are {spacing:.1f} mm apart, and the anatomy between them is unknown; check shape and volume."
         )
     tilt = np.degrees(np.arccos(min(_largest_cosines(volume.affine)[2], 1.0)))
     if tilt > LARGEST_TILT_DEGREES:
@@ -47,7 +47,7 @@ def cautions(volume: CTVolume, scan: Grid) -> list[str]:
 
 
 def findings(measurement: Measurement, found_ml: float, rules: Rules) -> list[str]:
-    """What about the result asks for care; `found_ml` is the volume before what is too small was taken out."""
+    """Warnings about the result; `found_ml` is the volume before a liver that is too small was discarded."""
     if measurement.volume_ml == 0 and found_ml >= rules.minimum_ml:
         return [
             f"No liver was found; the mask is empty. What looked most like one, {found_ml:.0f} ml, is too doubtful: "
@@ -62,7 +62,7 @@ def findings(measurement: Measurement, found_ml: float, rules: Rules) -> list[st
 
 
 def _largest_cosines(affine: np.ndarray) -> np.ndarray:
-    """For the patient's axes R, A, S: the cosine of the angle to the nearest axis of the scan."""
+    """The cosine of the angle between each of the patient's axes R, A, S and the nearest axis of the scan."""
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     cosines: np.ndarray = np.abs(directions).max(axis=1)
     return cosines

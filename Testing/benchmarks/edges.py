@@ -66,8 +66,8 @@ def head(card: ModelCard, data: list[Path]) -> list[str]:
     return [
         "# From slice to slice",
         "",
-        f"The mean Dice of neighbouring slices in the masks of {card.name} {card.version} and in the references (lower: "
-        "flicker; higher: too smooth), and how far a mask ends beyond its reference. Made by "
+        f"The mean Dice of neighbouring slices in the masks of {card.name} {card.version} and in the references "
+        "(lower: flicker; higher: too smooth), and how far a mask ends beyond its reference. Made by "
         f"`python Testing/benchmarks/edges.py {' '.join(map(str, data))} --model {card.name}`.",
         "",
         "| held-out patient | mask | reference | upper tip mm | lower tip mm |",

@@ -102,7 +102,7 @@ class CoarseSettings:
         p_short: share of these parts that are short.
     """
 
-    epochs: int = 16
+    epochs: int = 10
     shown: int = 10
     batch_size: int = 2
     size_mm: tuple[float, float, float] = (256.0, 320.0, 384.0)

@@ -9,11 +9,23 @@ from typing import Any
 
 from .spec import ModelSpec
 
-__all__ = ["COARSE", "FINE", "PERMISSIVE_LICENSES", "WEIGHT_FILES", "Lineage", "ModelCard", "onnx_file", "weights_file"]
+__all__ = [
+    "CALIBRATION",
+    "COARSE",
+    "FINE",
+    "PERMISSIVE_LICENSES",
+    "WEIGHT_FILES",
+    "Lineage",
+    "ModelCard",
+    "onnx_file",
+    "weights_file",
+]
 
 PERMISSIVE_LICENSES = ("Apache-2.0", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-SA-4.0", "CC0-1.0", "MIT")
 # The looks, by the names of their files.
 FINE, COARSE = "model", "coarse"
+# How its results are judged; a model that was never calibrated has none.
+CALIBRATION = "configs/quality.json"
 
 
 def weights_file(look: str) -> str:
@@ -57,7 +69,7 @@ class ModelCard:
         training: the settings of its training, for the record.
         scores: the command that measured it, its summary and cases; empty if not measured.
         notes: what else users have to know, Markdown.
-        checksums: SHA-256 of every file of weights.
+        checksums: SHA-256 of every file of weights, and of the calibration.
     """
 
     name: str
@@ -95,5 +107,5 @@ class ModelCard:
             raise ValueError("unusable scores")
         if not all(isinstance(checksum, str) for checksum in self.checksums.values()):
             raise ValueError("unusable checksums")
-        if unknown := self.checksums.keys() - set(WEIGHT_FILES):
+        if unknown := self.checksums.keys() - {*WEIGHT_FILES, CALIBRATION}:
             raise ValueError(f"no file of a model: {', '.join(sorted(unknown))}")

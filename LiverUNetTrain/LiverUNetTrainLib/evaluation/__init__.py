@@ -8,4 +8,8 @@ report.py        all of it as one HTML file
 export.py        a run becomes a model with its card
 before_after.py  whether fine-tuning has made a model better
 crossval.py      every patient is tested once
+alterations.py   cases as other hospitals and patients would have them
+altered_runs.py  a model runs on altered cases that it holds out
+calibration.py   what such runs teach: how good a result is
+calibration_report.py  how well that is estimated
 """

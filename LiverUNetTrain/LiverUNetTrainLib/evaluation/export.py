@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from LiverUNetLib.models.bundle import save_model
+from LiverUNetLib.models.calibration import Calibration
 from LiverUNetLib.models.card import COARSE, FINE, PERMISSIVE_LICENSES, Lineage, ModelCard
 from LiverUNetLib.models.folder import LiverModel
 from LiverUNetLib.models.spec import ModelSpec, NetworkSpec, spec_from_json
 
 from ..run.folder import COARSE_FOLDER, RunFolder
+from .calibration_report import calibration_section
 from .metrics import CaseScores, summarise
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ModelInfo", "export_run", "record_scores"]
+__all__ = ["ModelInfo", "export_run", "record_calibration", "record_scores"]
 
 COURSES = {"cosine": "warm-up and cosine", "constant": "a constant rate after the warm-up"}
 CHOICES = {
@@ -99,11 +101,20 @@ def _lineage(settings: dict[str, Any]) -> Lineage:
 def record_scores(model: LiverModel, cases: Sequence[CaseScores], command: str) -> LiverModel:
     """Write the scores of an evaluation into the model's card, metadata and README; the weights stay."""
     scores = {"command": command, "summary": summarise(cases), "cases": [case.row() for case in cases]}
-    card = replace(model.card, scores=scores)
-    return save_model(model.folder, card, {look: model.state_dict(look) for look in model.looks}, _readme(card))
+    return _rewrite(model, replace(model.card, scores=scores), model.calibration())
 
 
-def _readme(card: ModelCard) -> str:
+def record_calibration(model: LiverModel, calibration: Calibration) -> LiverModel:
+    """Write a calibration into the model, and into its README; the weights stay."""
+    return _rewrite(model, model.card, calibration)
+
+
+def _rewrite(model: LiverModel, card: ModelCard, calibration: Calibration | None) -> LiverModel:
+    weights = {look: model.state_dict(look) for look in model.looks}
+    return save_model(model.folder, card, weights, _readme(card, calibration), calibration=calibration)
+
+
+def _readme(card: ModelCard, calibration: Calibration | None = None) -> str:
     """The model card, in Markdown."""
     training, lineage = card.training, card.lineage
     sections = [
@@ -121,6 +132,7 @@ def _readme(card: ModelCard) -> str:
         f"averaged weights (decay {training['ema_decay']:g}), "
         f"seed {training['seed']}.{_refinement(training)}{_origin(card)} All settings are in `configs/metadata.json`.",
         _scores_section(card.scores),
+        calibration_section(calibration) if calibration else "",
         "## Limits\n\n" + LIMITS.format(pixel_mm=card.spec.fine.pixel_mm),
         card.notes.strip(),
     ]

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from LiverUNetLib.segmentation.verdict import GOOD_DICE
+
 from ..run.folder import EpochLog
+from .altered_runs import SPOILT, UNALTERED
+from .calibration import JudgedRun
 from .metrics import CaseScores
 
-__all__ = ["draw_bars", "draw_bland_altman", "draw_curves"]
+__all__ = ["draw_bars", "draw_bland_altman", "draw_calibration", "draw_curves"]
 
 TRAINING, VALIDATION, LIVER = "#90a4ae", "#1976d2", "#dd8265"
 CURVES = (
@@ -81,4 +85,31 @@ def draw_bland_altman(cases: Sequence[CaseScores]) -> Figure:
         xlabel="mean of segmented and reference volume in ml",
         ylabel="segmented minus reference in ml",
     )
+    return figure
+
+
+def draw_calibration(judged: Sequence[JudgedRun]) -> Figure:
+    """Estimated against true Dice of each run, with its interval; all of them, and the best ones enlarged."""
+    figure = Figure(figsize=(13, 6.2), layout="constrained")
+    known = [each for each in judged if each.estimate and each.run.alteration not in SPOILT]
+    groups = {
+        "altered": ([each for each in known if each.run.alteration != UNALTERED], TRAINING),
+        "unaltered": ([each for each in known if each.run.alteration == UNALTERED], LIVER),
+    }
+    for axes, lowest, title in zip(figure.subplots(1, 2), (0.0, 0.85), ("all runs", "Dice above 0.85"), strict=True):
+        for label, (group, colour) in groups.items():
+            x = np.array([each.estimate.dice for each in group])
+            low, high = np.array([each.estimate.dice_interval for each in group]).T if group else ([], [])
+            y = [each.run.dice for each in group]
+            axes.errorbar(
+                x, y, xerr=[x - low, high - x], fmt="o", color=colour, markersize=4, linewidth=0.4, label=label
+            )
+        axes.plot([0, 1], [0, 1], color="black", linewidth=0.8)
+        for line in (axes.axvline, axes.axhline):
+            line(GOOD_DICE, color="black", linewidth=0.8, linestyle="--")
+        axes.set(xlim=(lowest, 1), ylim=(lowest, 1), title=title)
+        axes.set(xlabel="estimated Dice, with its interval", ylabel="true Dice")
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend()
+    figure.suptitle("Each patient judged by a calibration of the others; dashed: what is called good")
     return figure

@@ -1,0 +1,171 @@
+"""What about a scan and about the liver found in it asks for care."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from ..models.calibration import Calibration
+from ..models.spec import Rules
+from ..scan.volume import CTVolume
+from .anatomy import Anatomy
+from .grid import Grid
+from .measurement import Measurement
+from .signals import Signals
+
+__all__ = [
+    "Reason",
+    "Severity",
+    "about_the_body",
+    "about_the_liver",
+    "about_the_rest",
+    "about_the_scan",
+    "about_the_usual",
+]
+
+# Below these a model lacks the context that it was trained with.
+FEWEST_SLICES = 4
+THINNEST_STACK_MM = 40.0
+# Slices farther apart leave gaps; the data sets that models are trained on have 0.5 to 5 mm.
+WIDEST_SLICE_MM = 7.5
+# Tilts beyond what augmentation by rotation shows a model.
+LARGEST_TILT_DEGREES = 20.0
+# A fifth of an adult's mean of 1.5 l, which resections seldom leave, and three times as much.
+ADULT_ML = (300.0, 4500.0)
+# Fatty livers without contrast medium go down to -20 HU, the brightest with it seldom exceed 180.
+LIVER_HU = (-30.0, 220.0)
+# A part of another organ that was cut away is small beside the liver.
+CUT_AWAY_SHARE, CUT_AWAY_ML = 0.1, 50.0
+# In radii of the body, and in shares of it: far from what `Anatomy` reports of real patients.
+LEFT, BEHIND, ABOVE = 0.1, -0.1, -0.04
+# Not as far: restored or clipped values make a peak of their own at -165 HU in one of those patients.
+FAT_HU = (-180.0, -60.0)
+
+
+class Severity(IntEnum):
+    """How much a reason weighs."""
+
+    LOOK = 1
+    UNUSABLE = 2
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a result asks for care, as a sentence."""
+
+    sentence: str
+    severity: Severity = Severity.LOOK
+
+
+def about_the_scan(volume: CTVolume, scan: Grid) -> list[Reason]:
+    """What about the scan itself asks for care.
+
+    Args:
+        scan: its canonical grid, as far as it shows the body.
+    """
+    found = []
+    slices, spacing = scan.slices.size, scan.slices.step_mm
+    if slices < FEWEST_SLICES or slices * spacing < THINNEST_STACK_MM:
+        found.append(
+            f"The scan shows the body in {slices} slice{'s' if slices > 1 else ''} ({slices * spacing:.0f} mm): "
+            "with so little context the model is less reliable; check the result."
+        )
+    elif spacing > WIDEST_SLICE_MM:
+        found.append(
+            f"The slices are {spacing:.1f} mm apart: what lies between them is not seen; check shape and volume."
+        )
+    tilt = np.degrees(np.arccos(min(_largest_cosines(volume.affine)[2], 1.0)))
+    if tilt > LARGEST_TILT_DEGREES:
+        found.append(
+            f"The slices are tilted by {tilt:.0f} degrees from the patient's axial plane; "
+            "models are trained on axial scans."
+        )
+    return [Reason(sentence) for sentence in found]
+
+
+def about_the_liver(measurement: Measurement, found_ml: float, rules: Rules) -> list[Reason]:
+    """What about the result asks for care; `found_ml` is the volume before what is too small was taken out."""
+    if measurement.volume_ml == 0 and found_ml >= rules.minimum_ml:
+        return [
+            Reason(
+                f"No liver was found; the mask is empty. What looked most like one, {found_ml:.0f} ml, is too "
+                f"doubtful: less than {rules.doubtful_ml:.0f} ml with a mean probability below "
+                f"{rules.doubtful_probability:g}.",
+                Severity.UNUSABLE,
+            )
+        ]
+    if measurement.volume_ml == 0:
+        return [Reason("No liver was found; the mask is empty.", Severity.UNUSABLE)]
+    found = []
+    volume_ml, mean_hu = measurement.volume_ml, measurement.mean_hu
+    if measurement.cut_off:
+        edges = " and ".join(measurement.cut_off)
+        found.append(
+            f"The liver reaches the {edges} edge of the image and may be cut off; its volume is a lower bound."
+        )
+    smallest, largest = ADULT_ML
+    if volume_ml > largest or (volume_ml < smallest and not measurement.cut_off):
+        found.append(f"A liver of {volume_ml:.0f} ml is unusual: adults have {smallest:.0f} to {largest:.0f} ml.")
+    darkest, brightest = LIVER_HU
+    if not darkest <= mean_hu <= brightest:
+        found.append(
+            f"A liver of {mean_hu:.0f} HU is unusual: it has {darkest:.0f} to {brightest:.0f} HU. "
+            "Was the rescale of the scan applied?"
+        )
+    return [Reason(sentence) for sentence in found]
+
+
+def about_the_rest(signals: Signals, volume_ml: float) -> list[Reason]:
+    """Whether much was found besides the liver."""
+    if signals.cut_away_ml < max(CUT_AWAY_SHARE * volume_ml, CUT_AWAY_ML):
+        return []
+    parts = "1 other part" if signals.parts_cut_away == 1 else f"{signals.parts_cut_away} other parts"
+    return [
+        Reason(
+            f"{parts} of {signals.cut_away_ml:.0f} ml looked like liver and {'was' if parts[:2] == '1 ' else 'were'} "
+            "left out, since a liver is in one piece: check that the right one was kept."
+        )
+    ]
+
+
+def about_the_body(anatomy: Anatomy) -> list[Reason]:
+    """Whether the body around the liver is like that of nearly all patients, and its fat like that of every CT."""
+    found = []
+    if anatomy.to_the_left > LEFT:
+        found.append(
+            "The liver lies on the left of the body: a situs inversus, or the scan is stored mirrored or upside down."
+        )
+    if anatomy.spine_behind < BEHIND:
+        found.append("The spine lies before the liver: the scan seems to be stored with front and back exchanged.")
+    if anatomy.lungs_above < ABOVE:
+        found.append("The lungs lie below the liver: the scan seems to be stored upside down.")
+    if anatomy.fat_hu is not None and not FAT_HU[0] <= anatomy.fat_hu <= FAT_HU[1]:
+        found.append(
+            f"Fat has about {anatomy.fat_hu:.0f} HU in this scan, in every CT it has about -100: its HU are shifted or "
+            "scaled, or it is not a CT."
+        )
+    return [Reason(sentence) for sentence in found]
+
+
+def about_the_usual(calibration: Calibration, values: Mapping[str, float | None]) -> list[Reason]:
+    """Whether the liver looks like those of the patients that the model was calibrated on."""
+    return [
+        Reason(
+            f"{USUAL[name]} of {value:.0f} HU is unlike those of the patients that the model was calibrated on, "
+            f"{low:.0f} to {high:.0f} HU."
+        )
+        for name, (value, low, high) in calibration.unusual(values).items()
+    ]
+
+
+# The values that a calibration has limits for, as a sentence begins with them.
+USUAL = {"median_hu": "A liver", "noise_hu": "Noise"}
+
+
+def _largest_cosines(affine: np.ndarray) -> np.ndarray:
+    """For the patient's axes R, A, S: the cosine of the angle to the nearest axis of the scan."""
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return np.abs(directions).max(axis=1)

@@ -25,7 +25,7 @@ from LiverUNetLib.steps import finish
 def test_every_scan_gets_a_mask_and_a_row_and_a_bad_one_says_why(run_batch, tmp_path, a_phantom):
     rows = run_batch()
     out = tmp_path / "out"
-    assert [row["state"] for row in rows] == ["done", "done", "failed"]
+    assert [row.state for row in rows] == ["done", "done", "failed"]
     assert sorted(path.name for path in out.iterdir()) == ["a_liver.nii.gz", "b_liver.nii.gz", TABLE_NAME]
     assert dice(read_mask(out / "a_liver.nii.gz").hu_kji, a_phantom[1]) > 0.9
     table = read_table(out)
@@ -48,12 +48,12 @@ def test_a_dead_link_and_a_file_that_vanishes_are_failed_rows_and_the_rest_is_do
         return scans_found
 
     monkeypatch.setattr(batch, "find_scans", find_and_lose)
-    rows = {row["file"]: row for row in run_batch()}
-    assert {name: row["state"] for name, row in rows.items()} == {
+    rows = {row.file: row for row in run_batch()}
+    assert {name: row.state for name, row in rows.items()} == {
         "0.nii.gz": "failed", "a.nii.gz": "failed", "b.nrrd": "done", "flat.nii.gz": "failed", "loop.nii.gz": "failed",
     }  # fmt: skip
-    assert "a.nii.gz does not exist" in rows["a.nii.gz"]["error"]
-    assert not any("bug" in row["error"] for row in rows.values())
+    assert "a.nii.gz does not exist" in rows["a.nii.gz"].error
+    assert not any("bug" in row.error for row in rows.values())
 
 
 @pytest.mark.parametrize("place", ["segmentation.batch.read_volume", "scan.formats.exists"])
@@ -91,7 +91,7 @@ def test_what_the_machine_cannot_do_is_no_bug(raised, expected, run_batch, monke
         raise raised
 
     monkeypatch.setattr(batch, "read_volume", fail)
-    assert run_batch()[0]["error"].startswith(expected)
+    assert run_batch()[0].error.startswith(expected)
 
 
 @pytest.fixture
@@ -141,14 +141,14 @@ def test_the_model_is_loaded_once_and_what_is_done_is_not_done_again(run_batch, 
     rows = run_batch()
     assert (tmp_path / "out/a_liver.nii.gz").stat().st_mtime_ns == stamp
     assert (tmp_path / "out/b_liver.nii.gz").exists()
-    assert [row["state"] for row in rows] == ["done", "done", "failed"]
+    assert [row.state for row in rows] == ["done", "done", "failed"]
 
 
 def test_a_network_that_was_loaded_before_is_used(scans, threshold_model, cpu, tmp_path, monkeypatch):
     networks = threshold_model.networks(cpu)
     monkeypatch.setattr(LiverModel, "networks", lambda *_: pytest.fail("it is loaded again"))
     rows = finish(segment_folder(scans, tmp_path / "out", threshold_model, cpu, networks=networks))
-    assert [row["state"] for row in rows] == ["done", "done", "failed"]
+    assert [row.state for row in rows] == ["done", "done", "failed"]
 
 
 def test_a_scan_without_liver_has_a_row_and_no_mask(a_phantom, tmp_path, threshold_model, cpu):
@@ -158,8 +158,8 @@ def test_a_scan_without_liver_has_a_row_and_no_mask(a_phantom, tmp_path, thresho
     write_volume(tmp_path / "in/legs.nii.gz", hu, volume.affine)
     for _ in range(2):
         rows = finish(segment_folder(tmp_path / "in", tmp_path / "out", threshold_model, cpu))
-        assert float(rows[0]["volume_ml"]) == 0
-        assert "No liver was found" in rows[0]["warnings"]
+        assert rows[0].volume_ml == 0
+        assert "No liver was found" in rows[0].measured["warnings"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == [TABLE_NAME]
 
 
@@ -208,7 +208,7 @@ def test_the_table_keeps_the_rows_of_other_scans(run_batch, scans, tmp_path):
     run_batch()
     stamp = (tmp_path / "out/b_liver.nii.gz").stat().st_mtime_ns
     (scans / "b.nrrd").rename(tmp_path / "b.nrrd")
-    assert [row["file"] for row in run_batch()] == ["a.nii.gz", "flat.nii.gz"]
+    assert [row.file for row in run_batch()] == ["a.nii.gz", "flat.nii.gz"]
     assert [row["file"] for row in read_table(tmp_path / "out")] == ["a.nii.gz", "b.nrrd", "flat.nii.gz"]
     (tmp_path / "b.nrrd").rename(scans / "b.nrrd")
     run_batch()
@@ -222,8 +222,8 @@ def test_a_scan_that_was_replaced_is_done_again_and_loses_an_old_mask(run_batch,
     write_volume(scans / "a.nii.gz", hu, a_phantom[0].affine)
     (scans / "b.nrrd").write_bytes(b"NRRD0004")
     rows = run_batch()
-    assert float(rows[0]["volume_ml"]) == 0
-    assert rows[1]["state"] == "failed"
+    assert rows[0].volume_ml == 0
+    assert rows[1].state == "failed"
     assert [path.name for path in (tmp_path / "out").iterdir()] == [TABLE_NAME]
 
 

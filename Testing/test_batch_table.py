@@ -61,7 +61,7 @@ def test_a_table_that_a_spreadsheet_has_saved_is_read_or_its_scans_are_done_agai
     saved_by_a_spreadsheet(tmp_path / "out" / TABLE_NAME, **how)
     (scans / "new.nii.gz").write_bytes(b"")  # so that the table is written
     rows = run_batch()
-    assert [row["state"] for row in rows] == ["done", "done", "failed"]
+    assert [row.state for row in rows] == ["done", "done", "failed"]
     assert ([mask.stat().st_mtime_ns for mask in masks] == stamps) is done
     table = read_table(tmp_path / "out")
     assert [row["file"] for row in table] == ["Müller.nii.gz", "b.nrrd", "new.nii.gz"]
@@ -104,17 +104,17 @@ def test_a_table_of_another_kind_is_never_overwritten(kind, run_batch, tmp_path)
 def test_an_empty_table_is_a_new_one(run_batch, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / TABLE_NAME).touch()
-    assert [row["state"] for row in run_batch()] == ["done", "done", "failed"]
+    assert [row.state for row in run_batch()] == ["done", "done", "failed"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are no UTF-8 exist on Linux alone")
 def test_a_name_that_is_no_utf_8_is_done_once(run_batch, scans, tmp_path):
     name = b"M\xfcller.nii.gz".decode("utf-8", "surrogateescape")
     (scans / "a.nii.gz").rename(scans / name)
-    assert run_batch()[0]["file"] == "M\\udcfcller.nii.gz"
+    assert run_batch()[0].file == "M\\udcfcller.nii.gz"
     mask = tmp_path / "out" / name.replace(".nii.gz", "_liver.nii.gz")
     stamp = mask.stat().st_mtime_ns
-    assert run_batch()[0]["state"] == "done"
+    assert run_batch()[0].state == "done"
     assert mask.stat().st_mtime_ns == stamp
 
 

@@ -27,11 +27,12 @@ ROOMS = {
     "LiverUNetLib": {
         "errors": "",
         "steps": "",
+        "types": "",
         "version": "",
         "system": "errors version",
-        "scan": "errors system",
+        "scan": "errors types system",
         "models": "errors system",
-        "segmentation": "errors steps system scan models",
+        "segmentation": "errors steps types system scan models",
         "doctor": "errors system models",
         "cli": "errors steps version system scan models segmentation doctor",
         "__init__": "steps version system scan models segmentation",
@@ -48,7 +49,7 @@ ROOMS = {
     },
 }
 # Of LiverUNetLib, the rooms that training builds on; its command line also uses the other one's.
-OPEN = {"errors", "steps", "system", "scan", "models", "segmentation"}
+OPEN = {"errors", "steps", "types", "system", "scan", "models", "segmentation"}
 
 
 def modules_of(library: Path) -> dict[str, Path]:

@@ -20,8 +20,10 @@ system/        the machine: devices, files, packages
 cli/           the command line
 doctor.py      what a bug report needs
 steps.py       work in steps, for progress bars and event loops
+types.py       names for shapes, spacings and boxes
 errors.py      everything that is raised on purpose
 version.py     one version for pip, Slicer and the bundled model
+py.typed       tells type checkers that all of this is annotated
 """
 
 from __future__ import annotations

@@ -11,11 +11,13 @@ from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
-__all__ = ["Progress", "finish", "in_background", "in_one_thread", "mapped", "prefixed", "stage"]
+__all__ = ["Counts", "Progress", "Steps", "finish", "in_background", "in_one_thread", "mapped", "prefixed", "stage"]
 
 T = TypeVar("T")
+Before = TypeVar("Before")
+After = TypeVar("After")
 
 # How long a waiting step hands the interpreter to the background thread before it returns.
 PATIENCE_SECONDS = 0.03
@@ -35,35 +37,42 @@ class Progress:
     final: bool = False
 
 
-def finish(steps: Generator[Any, None, T], show: Callable[[Any], None] = lambda _: None) -> T:
+# Work that tells its progress, and work that counts what is done and how much there is in all.
+Steps = Generator[Progress, None, T]
+Counts = Generator[tuple[int, int], None, T]
+
+
+def finish(steps: Generator[Before, None, T], show: Callable[[Before], object] = lambda _: None) -> T:
     """Run a generator to its end, `show` each thing it yields, and return what it returns."""
     while True:
         try:
             show(next(steps))
         except StopIteration as end:
-            return end.value
+            result: T = end.value
+            return result
 
 
-def mapped(steps: Generator[Any, None, T], change: Callable[[Any], Any]) -> Generator[Any, None, T]:
+def mapped(steps: Generator[Before, None, T], change: Callable[[Before], After]) -> Generator[After, None, T]:
     """The same steps with everything that they yield changed; their result stays."""
     while True:
         try:
             yield change(next(steps))
         except StopIteration as end:
-            return end.value
+            result: T = end.value
+            return result
 
 
-def stage(name: str, counts: Generator[tuple[int, int], None, T]) -> Generator[Progress, None, T]:
-    """The counts of a generator, done and in all, as Progress."""
+def stage(name: str, counts: Counts[T]) -> Steps[T]:
+    """The same work with its counts as Progress."""
     return mapped(counts, lambda count: Progress(name, *count))
 
 
-def prefixed(name: str, steps: Generator[Progress, None, T]) -> Generator[Progress, None, T]:
+def prefixed(name: str, steps: Steps[T]) -> Steps[T]:
     """The same steps, with a name before every stage."""
     return mapped(steps, lambda progress: replace(progress, stage=f"{name}: {progress.stage}"))
 
 
-def in_background(name: str, work: Callable[[], T], *, final: bool = False) -> Generator[Progress, None, T]:
+def in_background(name: str, work: Callable[[], T], *, final: bool = False) -> Steps[T]:
     """Do `work` in a thread while the steps of stage `name` only wait; its result or its error comes back here.
 
     For what holds the event loop too long in one piece, as the first import of torch does for
@@ -92,9 +101,9 @@ def in_background(name: str, work: Callable[[], T], *, final: bool = False) -> G
 
 
 def in_one_thread(
-    steps: Generator[Progress, None, T],
-    around: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
-) -> Generator[Progress, None, T]:
+    steps: Steps[T],
+    around: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
+) -> Steps[T]:
     """Take all steps of a generator in one background thread; while one works, the last progress is repeated.
 
     For steps that hold an event loop too long each, as a batch of slices does on a busy computer. One
@@ -105,12 +114,12 @@ def in_one_thread(
         around: makes a context in which every step is taken, in that thread.
     """
 
-    def take() -> tuple[Progress | None, StopIteration | None]:
+    def take() -> Progress | StopIteration:
         with around():
             try:
-                return next(steps), None
-            except StopIteration as end:  # which a Future cannot carry
-                return None, end
+                return next(steps)
+            except StopIteration as end:  # which a Future cannot raise
+                return end
 
     progress = Progress("Starting", 0, 0)
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="LiverUNet steps")
@@ -119,9 +128,11 @@ def in_one_thread(
             step = thread.submit(take)
             while not wait_for([step], PATIENCE_SECONDS).done:
                 yield progress
-            progress, end = step.result()
-            if end is not None:
-                return end.value
+            taken = step.result()
+            if isinstance(taken, StopIteration):
+                result: T = taken.value
+                return result
+            progress = taken
             yield progress
     finally:
         thread.submit(steps.close)

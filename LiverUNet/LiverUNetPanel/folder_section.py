@@ -7,7 +7,8 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from LiverUNetLib.segmentation.batch import FAILED, TABLE_NAME
+from LiverUNetLib.segmentation.batch import TABLE_NAME
+from LiverUNetLib.segmentation.batch_table import FAILED, BatchRow
 
 from .buttons import enableOrSayWhy
 
@@ -46,8 +47,8 @@ class FolderSection:
             steps = self._panel.logic.segmentFolderSteps(source, target, series=series, **options)
             self._panel.start(steps, lambda rows: self._onSegmented(rows, target))
 
-    def _onSegmented(self, rows: list[dict[str, Any]], target: Path) -> None:
-        failures = [f"{row['file']}: {row['error']}" for row in rows if row["state"] == FAILED]
+    def _onSegmented(self, rows: list[BatchRow], target: Path) -> None:
+        failures = [f"{row.file}: {row.error}" for row in rows if row.state == FAILED]
         words = _("{good} of {all} scans segmented; the table is {table}.")
         words = words.format(good=len(rows) - len(failures), all=len(rows), table=target / TABLE_NAME)
         self._panel.ended("\n".join([words, *failures]))

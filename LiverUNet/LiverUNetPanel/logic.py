@@ -19,6 +19,7 @@ from LiverUNetLib.models.exchange import install_model
 from LiverUNetLib.models.folder import LiverModel, Networks
 from LiverUNetLib.models.store import DEFAULT_MODEL, find_model
 from LiverUNetLib.segmentation.batch import segment_folder
+from LiverUNetLib.segmentation.batch_table import BatchRow
 from LiverUNetLib.segmentation.pipeline import segment
 from LiverUNetLib.segmentation.result import Report, Segmentation
 from LiverUNetLib.steps import Progress, finish, in_background, in_one_thread, prefixed
@@ -142,7 +143,7 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         series: str | None = None,
         modelName: str = DEFAULT_MODEL,
         deviceName: str = "auto",
-    ) -> Generator[Progress, None, list[dict[str, Any]]]:
+    ) -> Generator[Progress, None, list[BatchRow]]:
         """Segment files into files, see `LiverUNetLib.segmentation.batch.segment_folder`; the scene is not touched."""
         loaded = yield from self._load(modelName, deviceName)
         steps = segment_folder(source, target, loaded.model, loaded.device, networks=loaded.networks, series=series)

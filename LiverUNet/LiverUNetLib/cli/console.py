@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import logging
 import os
 import signal
@@ -89,7 +90,8 @@ def _set_process_up() -> None:
     """Set what holds for the whole process, before torch is imported."""
     wait_without_spinning(os.environ)
     for stream in (sys.stdout, sys.stderr):
-        if stream.errors == "strict":  # a name that the terminal cannot show must not end a run
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            # A name that the terminal cannot show must not end a run.
             stream.reconfigure(errors="backslashreplace")
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP

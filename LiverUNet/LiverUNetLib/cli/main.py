@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..models.folder import LiverModel
     from ..scan.volume import CTVolume
     from ..segmentation.result import Segmentation
-    from ..steps import Progress
+    from ..steps import Progress, Steps
     from ..system.environment import Device
 
 __all__ = ["SERIES_HELP", "main"]
@@ -98,7 +98,7 @@ def _add_model_options(command: argparse.ArgumentParser) -> None:
 
 def _segment(options: argparse.Namespace) -> None:
     from ..scan.formats import check_output, read_volume, scan_stem, write_mask, write_probability
-    from ..segmentation.summary import sentence
+    from ..segmentation.summary import sentence, verdict_lines
     from ..system.files import check_writable, write_json
 
     volume = read_volume(options.scan, series=options.series)
@@ -113,11 +113,11 @@ def _segment(options: argparse.Namespace) -> None:
         check_writable(path, overwrite=options.overwrite)
     result = _run(volume, options, with_probability=bool(options.probability))
     write_mask(mask_path, result.mask_kji, volume)
-    if options.probability:
+    if result.probability_kji is not None:
         write_probability(options.probability, result.probability_kji, volume)
     if options.json:
         write_json(options.json, result.to_json())
-    print(sentence(result))
+    print("\n".join([sentence(result), *verdict_lines(result.verdict)]))
     print(f"Written to {', '.join(str(path) for path in outputs)}")
 
 
@@ -143,7 +143,7 @@ def _model_and_device(options: argparse.Namespace) -> tuple[LiverModel, Device]:
     return model, device
 
 
-def _shown(steps: Generator[Progress, None, T]) -> T:
+def _shown(steps: Steps[T]) -> T:
     """Run steps to their end under a progress bar."""
     from tqdm import tqdm
 
@@ -160,15 +160,15 @@ def _shown(steps: Generator[Progress, None, T]) -> T:
 
 
 def _batch(options: argparse.Namespace) -> None:
-    from ..segmentation.batch import FAILED, TABLE_NAME, segment_folder
-    from ..segmentation.batch_table import volume_ml
+    from ..segmentation.batch import TABLE_NAME, segment_folder
+    from ..segmentation.batch_table import FAILED
 
     model, device = _model_and_device(options)
     steps = segment_folder(options.scans, options.output, model, device, ending=options.ending, series=options.series)
     rows = _shown(steps)
     for row in rows:
-        print(f"{row['file']}: {row['error'] or f'{volume_ml(row):.0f} ml'}")
-    failed = sum(row["state"] == FAILED for row in rows)
+        print(f"{row.file}: {row.error or f'{row.volume_ml:.0f} ml'}")
+    failed = sum(row.state == FAILED for row in rows)
     print(f"{len(rows) - failed} of {len(rows)} scans segmented; table in {options.output / TABLE_NAME}")
     if failed:
         raise LiverUNetError(f"{failed} of {len(rows)} scans could not be segmented; the table says why.")
@@ -205,7 +205,7 @@ def _demo(options: argparse.Namespace) -> None:
 
     from ..scan.formats import write_volume
     from ..scan.phantom import abdomen, axial_affine
-    from ..segmentation.summary import sentence
+    from ..segmentation.summary import sentence, verdict_lines
     from ..system.files import check_writable
 
     names = ["phantom_ct.nii.gz", "phantom_liver.nii.gz"] + ["phantom.png"] * bool(find_spec("matplotlib"))
@@ -224,6 +224,6 @@ def _demo(options: argparse.Namespace) -> None:
 
         figure = draw_montage(volume, {"LiverUNet": mask, "reference": reference}, title=f"Dice {dice:.3f}")
         write_figure(options.output / "phantom.png", figure)
-    print(sentence(result))
+    print("\n".join([sentence(result), *verdict_lines(result.verdict)]))
     print(f"Dice against the known liver: {dice:.3f}")
     print(f"Written to {options.output}: {', '.join(names)}")

@@ -74,7 +74,8 @@ class OnnxNetwork:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """See `Network`."""
-        return self._session.run(None, {self._name: image})[0]
+        logits: np.ndarray = self._session.run(None, {self._name: image})[0]
+        return logits
 
 
 class TorchNetwork:
@@ -113,7 +114,8 @@ class TorchNetwork:
         with torch.inference_mode(), self.device.autocast():
             order = torch.channels_last if image.ndim == 4 else torch.channels_last_3d
             logits = self._network(torch.from_numpy(image).to(self.device.name, memory_format=order))
-            return logits.float().cpu().numpy()
+            found: np.ndarray = logits.float().cpu().numpy()
+            return found
 
     def _make_do(self) -> None:
         """Halve the batches, or leave the GPU for the CPU."""
@@ -133,4 +135,5 @@ def _placed(network: nn.Module, device: Device) -> nn.Module:
 
     network = network.eval().to(device.name)
     flat = all(weight.ndim != 5 for weight in network.parameters())
-    return network.to(memory_format=torch.channels_last) if flat else network
+    # torch's annotations know this keyword for tensors only.
+    return network.to(memory_format=torch.channels_last) if flat else network  # type: ignore[call-overload]

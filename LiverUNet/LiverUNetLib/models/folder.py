@@ -72,7 +72,8 @@ class LiverModel:
 
     def network_spec(self, look: str) -> NetworkSpec:
         """The network of a look."""
-        return (self.card.spec.fine if look == FINE else self.card.spec.coarse).network
+        looks = {FINE: self.card.spec.fine, COARSE: self.card.spec.coarse}
+        return {name: part.network for name, part in looks.items() if part}[look]
 
     @property
     def looks(self) -> tuple[str, ...]:
@@ -135,11 +136,12 @@ class LiverModel:
         name = weights_file(look)
         content = io.BytesIO(self.read(name))
         try:
-            return torch.load(content, map_location="cpu", weights_only=True)
+            weights: dict[str, torch.Tensor] = torch.load(content, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise ModelError(f"{self.folder / name} holds code, not only weights; it was not loaded.") from error
         except (RuntimeError, EOFError, ValueError) as error:
             raise ModelError(f"{self.folder / name} is damaged; install the model again.") from error
+        return weights
 
     def torch_network(self, look: str = FINE) -> nn.Module:
         """The network of a look for PyTorch: weights verified, batch normalisation folded.

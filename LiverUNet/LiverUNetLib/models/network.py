@@ -45,12 +45,15 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     from torch import nn
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+    convolutions = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+    norms = (nn.BatchNorm2d, nn.BatchNorm3d)
     network.eval()
     for block in network.modules():
-        norm = getattr(getattr(block, "adn", None), "N", None)
-        if isinstance(block, Convolution) and isinstance(norm, (nn.BatchNorm2d, nn.BatchNorm3d)):
-            block.conv = fuse_conv_bn_eval(block.conv, norm, transpose=block.is_transposed)
-            block.adn.N = nn.Identity()
+        parts = dict(block.named_modules())
+        conv, norm = parts.get("conv"), parts.get("adn.N")
+        if isinstance(block, Convolution) and isinstance(conv, convolutions) and isinstance(norm, norms):
+            block.conv = fuse_conv_bn_eval(conv, norm, transpose=block.is_transposed)
+            parts["adn"].N = nn.Identity()
     return network
 
 
@@ -87,7 +90,7 @@ def onnx_graph(network: nn.Module, spec: NetworkSpec) -> bytes:
         torch.onnx.export(
             network,
             (torch.zeros(1, spec.in_channels, *sides),),
-            file,
+            file,  # type: ignore[arg-type]  # this exporter also writes to what has `write`
             dynamo=False,
             opset_version=17,
             do_constant_folding=False,

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from ..system.files import from_json
 
 __all__ = ["CoarseLook", "FineLook", "ModelSpec", "NetworkSpec", "Rules", "spec_from_json"]
 
-Values = TypeVar("Values")
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+Values = TypeVar("Values", float, np.ndarray, "torch.Tensor")
 
 
 @dataclass(frozen=True)
@@ -120,9 +126,10 @@ class ModelSpec:
     window_hu: tuple[float, float] = (-160.0, 240.0)
 
     def normalise(self, hu: Values) -> Values:
-        """What a network takes for HU, a number or an array or tensor of them; air is -1."""
+        """What a network takes for HU; air is -1."""
         low, high = self.window_hu
-        return 2 * (hu - low) / (high - low) - 1
+        normalised: Values = 2 * (hu - low) / (high - low) - 1
+        return normalised
 
     def _window_is_usable(self) -> bool:
         return len(self.window_hu) == 2 and all(map(_finite, self.window_hu)) and self.window_hu[0] < self.window_hu[1]
@@ -178,7 +185,7 @@ def spec_from_json(content: dict[str, Any]) -> ModelSpec:
         KeyError, TypeError: something is missing or unknown.
     """
 
-    def look(kind: type[Values], part: dict[str, Any]) -> Values:
+    def look(kind: type[T], part: dict[str, Any]) -> T:
         return from_json(kind, part | {"network": from_json(NetworkSpec, part["network"])})
 
     return ModelSpec(

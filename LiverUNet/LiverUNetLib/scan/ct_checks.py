@@ -120,7 +120,7 @@ def _normalised(hu: np.ndarray, lowest: float) -> str:
 def _soft_tissue(hu: np.ndarray, lowest: float) -> str:
     low, high = SOFT_TISSUE_HU
     soft = np.count_nonzero((hu > low) & (hu < high))
-    tissue = np.count_nonzero((hu > max(lowest, TISSUE_HU[0])) & (hu <= TISSUE_HU[1]))
+    tissue = int(np.count_nonzero((hu > max(lowest, TISSUE_HU[0])) & (hu <= TISSUE_HU[1])))
     if soft >= MINIMUM_SOFT_TISSUE * tissue and soft >= MINIMUM_OF_ALL * hu.size:
         return ""
     return (

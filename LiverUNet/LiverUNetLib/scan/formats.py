@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ __all__ = [
     "write_volume",
 ]
 
-READERS = {
+READERS: dict[str, Callable[[Path], CTVolume]] = {
     ".nii.gz": read_nifti,
     ".nii": read_nifti,
     ".hdr": read_nifti,
@@ -40,7 +40,7 @@ READERS = {
 # The other file of a .hdr; not searched for, or each pair would be two scans.
 HALVES = (".img", ".img.gz", ".hdr.gz")
 # The longest ending comes first: a segmentation is a NRRD file too.
-WRITERS = {
+WRITERS: dict[str, Callable[[Path, np.ndarray, np.ndarray], None]] = {
     ".nii.gz": write_nifti,
     ".nii": write_nifti,
     ".seg.nrrd": write_segmentation,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,7 +111,7 @@ def _pair(path: Path) -> tuple[Path, Path]:
     return (path, other) if ending == ".hdr" else (other, path)
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
+def _pieces(path: Path) -> Generator[bytes, None, None]:
     """The bytes of a file, unpacked if it is packed."""
     with path.open("rb") as file:
         packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
@@ -127,7 +127,7 @@ def _read_header(path: Path) -> nibabel.Nifti1Header | None:
     with closing(_pieces(path)) as pieces:
         while len(start) < nibabel.Nifti2Header.sizeof_hdr and (piece := next(pieces, b"")):
             start += piece
-    kinds = (nibabel.Nifti1Header, nibabel.Nifti2Header)
+    kinds: tuple[type[nibabel.Nifti1Header], ...] = (nibabel.Nifti1Header, nibabel.Nifti2Header)
     kind = next((kind for kind in kinds if kind.may_contain_header(start)), None)
     return kind(start[: kind.sizeof_hdr]) if kind else None
 
@@ -161,7 +161,7 @@ def _read_voxels(path: Path, header: nibabel.Nifti1Header, shape: tuple[int, ...
         voxels = np.empty(shape[::-1], dtype)
     except MemoryError as error:
         raise ScanError(claim(path, shape, "there is not enough memory for them")) from error
-    target, filled = memoryview(voxels.reshape(-1).view(np.uint8)), 0
+    target, filled = voxels.reshape(-1).view(np.uint8).data, 0
     for piece in _pieces(path):
         part = piece[skipped : skipped + needed - filled]
         skipped = max(skipped - len(piece), 0)
@@ -209,7 +209,7 @@ def _affine(header: nibabel.Nifti1Header, shape_kji: tuple[int, ...], name: str)
 
 
 def _plausible(sides_mm: np.ndarray) -> bool:
-    return VOXEL_MM[0] <= sides_mm.min() and sides_mm.max() <= VOXEL_MM[1]
+    return bool(VOXEL_MM[0] <= sides_mm.min() and sides_mm.max() <= VOXEL_MM[1])
 
 
 def _apart(header: nibabel.Nifti1Header, shape: tuple[int, ...]) -> float:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from ..types import Shape, Spacing
 from .volume import CTVolume
 
 __all__ = ["abdomen", "axial_affine"]
@@ -42,10 +43,11 @@ class Ellipsoid:
         cosine, sine = np.cos(np.radians(self.turn_degrees)), np.sin(np.radians(self.turn_degrees))
         x, y = cosine * x + sine * y, cosine * y - sine * x
         a, b, c = self.radii
-        return (np.sqrt((x / a) ** 2 + (y / b) ** 2 + (z / c) ** 2) - 1) * min(self.radii)
+        value: np.ndarray = (np.sqrt((x / a) ** 2 + (y / b) ** 2 + (z / c) ** 2) - 1) * min(self.radii)
+        return value
 
 
-def axial_affine(spacing_ijk_mm: tuple[float, float, float], shape_ijk: tuple[int, int, int]) -> np.ndarray:
+def axial_affine(spacing_ijk_mm: Spacing, shape_ijk: Shape) -> np.ndarray:
     """The affine (IJK to RAS, mm) of an axial scan, columns to the left, rows to posterior, centred on the origin."""
     affine = np.diag([-spacing_ijk_mm[0], -spacing_ijk_mm[1], spacing_ijk_mm[2], 1.0])
     affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape_ijk) - 1) / 2)
@@ -53,7 +55,7 @@ def axial_affine(spacing_ijk_mm: tuple[float, float, float], shape_ijk: tuple[in
 
 
 def abdomen(
-    affine: np.ndarray, shape_kji: tuple[int, int, int], *, seed: int = 0, noise_hu: float = NOISE_HU
+    affine: np.ndarray, shape_kji: Shape, *, seed: int = 0, noise_hu: float = NOISE_HU
 ) -> tuple[CTVolume, np.ndarray]:
     """Sample the phantom on a grid.
 
@@ -125,7 +127,8 @@ def _oval(ras: Coordinates, a: float, b: float) -> np.ndarray:
     x, y, z = ras
     waist = 1 - 0.05 * np.exp(-(((z + 90) / 60) ** 2))
     flat = np.where(y < 0, 2.6, 2.1)
-    return ((np.abs(x / (a * waist)) ** flat + np.abs(y / b) ** flat) ** (1 / flat) - 1) * b
+    value: np.ndarray = ((np.abs(x / (a * waist)) ** flat + np.abs(y / b) ** flat) ** (1 / flat) - 1) * b
+    return value
 
 
 def _diaphragm(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -143,7 +146,7 @@ def _liver(ras: Coordinates, cavity: np.ndarray) -> np.ndarray:
     lobes = _smooth_union(right, left, 12.0)
     under = z - (_diaphragm(x, y) - 3)
     visceral = _plane(ras, (0.45, 0.35, 0.82), -72)  # the surface that faces stomach, kidney and bowel
-    liver = np.maximum.reduce([lobes, cavity + 5, under, visceral])
+    liver: np.ndarray = np.maximum.reduce([lobes, cavity + 5, under, visceral])
     for hollow in (_gallbladder(ras), _vena_cava(ras), Ellipsoid((22, 8, -2), (16, 10, 24), 35).value(ras)):
         liver = np.maximum(liver, -hollow)
     return liver
@@ -151,12 +154,15 @@ def _liver(ras: Coordinates, cavity: np.ndarray) -> np.ndarray:
 
 def _plane(ras: Coordinates, normal: tuple[float, float, float], offset: float) -> np.ndarray:
     """Negative on the side of the normal beyond `offset`."""
-    return offset - sum(n * axis for n, axis in zip(normal, ras, strict=True))
+    (x, y, z), (a, b, c) = ras, normal
+    value: np.ndarray = offset - (a * x + b * y + c * z)
+    return value
 
 
 def _smooth_union(one: np.ndarray, other: np.ndarray, softness_mm: float) -> np.ndarray:
     blend = np.clip(0.5 + 0.5 * (other - one) / softness_mm, 0, 1)
-    return other + (one - other) * blend - softness_mm * blend * (1 - blend)
+    union: np.ndarray = other + (one - other) * blend - softness_mm * blend * (1 - blend)
+    return union
 
 
 def _gallbladder(ras: Coordinates) -> np.ndarray:

@@ -46,19 +46,16 @@ def voxel_files(path: Path) -> VoxelFiles:
     nrrd = path.suffix.lower() in NRRD
     with path.open("rb") as file:
         fields, following = _fields(file, ":" if nrrd else "="), file.tell()
-        named = (fields.get("data file") or fields.get("datafile")) if nrrd else fields.get("elementdatafile", "LOCAL")
-        attached = named is None or named.upper() == "LOCAL"
-        if attached:
-            names = []
-        elif named.upper().startswith("LIST"):
+        named = (fields.get("data file") or fields.get("datafile")) if nrrd else fields.get("elementdatafile")
+        if named is None or named.upper() == "LOCAL":
+            return VoxelFiles((path,), following, _packing(fields))
+        if named.upper().startswith("LIST"):
             names = [os.fsdecode(line).strip() for line in file if line.strip()]
         else:
             names = _numbered(named) if "%" in named else [named]
     missing = [name for name in names if not exists(path.parent / name, ScanError)]
     if missing:
         raise ScanError(f"{path} cannot be read: its voxels are in {missing[0]}, which is not beside it; copy both.")
-    if attached:
-        return VoxelFiles((path,), following, _packing(fields))
     return VoxelFiles(tuple(path.parent / name for name in names), 0, _packing(fields) if names else "")
 
 

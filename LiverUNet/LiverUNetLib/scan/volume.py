@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ScanError
+from ..types import Spacing
 
 if TYPE_CHECKING:
     import nibabel
@@ -50,7 +51,7 @@ class CTVolume:
             )
 
     @property
-    def spacing_kji_mm(self) -> tuple[float, float, float]:
+    def spacing_kji_mm(self) -> Spacing:
         """Distance of neighbouring voxels along k, j and i in mm."""
         i, j, k = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(k), float(j), float(i)

@@ -6,17 +6,18 @@ import contextlib
 import logging
 import os
 import traceback
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import LiverUNetError, OutputError, ScanError
 from ..models.folder import LiverModel, Networks
 from ..scan.formats import READERS, check_output, check_output_name, read_volume, scan_stem, write_mask
-from ..steps import Progress, prefixed
+from ..steps import Steps, prefixed
 from ..system.environment import Device
 from ..system.files import check_writable, stamp
-from .batch_table import TABLE_COLUMNS, printable, read_table, volume_ml, write_table
+from .batch_table import DONE, FAILED, BatchRow, printable, read_table, write_table
 from .pipeline import segment
 from .summary import table_row
 
@@ -25,7 +26,6 @@ __all__ = ["TABLE_NAME", "find_scans", "segment_folder"]
 logger = logging.getLogger(__name__)
 
 TABLE_NAME = "liver.csv"
-DONE, FAILED = "done", "failed"
 
 
 def find_scans(folder: Path, *, besides: Path | None = None) -> list[Path]:
@@ -65,7 +65,7 @@ def segment_folder(
     networks: Networks | None = None,
     ending: str = ".seg.nrrd",
     series: str | None = None,
-) -> Generator[Progress, None, list[dict[str, Any]]]:
+) -> Steps[list[BatchRow]]:
     """Segment every scan of a folder; returns the rows of the table TARGET/liver.csv.
 
     The model is loaded once. A scan is skipped if this very model has segmented it before, with the
@@ -90,22 +90,22 @@ def segment_folder(
     check_output_name(Path(f"x{ending}"))
     table = target / TABLE_NAME
     check_writable(table, overwrite=True)
-    before = read_table(table)
+    rows = read_table(table)
     networks = networks or model.networks(device)
-    rows: list[dict[str, Any]] = []
+    results: list[BatchRow] = []
     for number, scan in enumerate(scans, start=1):
         mask = target / f"{scan_stem(scan)}_liver{ending}"
-        file = printable(scan.name)
-        made_of = {"series": series or "", "model_checksum": model.card.checksum, "file_stamp": _stamp(scan)}
-        row = before.get(file, {})
-        if not _is_done(row, mask, made_of):
-            steps = _segment_file(scan, mask, model, device, networks=networks, series=series)
-            said = yield from prefixed(f"{file} ({number} of {len(scans)})", steps)
-            added = {column: cell for column, cell in row.items() if column not in TABLE_COLUMNS}  # by the user
-            row = before[file] = {"file": file} | made_of | said | added
-            write_table(table, before.values())
-        rows.append(row)
-    return rows
+        row = BatchRow(printable(scan.name), series or "", model.card.checksum, _stamp(scan))
+        before = rows.get(row.file, row)
+        if not _is_done(before, row, mask):
+            row = replace(row, added=before.added)
+            steps = _attempted(
+                row, scan, mask, _segment_file(scan, mask, model, device, networks=networks, series=series)
+            )
+            rows[row.file] = yield from prefixed(f"{row.file} ({number} of {len(scans)})", steps)
+            write_table(table, rows.values())
+        results.append(rows[row.file])
+    return results
 
 
 def _check_names(scans: Sequence[Path]) -> None:
@@ -119,16 +119,22 @@ def _check_names(scans: Sequence[Path]) -> None:
 
 def _segment_file(
     scan: Path, mask: Path, model: LiverModel, device: Device, *, networks: Networks, series: str | None
-) -> Generator[Progress, None, dict[str, Any]]:
-    """A row for whatever happens; where there is no liver, no mask is written, and an older one is removed."""
+) -> Steps[dict[str, Any]]:
+    """Segment a file and return its `table_row`; if there is no liver no mask is written, and an older one goes."""
+    volume = read_volume(scan, series=series)
+    check_output(mask, volume.affine)
+    result = yield from segment(volume, model, device, networks=networks)
+    if result.measurement.volume_ml:
+        write_mask(mask, result.mask_kji, volume)
+    else:
+        mask.unlink(missing_ok=True)
+    return table_row(result)
+
+
+def _attempted(row: BatchRow, scan: Path, mask: Path, steps: Steps[dict[str, Any]]) -> Steps[BatchRow]:
+    """The row with what came of its scan, whatever that is; an older mask goes if it failed."""
     try:
-        volume = read_volume(scan, series=series)
-        check_output(mask, volume.affine)
-        result = yield from segment(volume, model, device, networks=networks)
-        if result.measurement.volume_ml:
-            write_mask(mask, result.mask_kji, volume)
-        else:
-            mask.unlink(missing_ok=True)
+        return replace(row, state=DONE, measured=(yield from steps))
     except LiverUNetError as error:
         reason = str(error)
     except OSError as error:  # of the disk or the system
@@ -138,11 +144,9 @@ def _segment_file(
     except Exception as error:  # one scan must not cost the rest
         logger.exception("%s could not be segmented:", scan.name)
         reason = _bug(error)
-    else:
-        return {"state": DONE, "error": ""} | table_row(result)
     with contextlib.suppress(OSError):  # a name that cannot be, say
         mask.unlink(missing_ok=True)
-    return {"state": FAILED, "error": reason}
+    return replace(row, state=FAILED, error=reason)
 
 
 def _bug(error: Exception) -> str:
@@ -165,9 +169,9 @@ def _stamp(scan: Path) -> str:
         return ""
 
 
-def _is_done(row: dict[str, Any], mask: Path, made_of: dict[str, str]) -> bool:
-    """Whether this very model has done this very scan, and its mask, if there was a liver, is still there."""
-    if row.get("state") != DONE or not made_of["file_stamp"] or not made_of.items() <= row.items():
+def _is_done(before: BatchRow, row: BatchRow, mask: Path) -> bool:
+    """Whether `before` is of this very model and this very scan, and its mask, if there was a liver, is still there."""
+    made_of, wanted = ((each.series, each.model_checksum, each.file_stamp) for each in (before, row))
+    if before.state != DONE or not row.file_stamp or made_of != wanted:
         return False
-    found_ml = volume_ml(row)
-    return found_ml == 0 or (found_ml is not None and mask.exists())
+    return before.volume_ml == 0 or (before.volume_ml is not None and mask.exists())

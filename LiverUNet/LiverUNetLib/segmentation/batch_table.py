@@ -5,7 +5,8 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,51 @@ from ..errors import OutputError
 from ..system.files import staged
 from .summary import COLUMNS
 
-__all__ = ["TABLE_COLUMNS", "printable", "read_table", "volume_ml", "write_table"]
+__all__ = ["DONE", "FAILED", "TABLE_COLUMNS", "BatchRow", "printable", "read_table", "write_table"]
 
+DONE, FAILED = "done", "failed"
 TABLE_COLUMNS = ("file", "state", "error", *COLUMNS, "series", "model_checksum", "file_stamp")
 # Without these a table is not one of ours; rows that lack others are made again.
 REQUIRED = {"file", "state", "model_checksum", "file_stamp"}
 SEPARATORS = ",;\t"
+
+
+@dataclass(frozen=True)
+class BatchRow:
+    """What became of one scan.
+
+    Attributes:
+        file: its name, as the table holds it.
+        series: which one was asked for, where a scan has several; empty if none was.
+        file_stamp: changes when the scan does; empty if there was none to see.
+        state: DONE or FAILED; anything else where the table was edited.
+        error: why it failed.
+        measured: column -> cell of COLUMNS; of a table that was read, texts as a spreadsheet left them.
+        added: column -> cell, for columns that the user has added.
+    """
+
+    file: str
+    series: str
+    model_checksum: str
+    file_stamp: str
+    state: str = ""
+    error: str = ""
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    added: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def volume_ml(self) -> float | None:
+        """None if there is no volume, or no longer a number. A decimal comma is read as one."""
+        try:
+            return float(str(self.measured["volume_ml"]).replace(",", "."))
+        except (KeyError, ValueError):
+            return None
+
+    def cells(self) -> dict[str, Any]:
+        """Column -> cell, as in the table."""
+        outcome = {"file": self.file, "state": self.state, "error": self.error}
+        made_of = {"series": self.series, "model_checksum": self.model_checksum, "file_stamp": self.file_stamp}
+        return {**outcome, **self.measured, **made_of, **self.added}
 
 
 def printable(name: str) -> str:
@@ -26,7 +66,7 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def read_table(path: Path) -> dict[str | int, dict[str, Any]]:
+def read_table(path: Path) -> dict[str | int, BatchRow]:
     """The rows by their `file`, or by their number where it is empty; columns that the user has added are kept.
 
     A spreadsheet may have added a byte order mark, saved it as UTF-16 or in the code page of Western
@@ -44,28 +84,20 @@ def read_table(path: Path) -> dict[str | int, dict[str, Any]]:
         raise OutputError(f"{path} cannot be read ({error.strerror}); name another folder.") from error
     except (ValueError, csv.Error) as error:
         raise OutputError(f"{path} is not a table of LiverUNet; move it away or name another folder.") from error
-    return {row["file"] or number: row for number, row in enumerate(rows)}
+    return {row.file or number: row for number, row in enumerate(rows)}
 
 
-def write_table(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+def write_table(path: Path, rows: Iterable[BatchRow]) -> None:
     """Write the rows by name, whole or not at all."""
-    rows = sorted(rows, key=lambda row: row["file"])
-    columns = dict.fromkeys([*TABLE_COLUMNS, *(column for row in rows for column in row)])
+    rows = sorted(rows, key=lambda row: row.file)
+    columns = dict.fromkeys([*TABLE_COLUMNS, *(column for row in rows for column in row.added)])
     with (
         staged(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
-        writer.writerows(rows)
-
-
-def volume_ml(row: dict[str, Any]) -> float | None:
-    """The volume of a row; None if the cell is empty or no longer a number. A decimal comma is read as one."""
-    try:
-        return float(str(row["volume_ml"]).replace(",", "."))
-    except ValueError:
-        return None
+        writer.writerows(row.cells() for row in rows)
 
 
 def _decoded(content: bytes) -> str:
@@ -77,13 +109,20 @@ def _decoded(content: bytes) -> str:
         return content.decode("cp1252")
 
 
-def _rows(text: str) -> list[dict[str, Any]]:
-    """The rows of a table, every one with all columns; ValueError if it is not ours."""
+def _rows(text: str) -> list[BatchRow]:
+    """The rows of a table; ValueError if it is not ours."""
     for separator in SEPARATORS:
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, restval="")
         if set(reader.fieldnames or ()) >= REQUIRED:
             rows = list(reader)
             if any(any(row.pop(None, ())) for row in rows):
                 raise ValueError("a row has more cells than the table has columns")
-            return [dict.fromkeys(TABLE_COLUMNS, "") | row for row in rows]
+            return [_row(row) for row in rows]
     raise ValueError("its columns are others")
+
+
+def _row(cells: dict[str, str]) -> BatchRow:
+    """The row of these cells; those of missing columns are empty."""
+    known = {column: cells.pop(column, "") for column in TABLE_COLUMNS}
+    measured = {column: known.pop(column) for column in COLUMNS}
+    return BatchRow(**known, measured=measured, added=cells)

@@ -8,20 +8,21 @@ are told in mm from the scan's outer edge.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..scan.volume import CTVolume
+from ..steps import Counts
+from ..types import Box, Shape, Spacing, triple
 
 if TYPE_CHECKING:
     from scipy import sparse
 
 __all__ = [
     "Axis",
-    "Box",
     "Grid",
     "body_slices",
     "canonical_scan",
@@ -31,8 +32,6 @@ __all__ = [
     "resample",
     "stored_indices",
 ]
-
-Box = tuple[slice, slice, slice]
 
 # Fat is near -100 HU; everything below this is air or lung, also in data clipped at -160 HU.
 BODY_HU = -130.0
@@ -116,14 +115,14 @@ class Grid:
         return self.slices, self.rows, self.columns
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Shape:
         """Of an array of its samples."""
-        return tuple(axis.size for axis in self.axes)
+        return triple(axis.size for axis in self.axes)
 
     @property
-    def spacing_mm(self) -> tuple[float, float, float]:
+    def spacing_mm(self) -> Spacing:
         """Distances of its samples."""
-        return tuple(axis.step_mm for axis in self.axes)
+        return triple(axis.step_mm for axis in self.axes)
 
     @property
     def voxel_ml(self) -> float:
@@ -133,7 +132,7 @@ class Grid:
     @property
     def whole(self) -> Box:
         """All of it."""
-        return tuple(slice(0, axis.size) for axis in self.axes)
+        return triple(slice(0, axis.size) for axis in self.axes)
 
     def part(self, box: Box) -> Grid:
         """Some of it."""
@@ -142,7 +141,7 @@ class Grid:
     def around(self, other: Grid, box: Box, margin_mm: float) -> Box:
         """The box here that holds a box of another grid, with a margin, as far as this grid goes."""
         parts = zip(self.axes, (axis.part(cells) for axis, cells in zip(other.axes, box, strict=True)), strict=True)
-        return tuple(axis.cells(part.start_mm - margin_mm, part.stop_mm + margin_mm) for axis, part in parts)
+        return triple(axis.cells(part.start_mm - margin_mm, part.stop_mm + margin_mm) for axis, part in parts)
 
     def cubes(self, side_mm: float) -> Grid:
         """A grid of cubes that covers this one."""
@@ -194,14 +193,17 @@ def orientation_to_lps(affine: np.ndarray) -> np.ndarray:
     """Nibabel's orientation array (3, 2) from i, j, k of a grid with this affine (to RAS) to the nearest LPS axes."""
     from nibabel import orientations
 
-    return orientations.ornt_transform(orientations.io_orientation(affine), orientations.axcodes2ornt("LPS"))
+    nearest = orientations.io_orientation(affine)
+    orientation: np.ndarray = orientations.ornt_transform(nearest, orientations.axcodes2ornt("LPS"))
+    return orientation
 
 
 def reoriented(array_kji: np.ndarray, orientation: np.ndarray) -> np.ndarray:
     """A view of an array (k, j, i) whose i, j, k were permuted and flipped as `orientation` (3, 2) says."""
     from nibabel.orientations import apply_orientation
 
-    return apply_orientation(array_kji.T, orientation).T
+    view: np.ndarray = apply_orientation(array_kji.T, orientation).T
+    return view
 
 
 def resample(
@@ -211,9 +213,9 @@ def resample(
     *,
     clip: tuple[float, float] | None = None,
     antialias: bool = True,
-    finish: Callable[[np.ndarray], np.ndarray] | None = None,
-) -> Generator[tuple[int, int], None, np.ndarray]:
-    """Interpolate linearly from one grid to another, see `Axis.weights`; yields slices done and in all.
+    finish: Callable[[np.ndarray], np.ndarray] = lambda slab: slab,
+) -> Counts[np.ndarray]:
+    """Interpolate linearly from one grid to another, see `Axis.weights`; counts slices.
 
     Works in slabs; no full-size copy of `values` is made.
 
@@ -226,7 +228,7 @@ def resample(
     Returns:
         The values on `target`.
     """
-    result = None
+    result = np.empty(target.shape, finish(np.empty((0, 0, 0), np.float32)).dtype)
     used_rows, rows = target.rows.weights(source.rows, antialias=antialias)
     used_columns, columns = target.columns.weights(source.columns, antialias=antialias)
     for first in range(0, target.slices.size, SLICES_AT_ONCE):
@@ -236,16 +238,12 @@ def resample(
         slab = values[used_slices, used_rows, used_columns].astype(np.float32)
         if clip:
             np.clip(slab, *clip, out=slab)
-        slab = _along_first(columns, _along_first(rows, _along_first(slices, slab)))
-        slab = finish(slab) if finish else slab
-        if result is None:
-            result = np.empty(target.shape, slab.dtype)
-        result[first:last] = slab
+        result[first:last] = finish(_along_first(columns, _along_first(rows, _along_first(slices, slab))))
         yield last, target.slices.size
     return result
 
 
 def _along_first(weights: sparse.csr_array, values: np.ndarray) -> np.ndarray:
     """Interpolate along the first of three axes, which becomes the last; after three turns all are in place."""
-    mixed = weights @ values.reshape(len(values), -1)
+    mixed: np.ndarray = weights @ values.reshape(len(values), -1)
     return mixed.reshape(-1, *values.shape[1:]).transpose(1, 2, 0)

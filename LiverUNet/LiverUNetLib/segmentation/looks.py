@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..models.engines import Network
 from ..models.spec import ModelSpec
-from ..steps import Progress, stage
-from .grid import Box, Grid, resample
+from ..steps import Counts, Steps, stage
+from ..types import Box, Shape
+from .grid import Grid, resample
 from .postprocessing import likeliest_box
 
 __all__ = [
@@ -76,9 +76,7 @@ class Looked:
     least_ml: float
 
 
-def look_coarsely(
-    hu: np.ndarray, scan: Grid, spec: ModelSpec, network: Network | None
-) -> Generator[Progress, None, CoarseLooked]:
+def look_coarsely(hu: np.ndarray, scan: Grid, spec: ModelSpec, network: Network | None) -> Steps[CoarseLooked]:
     """Find the part of a scan where the liver is, unless the model does not look coarsely, or not at one so short.
 
     Args:
@@ -94,28 +92,28 @@ def look_coarsely(
     return CoarseLooked(box, grid, probability)
 
 
-def coarse_probabilities(
-    image: np.ndarray, spec: ModelSpec, network: Network
-) -> Generator[tuple[int, int], None, np.ndarray]:
-    """The probability of liver on the coarse grid, float32; yields slices done and in all.
+def coarse_probabilities(image: np.ndarray, spec: ModelSpec, network: Network) -> Counts[np.ndarray]:
+    """The probability of liver on the coarse grid, float32; counts slices.
 
     Args:
         image: HU in coarse cubes, clipped to the window, float32.
+        spec: of a model that looks coarsely.
     """
+    if spec.coarse is None:
+        raise ValueError("the model does not look coarsely")
+    multiple = spec.coarse.network.multiple
     probability = np.empty(image.shape, dtype=np.float32)
     yield 0, len(image)
     for first, last in _windows(len(image)):
         start, stop = max(first - OVERLAP, 0), min(last + OVERLAP, len(image))
-        seen = _padded(image[start:stop], spec, (spec.coarse.network.multiple,) * 3)
+        seen = _padded(image[start:stop], spec, (multiple, multiple, multiple))
         found = _probability(network(spec.normalise(seen[None, None])))[0]
         probability[first:last] = found[first - start : last - start, : image.shape[1], : image.shape[2]]
         yield last, len(image)
     return probability
 
 
-def look_finely(
-    hu: np.ndarray, scan: Grid, grid: Grid, spec: ModelSpec, network: Network
-) -> Generator[Progress, None, FineLooked]:
+def look_finely(hu: np.ndarray, scan: Grid, grid: Grid, spec: ModelSpec, network: Network) -> Steps[FineLooked]:
     """Find where in a part of the scan the liver is.
 
     Args:
@@ -129,8 +127,8 @@ def look_finely(
 
 def fine_probabilities(
     image: np.ndarray, slice_mm: float, spec: ModelSpec, network: Network, *, only: np.ndarray | None = None
-) -> Generator[tuple[int, int], None, np.ndarray]:
-    """The probability of liver in fine pixels, float32; yields slices done and in all.
+) -> Counts[np.ndarray]:
+    """The probability of liver in fine pixels, float32; counts slices.
 
     Args:
         image: HU in fine pixels, clipped to the window, float32 (slices, rows, columns).
@@ -140,7 +138,8 @@ def fine_probabilities(
     context = context_indices(len(image), slice_mm, spec.fine.context_mm)
     context = context if only is None else context[only]
     probability = np.empty((len(context), *image.shape[1:]), dtype=np.float32)
-    padded = _padded(image, spec, (1, *[spec.fine.network.multiple] * 2))
+    multiple = spec.fine.network.multiple
+    padded = _padded(image, spec, (1, multiple, multiple))
     done = 0
     yield done, len(context)
     while done < len(context):
@@ -152,7 +151,7 @@ def fine_probabilities(
     return probability
 
 
-def _padded(image: np.ndarray, spec: ModelSpec, multiples: tuple[int, int, int]) -> np.ndarray:
+def _padded(image: np.ndarray, spec: ModelSpec, multiples: Shape) -> np.ndarray:
     """The image with air at its far ends, so that its sides are multiples of these."""
     padding = [(0, -side % multiple) for side, multiple in zip(image.shape, multiples, strict=True)]
     return np.pad(image, padding, constant_values=spec.window_hu[0])
@@ -160,7 +159,8 @@ def _padded(image: np.ndarray, spec: ModelSpec, multiples: tuple[int, int, int])
 
 def _probability(logits: np.ndarray) -> np.ndarray:
     """Of liver, without the only channel."""
-    return 1 / (1 + np.exp(-logits[:, 0].clip(*SAFE_LOGITS)))
+    probability: np.ndarray = 1 / (1 + np.exp(-logits[:, 0].clip(*SAFE_LOGITS)))
+    return probability
 
 
 def context_indices(slices: int, slice_mm: float, context_mm: tuple[float, ...]) -> np.ndarray:
@@ -170,7 +170,8 @@ def context_indices(slices: int, slice_mm: float, context_mm: tuple[float, ...])
         int64, shape (slices, len(context_mm)). In a thick or single slice scan a slice is its own context.
     """
     steps = np.rint(np.asarray(context_mm) / slice_mm).astype(np.int64)
-    return np.clip(np.arange(slices)[:, None] + steps[None, :], 0, slices - 1)
+    indices: np.ndarray = np.clip(np.arange(slices)[:, None] + steps[None, :], 0, slices - 1)
+    return indices
 
 
 def _windows(length: int) -> list[tuple[int, int]]:

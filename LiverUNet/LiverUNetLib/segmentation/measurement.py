@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .grid import Box, Grid
+from ..types import Box, Spacing, triple
+from .grid import Grid
 
 __all__ = ["Measurement", "bounding_box", "measure"]
 
@@ -28,11 +29,11 @@ class Measurement:
     volume_ml: float = 0.0
     mean_hu: float | None = None
     sd_hu: float | None = None
-    extent_mm: tuple[float, float, float] | None = None
+    extent_mm: Spacing | None = None
     cut_off: tuple[str, ...] = ()
 
 
-def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
+def bounding_box(mask: np.ndarray) -> Box | None:
     """The smallest box around the non-zero voxels of a 3D mask; None if there are none."""
     box = []
     for axis in range(3):
@@ -40,7 +41,7 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
         if not found.size:
             return None
         box.append(slice(int(found[0]), int(found[-1]) + 1))
-    return tuple(box)
+    return triple(box)
 
 
 def measure(mask: np.ndarray, hu: np.ndarray, scan: Grid, part: Box, voxel_ml: float) -> Measurement:
@@ -64,6 +65,6 @@ def measure(mask: np.ndarray, hu: np.ndarray, scan: Grid, part: Box, voxel_ml: f
         volume_ml=values.size * voxel_ml,
         mean_hu=float(values.mean(dtype=np.float64)),
         sd_hu=float(values.std(dtype=np.float64)),
-        extent_mm=tuple((cells.stop - cells.start) * mm for cells, mm in zip(box, scan.spacing_mm, strict=True)),
+        extent_mm=triple((cells.stop - cells.start) * mm for cells, mm in zip(box, scan.spacing_mm, strict=True)),
         cut_off=tuple(touched),
     )

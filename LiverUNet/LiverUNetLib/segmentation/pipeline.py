@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator
 from functools import partial
 
 import numpy as np
@@ -13,9 +12,10 @@ from ..models.folder import LiverModel, Networks
 from ..models.spec import ModelSpec
 from ..scan.ct_checks import check_ct
 from ..scan.volume import CTVolume
-from ..steps import Progress, stage
+from ..steps import Progress, Steps, stage
 from ..system.environment import Device, package_versions
-from .grid import Box, Grid, body_slices, canonical_scan, canonical_view, resample
+from ..types import Box, triple
+from .grid import Grid, body_slices, canonical_scan, canonical_view, resample
 from .looks import Looked, look_coarsely, look_finely
 from .measurement import bounding_box, measure
 from .postprocessing import fill_holes, largest_component, without_other_components
@@ -32,7 +32,7 @@ def segment(
     *,
     networks: Networks | None = None,
     with_probability: bool = False,
-) -> Generator[Progress, None, Segmentation]:
+) -> Steps[Segmentation]:
     """Segment the liver; yields Progress after every batch. Close the generator to cancel.
 
     Args:
@@ -95,7 +95,7 @@ def segment(
     )
 
 
-def _look(hu: np.ndarray, scan: Grid, spec: ModelSpec, networks: Networks) -> Generator[Progress, None, Looked]:
+def _look(hu: np.ndarray, scan: Grid, spec: ModelSpec, networks: Networks) -> Steps[Looked]:
     """Look coarsely at the scan and finely where the liver may be; again at a larger part if that cut or missed it."""
     coarse = yield from look_coarsely(hu, scan, spec, networks.coarse)
     box = coarse.box
@@ -125,7 +125,7 @@ def _larger(box: Box, liver: Box | None, grid: Grid, scan: Grid, margin_mm: floa
     if liver is None:
         return scan.whole
     margins = [math.ceil(margin_mm / axis.step_mm) for axis in scan.axes]
-    return tuple(
+    return triple(
         slice(
             max(part.start - margin, 0) if found.start == 0 else part.start,
             min(part.stop + margin, length) if found.stop == seen else part.stop,
@@ -134,7 +134,7 @@ def _larger(box: Box, liver: Box | None, grid: Grid, scan: Grid, margin_mm: floa
     )
 
 
-def _tidy(mask: np.ndarray, voxel_ml: float, minimum_ml: float) -> Generator[Progress, None, float]:
+def _tidy(mask: np.ndarray, voxel_ml: float, minimum_ml: float) -> Steps[float]:
     """Leave one component without holes in the mask, or nothing if it is too small; returns its volume.
 
     Works in the mask's box alone.

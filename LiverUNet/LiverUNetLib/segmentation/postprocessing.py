@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from ..types import Box
 from .measurement import bounding_box
 
 __all__ = ["fill_holes", "largest_component", "likeliest_box", "without_other_components"]
@@ -18,14 +19,16 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
     labels, parts = ndimage.label(mask)
     if parts < 2:
         return mask
-    return labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+    largest: np.ndarray = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+    return largest
 
 
-def likeliest_box(probability: np.ndarray, threshold: float) -> tuple[slice, slice, slice]:
+def likeliest_box(probability: np.ndarray, threshold: float) -> Box:
     """The box around the component above a low threshold that holds the most probability, or the likeliest voxel."""
     labels, parts = ndimage.label(probability >= min(threshold, probability.max()))
     found = ndimage.sum_labels(probability, labels, range(1, parts + 1))
-    return ndimage.find_objects(labels)[int(np.argmax(found))]
+    box: Box = ndimage.find_objects(labels)[int(np.argmax(found))]
+    return box
 
 
 def without_other_components(probability: np.ndarray, threshold: float) -> np.ndarray:

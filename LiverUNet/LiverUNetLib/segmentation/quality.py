@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from scipy import ndimage
 from ..models.engines import Network
 from ..models.folder import LiverModel
 from ..scan.volume import CTVolume
-from ..steps import Progress
+from ..steps import Steps
 from .anatomy import look_around
 from .grid import Grid, orientation_to_lps, stored_indices
 from .looks import FineLooked, Looked
@@ -48,9 +47,7 @@ class Outcome:
     found_ml: float
 
 
-def check_quality(
-    outcome: Outcome, model: LiverModel, network: Network
-) -> Generator[Progress, None, tuple[Verdict, Signals | None]]:
+def check_quality(outcome: Outcome, model: LiverModel, network: Network) -> Steps[tuple[Verdict, Signals | None]]:
     """Check the result of a run; there are no signals where there is no liver.
 
     Args:

@@ -5,7 +5,6 @@ All agreements are Dice between two masks of one run, 1 if they are equal. None 
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,7 @@ from scipy import ndimage
 
 from ..models.engines import Network
 from ..models.spec import ModelSpec
-from ..steps import Progress, finish, stage
+from ..steps import Steps, finish, stage
 from .grid import Axis, Grid, resample
 from .looks import CoarseLooked, Looked, fine_probabilities
 from .measurement import bounding_box
@@ -62,7 +61,7 @@ class Signals:
     parts_cut_away: int
 
 
-def gather(looked: Looked, spec: ModelSpec, network: Network) -> Generator[Progress, None, Signals]:
+def gather(looked: Looked, spec: ModelSpec, network: Network) -> Steps[Signals]:
     """Gather the signals of a run that has found a liver; this looks again at some slices.
 
     Args:

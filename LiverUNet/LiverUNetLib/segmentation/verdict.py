@@ -27,7 +27,7 @@ GOOD, LOOK, UNUSABLE, UNKNOWN = "good", "look at it", "do not use", "not estimat
 # Below the first a mask needs corrections that are worth their time, below the second it is quicker drawn anew.
 GOOD_DICE, USABLE_DICE = 0.90, 0.70
 # What a verdict without an estimate ends with.
-HOW_TO_CALIBRATE = "This model has no calibration, so no Dice is estimated; `liver-unet-train calibrate` makes one."
+HOW_TO_CALIBRATE = "No Dice is estimated: the model has no calibration, `liver-unet-train calibrate` makes one."
 
 
 @dataclass(frozen=True)

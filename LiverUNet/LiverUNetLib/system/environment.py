@@ -62,7 +62,7 @@ class Device:
         """The torch device type: "cpu", "cuda" or "mps"."""
         return self.name.split(":")[0]
 
-    def autocast(self) -> contextlib.AbstractContextManager:
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
         """The context in which the network runs."""
         import torch
 

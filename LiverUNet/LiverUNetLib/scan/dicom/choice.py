@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from .series import Found, Series
 __all__ = ["SERIES_RULES", "choose_series", "skipped_files"]
 
 # What is least in the series that a rule chooses, the first measure first; smaller differences are none.
-RULES = {
+RULES: dict[str, tuple[tuple[Callable[[Series], float], float], ...]] = {
     "thinnest": ((lambda one: one.spacing_mm, 0.01), (lambda one: -len(one.places_mm), 0)),
     "largest": ((lambda one: -len(one.places_mm), 0), (lambda one: -one.extent_mm, 1.0)),
 }

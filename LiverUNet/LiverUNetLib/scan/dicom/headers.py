@@ -261,10 +261,11 @@ def _axes(dataset: pydicom.Dataset) -> np.ndarray | None:
     cosines = numbers(dataset, "ImageOrientationPatient", 6)
     if cosines is None:
         return None
-    axes = np.reshape(cosines, (2, 3))
+    axes: np.ndarray = np.reshape(cosines, (2, 3))
     if np.abs(axes @ axes.T - np.eye(2)).max() > LARGEST_ERROR_OF_AXES:
         raise bad_value(dataset, "ImageOrientationPatient")
-    return axes / np.linalg.norm(axes, axis=1, keepdims=True)
+    axes /= np.linalg.norm(axes, axis=1, keepdims=True)
+    return axes
 
 
 def _thickness(dataset: pydicom.Dataset) -> float | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,15 +47,11 @@ def read_hu(frames: Sequence[Frame], name: str) -> np.ndarray:
     of_file: dict[Path, list[int]] = defaultdict(list)
     for k, frame in enumerate(frames):
         of_file[frame.file].append(k)
-    parts = [(ks, [frames[k] for k in ks]) for ks in of_file.values()]
-    hu_kji = None
-    with nullcontext() if all(_is_plain(part) for _, part in parts) else temporary_folder() as folder:
-        for ks, part in parts:
-            planes = _planes(reader, part, name, folder)
-            if hu_kji is None:
-                hu_kji = np.empty((len(frames), *frames[0].shape), planes.dtype)
-            hu_kji = hu_kji.astype(np.result_type(hu_kji, planes), copy=False)
-            hu_kji[ks] = planes
+    hu_kji = np.zeros((len(frames), *frames[0].shape), bool)  # every other type is larger
+    for ks in of_file.values():
+        planes = _planes(reader, [frames[k] for k in ks], name)
+        hu_kji = hu_kji.astype(np.result_type(hu_kji, planes), copy=False)
+        hu_kji[ks] = planes
     return compact(hu_kji)
 
 
@@ -65,12 +60,12 @@ def _is_plain(frames: Sequence[Frame]) -> bool:
     return all(frame.plain and frame.rescale == frames[0].rescale for frame in frames)
 
 
-def _planes(reader: SimpleITK.ImageFileReader, frames: Sequence[Frame], name: str, folder: Path | None) -> np.ndarray:
-    """HU of frames that lie in one file; `folder` is where a copy goes if they need one."""
+def _planes(reader: SimpleITK.ImageFileReader, frames: Sequence[Frame], name: str) -> np.ndarray:
+    """HU of frames that lie in one file."""
     file, rescaled = frames[0].file, _is_plain(frames)
     try:
-        planes = _decoded(reader, file if rescaled else _pixels_alone(file, folder / "pixels"))
-    except (RuntimeError, *unreadable()) as error:
+        planes = _decoded(reader, file) if rescaled else _stored(reader, file)
+    except unreadable(RuntimeError) as error:
         cause = reason(error).split("): ")[-1]  # what stands before names a place in ITK
         raise ScanError(
             f"The pixels of {name} cannot be read ({file.name}: {cause}); decompress or convert the series."
@@ -91,8 +86,8 @@ def _decoded(reader: SimpleITK.ImageFileReader, file: Path) -> np.ndarray:
     return compact(sitk.GetArrayFromImage(reader.Execute()))
 
 
-def _pixels_alone(file: Path, copy: Path) -> Path:
-    """Write a copy that GDCM decodes to the stored values; it names no patient."""
+def _stored(reader: SimpleITK.ImageFileReader, file: Path) -> np.ndarray:
+    """The stored values of a file: GDCM decodes a copy of its pixels, which names no patient."""
     import pydicom
     from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -105,8 +100,9 @@ def _pixels_alone(file: Path, copy: Path) -> Path:
         with file.open("rb") as stream:
             explicit = stream.read(6)[4:].isalpha()
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian
-    dataset.save_as(copy)
-    return copy
+    with temporary_folder() as folder:
+        dataset.save_as(folder / "pixels")
+        return _decoded(reader, folder / "pixels")
 
 
 def _rescaled(stored: np.ndarray, frames: Sequence[Frame]) -> np.ndarray:

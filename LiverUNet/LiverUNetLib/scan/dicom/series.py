@@ -151,7 +151,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 def find_in_files(files: Iterable[Path], modality: str | None = "CT") -> Found:
     """The series of a modality, None for any; localizers are ignored."""
-    of_uid: dict[str, dict[tuple, Frame]] = defaultdict(dict)
+    of_uid: dict[str, dict[tuple[object, ...], Frame]] = defaultdict(dict)
     skipped = []
     for file in files:
         frames = read_frames(file, modality)
@@ -264,9 +264,9 @@ def _that_differ(frames: Sequence[Frame]) -> list[int]:
 def _by_rank(frames: Sequence[Frame], distances: np.ndarray, number: int) -> list[tuple[str, list[Frame]]]:
     """The first frames of all places, the second ones, and so on, if all of the first came before the second."""
     numbers = [re.search(r"\d+(\.\d*)?", frame.marks[number]) for frame in frames]
-    if not all(numbers):
+    values = [float(found[0]) for found in numbers if found]
+    if len(values) < len(frames):
         return []
-    values = [float(found[0]) for found in numbers]
     place = np.cumsum(np.diff(distances, prepend=-np.inf) >= TOLERANCE_MM)
     ranks: dict[int, list[int]] = defaultdict(list)
     taken: Counter[int] = Counter()
@@ -290,7 +290,8 @@ def _distances(frames: Sequence[Frame], normal: np.ndarray) -> np.ndarray:
 
 
 def _with_titles_of_their_own(series: Sequence[Series]) -> Iterator[Series]:
-    same, seen = Counter(one.title for one in series), Counter()
+    same = Counter(one.title for one in series)
+    seen: Counter[str] = Counter()
     for one in series:
         if same[one.title] == 1:
             yield one

@@ -152,4 +152,5 @@ def _interpolated(hu_kji: np.ndarray, distances: np.ndarray, spacing: float) -> 
 def _as_int16(hu: np.ndarray) -> np.ndarray:
     """Rounded; padding far above any HU becomes the largest int16 and not a negative one."""
     limits = np.iinfo(np.int16)
-    return np.rint(hu).clip(limits.min, limits.max).astype(np.int16)
+    rounded: np.ndarray = np.rint(hu).clip(limits.min, limits.max).astype(np.int16)
+    return rounded

@@ -21,8 +21,8 @@ class BadAttribute(Exception):
     """The message says which attribute holds what."""
 
 
-def unreadable() -> tuple[type[Exception], ...]:
-    """What pydicom raises for damaged files."""
+def unreadable(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """What pydicom raises for damaged files, and more."""
     from pydicom.errors import BytesLengthException, InvalidDicomError
 
     return (
@@ -39,6 +39,7 @@ def unreadable() -> tuple[type[Exception], ...]:
         ValueError,
         struct.error,
         zlib.error,
+        *more,
     )
 
 

@@ -19,7 +19,7 @@ from LiverUNetLib.segmentation.result import report_from_json
 from LiverUNetLib.steps import Progress, finish
 from LiverUNetLib.system.environment import Device
 
-STAGES = ["Preparing", "Segmenting", "Restoring", "Tidying", "Measuring"]
+STAGES = ["Preparing", "Segmenting", "Restoring", "Tidying", "Measuring", "Checking"]
 
 
 def test_progress_is_told_after_every_batch_and_ends_at_the_total(a_phantom, threshold_model, cpu):

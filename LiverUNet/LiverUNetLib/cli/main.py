@@ -17,6 +17,7 @@ from .console import run_command
 if TYPE_CHECKING:
     from ..models.folder import LiverModel
     from ..scan.volume import CTVolume
+    from ..segmentation.batch_table import BatchRow
     from ..segmentation.result import Segmentation
     from ..steps import Progress, Steps
     from ..system.environment import Device
@@ -167,11 +168,16 @@ def _batch(options: argparse.Namespace) -> None:
     steps = segment_folder(options.scans, options.output, model, device, ending=options.ending, series=options.series)
     rows = _shown(steps)
     for row in rows:
-        print(f"{row.file}: {row.error or f'{row.volume_ml:.0f} ml'}")
+        print(f"{row.file}: {row.error or _outcome(row)}")
     failed = sum(row.state == FAILED for row in rows)
     print(f"{len(rows) - failed} of {len(rows)} scans segmented; table in {options.output / TABLE_NAME}")
     if failed:
         raise LiverUNetError(f"{failed} of {len(rows)} scans could not be segmented; the table says why.")
+
+
+def _outcome(row: BatchRow) -> str:
+    """A liver of the table in a few words."""
+    return f"{row.volume_ml:.0f} ml, {row.measured['verdict']}"
 
 
 def _info(options: argparse.Namespace) -> None:

@@ -41,8 +41,7 @@ LIVER_HU = (-30.0, 220.0)
 CUT_AWAY_SHARE, CUT_AWAY_ML = 0.1, 50.0
 # In radii of the body, and in shares of it: far from what `Anatomy` reports of real patients.
 LEFT, BEHIND, ABOVE = 0.1, -0.1, -0.04
-# Not as far: restored or clipped values make a peak of their own at -165 HU in one of those patients.
-FAT_HU = (-180.0, -60.0)
+FAT_BELOW_HU, SOFT_ABOVE_HU = -60.0, 0.0
 
 
 class Severity(IntEnum):
@@ -142,10 +141,11 @@ def about_the_body(anatomy: Anatomy) -> list[Reason]:
         found.append("The spine lies before the liver: the scan seems to be stored with front and back exchanged.")
     if anatomy.lungs_above < ABOVE:
         found.append("The lungs lie below the liver: the scan seems to be stored upside down.")
-    if anatomy.fat_hu is not None and not FAT_HU[0] <= anatomy.fat_hu <= FAT_HU[1]:
+    fat, soft = anatomy.fat_hu, anatomy.soft_hu
+    if fat is not None and soft is not None and not (fat < FAT_BELOW_HU and soft > SOFT_ABOVE_HU):
         found.append(
-            f"Fat has about {anatomy.fat_hu:.0f} HU in this scan, in every CT it has about -100: its HU are shifted or "
-            "scaled, or it is not a CT."
+            f"Fat has about {fat:.0f} HU in this scan and soft tissue {soft:.0f}, in a CT about -100 and 50: the HU are "
+            "shifted or scaled, or it is not a CT."
         )
     return [Reason(sentence) for sentence in found]
 

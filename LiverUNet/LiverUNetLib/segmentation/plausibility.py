@@ -144,8 +144,8 @@ def about_the_body(anatomy: Anatomy) -> list[Reason]:
     fat, soft = anatomy.fat_hu, anatomy.soft_hu
     if fat is not None and soft is not None and not (fat < FAT_BELOW_HU and soft > SOFT_ABOVE_HU):
         found.append(
-            f"Fat has about {fat:.0f} HU in this scan and soft tissue {soft:.0f}, in a CT about -100 and 50: the HU are "
-            "shifted or scaled, or it is not a CT."
+            f"Fat has about {fat:.0f} HU in this scan and soft tissue {soft:.0f}, in a CT about -100 and 50: the HU "
+            "are shifted or scaled, or it is not a CT."
         )
     return [Reason(sentence) for sentence in found]
 

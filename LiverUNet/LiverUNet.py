@@ -1,4 +1,4 @@
-"""What Slicer loads: declares the module and its self-test; all else is in LiverUNetPanel and LiverUNetLib."""
+"""The module that Slicer loads, and its self-test; everything else is in LiverUNetPanel and LiverUNetLib."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from LiverUNetLib.scan.phantom import abdomen, axial_affine
 from LiverUNetLib.scan.volume import CTVolume
 from LiverUNetPanel.installer import Installer
 from LiverUNetPanel.logic import LiverUNetLogic, Outcome
-from LiverUNetPanel.volume_node import arrayFromMatrix
+from LiverUNetPanel.nodes.volume import arrayFromMatrix
 from LiverUNetPanel.widget import LiverUNetWidget
 
 __all__ = ["LiverUNet", "LiverUNetLogic", "LiverUNetTest", "LiverUNetWidget"]
@@ -36,20 +36,20 @@ class LiverUNet(ScriptedLoadableModule):
         parent.helpText = _(
             "Finds the liver in an abdominal CT with two small U-Nets that need no GPU, and measures it. "
             "Choose a CT volume and press Segment. A research tool, not a medical device: check every result.<br><br>"
-            "The code is Apache-2.0. <b>The bundled weights are for non-commercial research only</b>: they have "
-            "learned from 3D-IRCADb-01 (CC BY-NC-ND) and LiTS (CC BY-NC-SA or BY-NC-ND). Nothing leaves this computer."
+            "The code is Apache-2.0. <b>The bundled weights are for non-commercial research only</b>: they were "
+            "trained on 3D-IRCADb-01 (CC BY-NC-ND) and LiTS (CC BY-NC-SA or BY-NC-ND). No data leave this computer."
         )
         parent.acknowledgementText = _(
-            "Built on MONAI and PyTorch. The data are 3D-IRCADb-01 of IRCAD, Strasbourg, and volumes of the Liver "
-            "Tumor Segmentation challenge (LiTS)."
+            "Built on MONAI and PyTorch. The training data are 3D-IRCADb-01 of IRCAD, Strasbourg, and volumes of the "
+            "Liver Tumor Segmentation challenge (LiTS)."
         )
 
 
 class LiverUNetTest(ScriptedLoadableModuleTest):
-    """Runs in Slicer without data, network or GPU: a phantom whose liver is known."""
+    """Needs no data, network or GPU: it segments a phantom whose liver is known."""
 
     def setUp(self) -> None:
-        """Begin with an empty scene; without the packages there is nothing to test, and the log says so."""
+        """Begin with an empty scene; skip the test if packages are missing."""
         slicer.mrmlScene.Clear()
         requirements = Path(__file__).parent / "Resources" / "LiverUNet-requirements.txt"
         missing = Installer(requirements).missing()
@@ -58,7 +58,7 @@ class LiverUNetTest(ScriptedLoadableModuleTest):
         self.logic = LiverUNetLogic()
 
     def test_the_liver_of_a_phantom_is_found(self) -> None:
-        """Volume and place are those of the phantom's liver, as near as a model of patients comes on a phantom."""
+        """Volume and position are near those of the phantom's liver; the model was trained on patients only."""
         scan, liver = self._phantom()
         outcome = self.logic.process(self._volumeNode(scan), deviceName="cpu")
         reference = liver.sum() * scan.voxel_ml
@@ -66,7 +66,7 @@ class LiverUNetTest(ScriptedLoadableModuleTest):
         self.assertLess(np.linalg.norm(self._centre(outcome) - centroid(liver, scan.affine)), 8)
 
     def test_the_orientation_of_the_voxels_does_not_matter(self) -> None:
-        """The same liver from slices that run from left to right, upside down."""
+        """The same liver is found if the slices run from left to right and upside down."""
         scan, _ = self._phantom()
         straight = self.logic.process(self._volumeNode(scan), deviceName="cpu")
         turned = np.ascontiguousarray(scan.hu_kji.transpose(2, 0, 1)[::-1])
@@ -77,7 +77,7 @@ class LiverUNetTest(ScriptedLoadableModuleTest):
         self.assertLess(np.linalg.norm(self._centre(outcome) - self._centre(straight)), 0.1)
 
     def test_cancelling_leaves_the_scene_as_it_was(self) -> None:
-        """Closing the steps is what Cancel does."""
+        """Cancel closes the steps."""
         node = self._volumeNode(self._phantom()[0])
         before = slicer.mrmlScene.GetNumberOfNodes()
         steps = self.logic.segmentSteps(node, deviceName="cpu")
@@ -95,13 +95,13 @@ class LiverUNetTest(ScriptedLoadableModuleTest):
         self.assertEqual(first.GetSegmentation().GetNumberOfSegments(), 1)
 
     def test_the_panel_segments_with_its_button(self) -> None:
-        """Button, event loop and result, as a user sees them."""
+        """Press the button, wait for the run and read the result."""
         self._volumeNode(self._phantom()[0])
         widget = slicer.modules.liverunet.widgetRepresentation().self()
         widget.enter()
         self.assertTrue(widget.ui.segmentButton.enabled, widget.ui.segmentButton.toolTip)
         widget.ui.segmentButton.click()
-        while widget.runner.running:
+        while widget.run.running:
             slicer.app.processEvents()
         self.assertIn(" ml, ", widget.ui.resultLabel.text)
 
@@ -125,6 +125,6 @@ class LiverUNetTest(ScriptedLoadableModuleTest):
 
 
 def centroid(mask_kji: np.ndarray, affine: np.ndarray, first_ijk: Sequence[int] = (0, 0, 0)) -> np.ndarray:
-    """Mean place in RAS of the voxels of a mask whose first voxel is `first_ijk`."""
+    """The mean position in RAS of the voxels of a mask that begins at voxel `first_ijk`."""
     ijk = np.argwhere(mask_kji).mean(axis=0)[::-1] + first_ijk
     return (affine @ [*ijk, 1])[:3]

@@ -1,20 +1,23 @@
-"""What Slicer loads: declares the module and its self-test; all else is in the packages beside it."""
+"""The module that Slicer loads, and its self-test; everything else is in LiverUNetTrainPanel and LiverUNetTrainLib."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import slicer
+from slicer import vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest
 
 from LiverUNetLib.scan.phantom import abdomen, axial_affine
-from LiverUNetLib.steps import finish
+from LiverUNetLib.steps import Progress, finish
+from LiverUNetPanel.case_action import provideCaseAction
 from LiverUNetPanel.installer import Installer
 from LiverUNetPanel.logic import LiverUNetLogic
 from LiverUNetTrainPanel.logic import LiverUNetTrainLogic
@@ -34,26 +37,33 @@ class LiverUNetTrain(ScriptedLoadableModule):
         parent.contributors = ["The LiverUNet developers"]
         parent.helpText = _(
             "Trains, evaluates and installs liver models on pairs of scans and masks, or on the segmentations of this "
-            "scene, without a server. A training is a process of its own, which outlives Slicer and is found again by "
-            "its run folder. Models that you train have the license that your data allow."
+            "scene, on this computer. A training runs in a separate process, which outlives Slicer and is found again "
+            "by its run folder. The license of a model that you train depends on the licenses of your data."
         )
         parent.acknowledgementText = _("Built on MONAI and PyTorch, for 3D-IRCADb-01 of IRCAD, Strasbourg.")
+        provideCaseAction(_addLiverCase)
+
+
+def _addLiverCase(segmentationNode: vtkMRMLSegmentationNode) -> Generator[Progress, None, str] | None:
+    """Import the action when it is used: after a reload it is the new one."""
+    from LiverUNetTrainPanel.liver_case import addLiverCase
+
+    return addLiverCase(segmentationNode)
 
 
 class LiverUNetTrainTest(ScriptedLoadableModuleTest):
-    """Runs in Slicer without data, network or GPU: two tiny phantoms, two epochs, a model that segments."""
+    """Needs no data, network or GPU: it trains on two tiny phantoms for two epochs."""
 
     def setUp(self) -> None:
-        """Begin with an empty scene; without the packages there is nothing to test, and the log says so."""
+        """Begin with an empty scene; skip the test if packages are missing."""
         slicer.mrmlScene.Clear()
         missing = Installer(Path(__file__).parent / "Resources" / "LiverUNetTrain-requirements.txt").missing("torch")
         if missing:
             self.skipTest(f"not installed: {', '.join(missing)}")
 
     def test_two_phantoms_become_a_model_that_segments(self) -> None:
-        """Prepare, train in a process of its own, install, evaluate, segment."""
+        """Prepare, train in a separate process, install, evaluate, segment."""
         from LiverUNetTrainLib.data.pairs import add_case
-        from LiverUNetTrainLib.run.background import state_of
         from LiverUNetTrainLib.run.options import TrainingOptions
 
         logic, shape = LiverUNetTrainLogic(), (64, 48, 16)
@@ -65,10 +75,9 @@ class LiverUNetTrainTest(ScriptedLoadableModuleTest):
             prepared = finish(logic.prepareSteps([folder / "pairs"], folder / "cache"))
             self.assertEqual([case.usable for case in prepared], [True, True])
             options = TrainingOptions(folder / "cache", folder / "run", epochs=2, batch_size=4, device="cpu")
-            process = logic.launch(options)
-            process.wait()
-            state = state_of(folder / "run", process)
-            self.assertEqual((state.phase, len(state.history)), ("finished", 2), state.words)
+            logic.launch(options).wait()
+            state = logic.stateOf(folder / "run")
+            self.assertEqual((state.phase, len(state.history)), ("finished", 2), state.message)
             logic.showCurves("run", state.history)
             with mock.patch.dict(os.environ, {"LIVER_UNET_MODELS": str(folder / "models")}):
                 finish(logic.installSteps(folder / "run", "self-test"))

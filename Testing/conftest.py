@@ -37,8 +37,9 @@ from LiverUNetLib.system.environment import Device
 from LiverUNetTrainLib.data.cache import Cache, Grids, open_cache, prepare
 from LiverUNetTrainLib.data.layouts import find_cases
 from LiverUNetTrainLib.data.splits import split_by_patient
+from LiverUNetTrainLib.run.settings import TrainingSettings
 from LiverUNetTrainLib.training.model_training import ModelTraining
-from LiverUNetTrainLib.training.settings import TrainingSettings
+from LiverUNetTrainLib.training.plan import Plan
 
 
 @pytest.fixture
@@ -146,7 +147,8 @@ def a_trainer(a_cache, tmp_path, cpu):
     ) -> ModelTraining:
         names = [case.name for case in a_cache.cases]
         split = split_by_patient(names, held_out=["patient3"], validation=0.3)
-        return ModelTraining(a_cache, split, tmp_path / run, spec=spec, settings=settings, device=cpu, resume=resume)
+        start = ModelTraining.resume if resume else ModelTraining.begin
+        return start(Plan(a_cache, split, spec, settings), tmp_path / run, cpu)
 
     return make
 

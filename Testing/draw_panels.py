@@ -1,6 +1,6 @@
 """Draw the pictures of the README in a real Slicer, with its main window, on phantoms.
 
-    PICTURES=Testing Slicer --no-splash --disable-settings --ignore-slicerrc \\
+    PICTURES=docs/pictures Slicer --no-splash --disable-settings --ignore-slicerrc \\
         --additional-module-paths $PWD/LiverUNet $PWD/LiverUNetTrain --python-script Testing/draw_panels.py
 """
 
@@ -36,7 +36,7 @@ def main(folder: Path) -> None:
     run_to_the_end(panel, seconds=600)
     show_views()
     settle()
-    save(window.windowHandle().screen().grabWindow(window.winId()), folder / "slicer.png")  # OpenGL's views included
+    save(window.windowHandle().screen().grabWindow(window.winId()), folder / "slicer.png")  # including the OpenGL views
     with tempfile.TemporaryDirectory(prefix="ct-") as scratch:
         panel = trained(Path(scratch))
         panel.parent.setFixedWidth(WIDTH)
@@ -51,7 +51,7 @@ def opened(name: str) -> object:
 
 
 def show_views() -> None:
-    """Liver and scan in all views, as a click on *Show 3D* leaves them."""
+    """Show liver and scan in all views, as after a click on *Show 3D*."""
     node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
     node.CreateClosedSurfaceRepresentation()
     volume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
@@ -64,7 +64,7 @@ def show_views() -> None:
 
 
 def trained(scratch: Path) -> object:
-    """The panel of training with prepared cases and a short training that has ended."""
+    """The training panel with prepared cases, after a short training."""
     panel = opened("LiverUNetTrain")
     for seed in range(4):
         add_case(scratch / "mine", *abdomen(axial_affine((4.0, 4.0, 5.0), SMALL), SMALL[::-1], seed=seed), {})

@@ -20,7 +20,7 @@ from LiverUNetLib.models.spec import CoarseLook, FineLook, ModelSpec, NetworkSpe
 from LiverUNetLib.scan.formats import write_volume
 from LiverUNetLib.scan.phantom import LIVER, abdomen, axial_affine
 from LiverUNetLib.segmentation.batch import TABLE_NAME
-from LiverUNetTrainLib.training.settings import CoarseSettings, TrainingSettings
+from LiverUNetTrainLib.run.settings import CoarseSettings, TrainingSettings
 
 unix_only = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL and deletes nothing that is open")
 

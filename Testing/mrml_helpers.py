@@ -1,4 +1,4 @@
-"""What several tests on MRML scenes need."""
+"""Helpers for tests on MRML scenes."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def add_transform(matrix, name="Transform"):
 
 
 def add_other_segment(segmentation_node, affine, name="stomach"):
-    """A cube of 10 voxels drawn by hand."""
+    """A cube of 10 voxels, like a segment that was drawn by hand."""
     labelmap = slicer.vtkOrientedImageData()
     labelmap.SetExtent(5, 14, 5, 14, 5, 14)
     labelmap.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
@@ -33,7 +33,7 @@ def add_other_segment(segmentation_node, affine, name="stomach"):
 
 
 def turned(degrees, axis=2, shift=(12.0, -7.0, 30.0)):
-    """A rotation about a patient's axis with a shift, 4x4."""
+    """A rotation about an axis of the patient, with a shift, 4x4."""
     cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     first, second = ((1, 2), (2, 0), (0, 1))[axis]
     matrix = np.eye(4)
@@ -54,7 +54,7 @@ def numpy_matrix(matrix):
 
 
 def measured(segmentation_node, segment_id="liver"):
-    """Volume in ml and centroid in RAS of the world, from a segment's own voxels and every transform above it."""
+    """Volume in ml and centroid in RAS of the world, from the voxels of a segment and all transforms above it."""
     labelmap = segmentation_node.GetSegmentation().GetSegment(segment_id).GetRepresentation(LABELMAP)
     to_own, to_world = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
     labelmap.GetImageToWorldMatrix(to_own)
@@ -67,7 +67,7 @@ def measured(segmentation_node, segment_id="liver"):
 
 
 def voxels(segmentation_node, segment_id="liver"):
-    """1 where a segment is, in its labelmap's own extent (k, j, i)."""
+    """1 inside a segment, in the extent of its labelmap (k, j, i)."""
     segment = segmentation_node.GetSegmentation().GetSegment(segment_id)
     labelmap = segment.GetRepresentation(LABELMAP)
     values = vtk_to_numpy(labelmap.GetPointData().GetScalars()).reshape(labelmap.GetDimensions()[::-1])
@@ -75,7 +75,7 @@ def voxels(segmentation_node, segment_id="liver"):
 
 
 def node_names(scene):
-    """All nodes of a scene."""
+    """The names of all nodes of a scene."""
     return sorted(scene.GetNthNode(n).GetName() or "" for n in range(scene.GetNumberOfNodes()))
 
 

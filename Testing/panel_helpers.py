@@ -1,4 +1,4 @@
-"""What tests of panels need in a real Slicer."""
+"""Helpers for tests of panels in a real Slicer."""
 
 import time
 
@@ -7,11 +7,11 @@ import slicer
 
 
 class Dialogs:
-    """Closes every message box that opens, from a timer that turns in the box's own event loop.
+    """Closes every message box, from a timer that runs in the event loop of the box.
 
     Attributes:
-        answer: whether questions are answered by yes or OK.
-        asked, shown: texts of questions, and of what only informs, so far.
+        answer: whether questions are answered with yes or OK.
+        asked, shown: the texts of questions and of other messages so far.
     """
 
     def __init__(self):
@@ -35,7 +35,7 @@ class Dialogs:
 
 
 def open_panel(name):
-    """A new widget of a module in the main window, as *Reload* makes it, but with the packages as they are."""
+    """A new widget of a module in the main window, as after *Reload*, but without importing the packages anew."""
     representation = getattr(slicer.modules, name.lower()).widgetRepresentation()
     slicer.util.selectModule("Data")
     slicer.util.reloadScriptedModule(name)
@@ -44,7 +44,7 @@ def open_panel(name):
 
 
 def turn(panel, until, seconds=120):
-    """Let the event loop turn until something is true."""
+    """Run the event loop until a condition is true."""
     end = time.monotonic() + seconds
     while not until():
         slicer.app.processEvents()
@@ -53,30 +53,30 @@ def turn(panel, until, seconds=120):
 
 
 def run_to_the_end(panel, seconds=120):
-    """Let the event loop turn until the run is over."""
-    turn(panel, lambda: not panel.runner.running, seconds)
+    """Run the event loop until the run has ended."""
+    turn(panel, lambda: not panel.run.running, seconds)
 
 
 def run_until(panel, stage):
-    """Let the event loop turn until the status line names a stage of the run."""
-    turn(panel, lambda: stage in panel.ui.statusLabel.text or not panel.runner.running)
-    assert panel.runner.running
+    """Run the event loop until the status line names a stage of the run."""
+    turn(panel, lambda: stage in panel.ui.statusLabel.text or not panel.run.running)
+    assert panel.run.running
 
 
 def state(button):
-    """Whether it can be pressed, and its tooltip, which Slicer makes a paragraph of."""
+    """Whether a button is enabled, and its tooltip without the paragraph tags that Slicer adds."""
     return button.enabled, button.toolTip.removeprefix("<p>").removesuffix("</p>")
 
 
 def assert_nothing_is_cut_off(panel, width):
-    """The panel fits into this width, and every text in view gets the height that it needs."""
+    """The panel fits into this width, and every visible text gets the height it needs."""
     assert panel.parent.minimumSizeHint.width() <= width
     labels = {name: label for name, label in vars(panel.ui).items() if label.inherits("QLabel") and label.visible}
 
     def cut_off():
         return [name for name, label in labels.items() if label.height < label.heightForWidth(label.width)]
 
-    for _ in range(50):  # layouts settle by events
+    for _ in range(50):  # layouts are updated by events
         slicer.app.processEvents()
     assert labels
     assert cut_off() == []

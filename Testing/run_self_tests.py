@@ -1,10 +1,10 @@
-"""Run the modules' own tests inside a released Slicer, and write what came of them to a file.
+"""Run the self-tests of the modules inside a released Slicer, and write the results to a file.
 
     xvfb-run -a ./Slicer --testing --no-splash --no-main-window --disable-cli-modules \\
         --additional-module-paths LiverUNet LiverUNetTrain --python-script Testing/run_self_tests.py
 
-Slicer exits with 0 when this script is not found, and only logs a module that cannot be loaded.
-So the file that SELF_TEST_REPORT names is the proof: it is there, and its last line is PASSED.
+Slicer exits with 0 if this script is not found, and only logs an error if a module cannot be loaded.
+Therefore the file that SELF_TEST_REPORT names is the proof: it exists, and its last line is PASSED.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def module_names(repository: Path) -> list[str]:
 
 
 def run(names: list[str]) -> tuple[bool, str]:
-    """Run the tests of modules; returns whether all is well, and the report.
+    """Run the tests of modules; returns whether all passed, and the report.
 
-    A module that is not loaded, or of which no test really ran, is a failure.
+    It is a failure if a module is not loaded, or if none of its tests ran.
     """
     good, report = bool(names), io.StringIO()
     for name in names:
@@ -50,7 +50,7 @@ def run(names: list[str]) -> tuple[bool, str]:
 def main() -> None:
     try:
         good, report = run(module_names(REPOSITORY))
-    except Exception:  # noqa: BLE001 - whatever it is belongs into the report
+    except Exception:  # noqa: BLE001 - any error belongs in the report
         good, report = False, traceback.format_exc()
     report += "PASSED\n" if good else "FAILED\n"
     print(report)

@@ -1,9 +1,8 @@
-"""Run the tests in `in_slicer` by pytest inside a real 3D Slicer, which is started once for all of them.
+"""Run the tests in `in_slicer` with pytest inside a real 3D Slicer, which is started once for all of them.
 
 The environment variable SLICER names the program. Outside, pytest only reads the names of the test
-functions; inside, `in_slicer/run_pytest.py` runs them and writes what happens to a file, line by
-line. If Slicer crashes or hangs, that is the failure of the test that was running, and Slicer is
-started again for the rest.
+functions; inside, `in_slicer/run_pytest.py` runs them and writes each event to a file, line by line.
+If Slicer crashes or hangs, the running test fails, and Slicer is started again for the others.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ HOW_TO = (
 )
 TREE = (REPOSITORY / "LiverUNet", REPOSITORY / "LiverUNetTrain")
 RUNNER = Path(__file__).parent / "in_slicer" / "run_pytest.py"
-# Slicer gives itself the lowest priority, and starves beside other work, unless it is told another.
+# By default Slicer runs at the lowest priority, and hardly runs at all beside other work.
 ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1", "SLICER_BACKGROUND_THREAD_PRIORITY": "0"}
-# For one test, and for Slicer to come up and import all test files.
+# The time limit for one test, and for Slicer to start and import all test files.
 LIMIT_SECONDS = 180.0
 POLL_SECONDS = 0.02
 LOG_LINES = 60
@@ -85,17 +84,17 @@ def slicer_command(
 
 
 class SlicerTestError(Exception):
-    """What pytest inside Slicer said, or what became of Slicer."""
+    """A failure inside Slicer, or of Slicer itself."""
 
 
 class SlicerRun:
-    """Slicer at work on a list of tests, in their order.
+    """Slicer running a list of tests in order.
 
     Args:
-        program: of Slicer.
+        program: the path of Slicer.
         tests: ids of test functions, without parameters.
-        root: the folder that the ids begin at.
-        limit_seconds: how long it may be silent.
+        root: the folder to which the ids are relative.
+        limit_seconds: the longest time without an event.
     """
 
     def __init__(
@@ -107,10 +106,10 @@ class SlicerRun:
         self._fault = ""
 
     def reports(self, test: str) -> list[dict[str, Any]]:
-        """What became of a test, a report for setup, call and teardown of each of its parameters; waits for it.
+        """Wait for a test; returns the reports of setup, call and teardown for each of its parameters.
 
         Raises:
-            SlicerTestError: Slicer crashed or hung, or knows no such test.
+            SlicerTestError: Slicer crashed or hung, or does not find the test.
         """
         if self._fault:
             raise SlicerTestError(self._fault)
@@ -123,7 +122,7 @@ class SlicerRun:
         return [report for part in sorted(self._parts[test]) for report in self._reports[part]]
 
     def stop(self) -> None:
-        """End Slicer, if it is still there."""
+        """End Slicer if it is still running."""
         self._end()
         self._folder.cleanup()
 
@@ -149,7 +148,7 @@ class SlicerRun:
             )
 
     def _read(self, test: str) -> None:
-        """Take in the next event while waiting for a test."""
+        """Process the next event while waiting for a test."""
         event = self._next(test)
         if event["kind"] == "collected":
             self._parts = {test: set() for test in self._tests}
@@ -165,7 +164,7 @@ class SlicerRun:
     def _next(self, test: str) -> dict[str, Any]:
         end = time.monotonic() + self._limit_seconds
         while True:
-            ended = self._process.poll() is not None  # asked first: its last words are in the file by then
+            ended = self._process.poll() is not None  # checked first, so that its last events are in the file
             place = self._events.tell()
             line = self._events.readline()
             if line.endswith("\n"):
@@ -178,7 +177,7 @@ class SlicerRun:
             time.sleep(POLL_SECONDS)
 
     def _lost(self, what: str, test: str) -> SlicerTestError:
-        """The failure of the test in which Slicer ended; if it was before the first one, that of all."""
+        """The failure of the test in which Slicer ended; if it ended before the first test, the failure of all."""
         self._end()
         log = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
         fault = "\n".join([f"{what} in {test}.", *self._faults, "The end of its log:", *log])
@@ -191,7 +190,7 @@ class SlicerRun:
             return
         if os.name == "nt":
             self._process.kill()
-        else:  # it may have been started through a script, and on a virtual screen
+        else:  # Slicer may have been started by a script, on a virtual screen
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

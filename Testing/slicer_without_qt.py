@@ -1,4 +1,4 @@
-"""What slicer-core lacks, as far as the logic asks for it: base classes, translation, settings, answered questions.
+"""The parts of Slicer that slicer-core lacks and the logic needs: base classes, translation, settings, dialogs.
 
 The scene and its nodes are Slicer's real MRML. Panels are tested in a real Slicer, see `in_slicer`.
 """
@@ -16,21 +16,21 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 class Base:
-    """A module, a logic or a widget."""
+    """The base class of a module, a logic or a widget."""
 
     def __init__(self, parent=None):
         self.parent = parent
 
 
 class Settings(dict):
-    """The application's settings."""
+    """The settings of the application."""
 
     value = dict.get
     setValue = dict.__setitem__
 
 
 class Application:
-    """Answers every question with `answer`; `asked` and `shown` are the texts of questions and errors so far."""
+    """Answers every question with `answer`; `asked` and `shown` record the texts of questions and errors."""
 
     applicationVersion = "5.12 (slicer-core)"
 
@@ -56,7 +56,7 @@ class Application:
 
 
 def install():
-    """Make `slicer` complete enough for logic and nodes, with a new application that remembers nothing."""
+    """Complete `slicer` for logic and nodes, with a new application without settings."""
     slicer.app, slicer.modules = Application(), types.SimpleNamespace()
     slicer.util.confirmOkCancelDisplay = slicer.util.confirmYesNoDisplay = slicer.app.confirm
     slicer.util.errorDisplay = slicer.app.show
@@ -73,7 +73,7 @@ def install():
 
 
 def new_scene():
-    """An empty scene in `slicer.mrmlScene`; its subject hierarchy gets its items, which a part in Qt does in Slicer."""
+    """An empty scene in `slicer.mrmlScene`; it adds items to the subject hierarchy, as Slicer's Qt part does."""
     scene = slicer.mrmlScene = slicer.vtkMRMLScene()
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     slicer.vtkSlicerSegmentationsModuleLogic().SetMRMLScene(scene)

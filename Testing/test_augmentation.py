@@ -6,7 +6,8 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from LiverUNetTrainLib.training.augmentation import AugmentationSettings, augment
+from LiverUNetTrainLib.run.settings import AugmentationSettings
+from LiverUNetTrainLib.training.augmentation import augment
 
 NOTHING = replace(
     AugmentationSettings(), **{field.name: 0.0 for field in fields(AugmentationSettings) if field.name.startswith("p_")}
@@ -58,7 +59,16 @@ def test_the_mask_follows_the_liver_through_rotation_scaling_and_shift(batch):
 
 @pytest.mark.parametrize(
     "name",
-    ["p_contrast", "p_gamma", "p_shift", "p_liver_shift", "p_noise", "p_blur", "p_low_resolution", "p_streaks"],
+    [
+        "p_contrast",
+        "p_gamma",
+        "p_brightness",
+        "p_liver_brightness",
+        "p_noise",
+        "p_blur",
+        "p_low_resolution",
+        "p_streaks",
+    ],
 )
 def test_intensity_changes_leave_the_mask_alone_and_the_range_kept(name, batch):
     image, mask = augment(*batch, replace(NOTHING, **{name: 1.0}), seeded())
@@ -68,18 +78,58 @@ def test_intensity_changes_leave_the_mask_alone_and_the_range_kept(name, batch):
     assert image.max() <= 1
 
 
-@pytest.mark.parametrize("name", ["p_contrast", "p_gamma", "p_shift"])
+@pytest.mark.parametrize("name", ["p_contrast", "p_gamma", "p_brightness"])
 def test_air_stays_air_when_contrast_changes(name, batch):
     image, _ = augment(*batch, replace(NOTHING, **{name: 1.0}), seeded())
     assert torch.allclose(image[batch[0] == -1], torch.tensor(-1.0))
 
 
 def test_the_liver_alone_can_change_its_attenuation(batch):
-    image, mask = augment(*batch, replace(NOTHING, p_liver_shift=1.0), seeded())
+    image, mask = augment(*batch, replace(NOTHING, p_liver_brightness=1.0), seeded())
     change = (image - batch[0]).abs()
     assert change[:, 1, 25:35, 17:27].mean() > 0.05
     assert change[:, 1, 50:, 45:].max() < 1e-5
     assert torch.allclose(mask, batch[1], atol=1e-5)
+
+
+def test_a_lesion_has_one_density_in_all_slices_and_changes_neither_air_nor_mask(batch):
+    image, mask = augment(*batch, replace(NOTHING, p_lesion=1.0), seeded())
+    assert torch.allclose(mask, batch[1], atol=1e-5)
+    assert torch.allclose(image[batch[0] == -1], torch.tensor(-1.0), atol=1e-5)
+    change = image - batch[0]
+    changed = (change.abs() > 1e-4).any(dim=1)
+    assert changed.flatten(1).any(dim=1).all(), "every slice gets one"
+    for before, after, shown in zip(batch[0], change, changed, strict=True):
+        inside = after.abs().sum(dim=0) == after.abs().sum(dim=0)[shown].max()
+        density = (before + after / 0.8)[:, inside]
+        assert torch.allclose(density, density[0, 0], atol=1e-3), "in its middle it is mixed 4 to 1 with the tissue"
+        assert -0.25 <= density[0, 0] <= 0.35
+        assert shown.float().mean() < 0.25
+
+
+def test_lesions_lie_in_the_liver_and_outside_of_it_but_not_across_its_border(batch):
+    image, mask = augment(*batch, replace(NOTHING, p_lesion=1.0), seeded())
+    changed = ((image - batch[0]).abs() > 1e-4).any(dim=1)
+    inside = [bool(mask[n, 0][changed[n]].min() > 0.5) for n in range(len(mask))]
+    outside = [bool(mask[n, 0][changed[n]].max() < 0.5) for n in range(len(mask))]
+    assert all(one != other for one, other in zip(inside, outside, strict=True))
+    assert any(inside)
+    assert any(outside)
+
+
+def test_fat_around_the_liver_becomes_fluid_and_all_else_stays():
+    image, mask = torch.full((2, 1, 64, 64), -0.6), torch.zeros(2, 1, 64, 64)
+    mask[:, :, 24:40, 24:40] = 1
+    image[mask > 0] = 0.4
+    image[:, :, 30:34, 42:44] = 0.1  # muscle beside the liver
+    changed, same = augment(image, mask, replace(NOTHING, p_fluid=1.0), seeded())
+    assert torch.allclose(same, mask, atol=1e-5)
+    fluid = changed[:, :, 22:24, 24:40]
+    assert torch.allclose(fluid, torch.tensor(0.2 * -0.6 - 0.12), atol=1e-4), "beside the liver"
+    far = torch.ones_like(mask, dtype=torch.bool)
+    far[:, :, 8:56, 8:56] = False
+    for unchanged in (far, mask > 0, image == 0.1):
+        assert torch.allclose(changed[unchanged], image[unchanged], atol=1e-4)
 
 
 def spread(mask: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The cache: what of a scan both looks learn from, and when it is made anew."""
+"""The cache: what both looks learn from, and when a case is prepared again."""
 
 import json
 from dataclasses import replace
@@ -19,7 +19,7 @@ GRIDS = Grids(pixel_mm=8.0, slice_mm=18.0, voxel_mm=16.0)
 
 
 def cached(pairs, folder, grids=GRIDS) -> list[str]:
-    return [finding.words for finding in prepare(find_cases([pairs]), folder, grids)]
+    return [finding.message for finding in prepare(find_cases([pairs]), folder, grids)]
 
 
 def test_on_the_grid_of_the_scan_the_cache_holds_the_scan_itself(pairs, a_cache):
@@ -73,7 +73,7 @@ def test_thin_slices_are_averaged_in_whole_numbers_and_fine_pixels_and_cubes_agr
         assert np.corrcoef(image[share > 0].astype(float), share[share > 0])[0, 1] > 0.9
 
 
-def test_unchanged_cases_are_kept_and_changed_ones_made_anew(pairs, tmp_path):
+def test_unchanged_cases_are_kept_and_changed_ones_prepared_again(pairs, tmp_path):
     folder = tmp_path / "cache"
     assert not any("unchanged" in words for words in cached(pairs, folder))
     before = (folder / "patient0/image.npy").stat().st_mtime_ns
@@ -87,14 +87,14 @@ def test_unchanged_cases_are_kept_and_changed_ones_made_anew(pairs, tmp_path):
 @pytest.mark.parametrize(
     "changed", [{"pixel_mm": 9.0}, {"slice_mm": 40.0}, {"voxel_mm": 20.0}, {"window_hu": (-200.0, 300.0)}], ids=str
 )
-def test_other_grids_make_the_cache_anew(changed, pairs, tmp_path):
+def test_on_other_grids_all_cases_are_prepared_again(changed, pairs, tmp_path):
     folder = tmp_path / "cache"
     cached(pairs, folder)
     assert not any("unchanged" in words for words in cached(pairs, folder, replace(GRIDS, **changed)))
     assert open_cache(folder).grids == replace(GRIDS, **changed)
 
 
-def test_a_cache_that_was_being_made_for_other_grids_is_no_mixture(pairs, tmp_path):
+def test_an_unfinished_cache_on_other_grids_is_not_mixed_with_the_old_one(pairs, tmp_path):
     folder = tmp_path / "cache"
     cached(pairs, folder)
     steps = prepare(find_cases([pairs]), folder, replace(GRIDS, pixel_mm=9.0))
@@ -122,3 +122,9 @@ def test_an_array_that_is_gone_or_damaged_is_named(name, a_cache):
     path.unlink()
     with pytest.raises(TrainingError, match="patient2 is damaged"):
         open_cache(a_cache.folder)
+
+
+def test_a_case_that_a_cache_does_not_hold_is_named(a_cache):
+    assert [case.name for case in a_cache.select(["patient2", "patient0"])] == ["patient0", "patient2"]
+    with pytest.raises(TrainingError, match="holds no case typo; prepare it"):
+        a_cache.select(["patient0", "typo"])

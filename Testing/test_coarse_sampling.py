@@ -8,9 +8,8 @@ import torch
 
 from helpers import TWO_LOOKS
 from LiverUNetTrainLib.data.cache import CachedCase, Grids
-from LiverUNetTrainLib.training.augmentation import AugmentationSettings
+from LiverUNetTrainLib.run.settings import AugmentationSettings, CoarseSettings, TrainingSettings
 from LiverUNetTrainLib.training.coarse_sampling import CoarseSampler, Part
-from LiverUNetTrainLib.training.settings import CoarseSettings, TrainingSettings
 
 GRIDS = Grids(pixel_mm=8.0, slice_mm=18.0, voxel_mm=16.0)
 AS_IT_IS = AugmentationSettings(
@@ -40,7 +39,7 @@ def hu(image: torch.Tensor) -> np.ndarray:
     return ((image[0, 0] + 1) / 2 * (high - low) + low).numpy()
 
 
-def test_an_epoch_shows_every_case_as_often_as_is_set_and_again_the_same():
+def test_an_epoch_shows_every_case_as_often_as_set_and_the_same_parts_again():
     cases = [a_case(20, 10, 14, name=name) for name in "abc"]
     first = [(part.case.name, part.slices) for part in sampler(*cases).epoch(4)]
     assert sorted(name for name, _ in first) == sorted("abc" * 3)
@@ -57,7 +56,7 @@ def test_parts_lie_within_their_case_and_are_as_long_as_a_batch_or_the_case():
     assert long == set(range(9))
 
 
-def test_short_parts_are_as_long_as_is_set():
+def test_short_parts_have_the_length_that_is_set():
     made = sampler(a_case(20, 10, 14), p_short=1.0)
     lengths = {part.slices.stop - part.slices.start for n in range(20) for part in made.epoch(n)}
     assert lengths == {2, 3, 4}, "32 to 64 mm"
@@ -93,7 +92,7 @@ def test_image_and_mask_are_cut_or_padded_around_the_same_middle(rows, columns):
     assert (hu(image) < -159).sum() == 12 * (140 - min(rows, 10) * min(columns, 14))
 
 
-def test_every_seed_augments_in_its_own_way_and_one_seed_in_one():
+def test_another_seed_augments_otherwise_and_the_same_one_alike():
     case = a_case(12, 10, 14)
     made = CoarseSampler([case], TWO_LOOKS, replace(SETTINGS, augmentation=AugmentationSettings()))
     one, same, other = (made.batch([Part(case, slice(0, 12))], seed, "cpu") for seed in (1, 1, 2))

@@ -1,4 +1,4 @@
-"""What the user is asked before a run; PyTorch is for those who want a GPU to compute."""
+"""Questions to the user before a run; PyTorch is installed only for users who want a GPU."""
 
 import pytest
 import slicer
@@ -8,7 +8,7 @@ from LiverUNetLib.system.dependencies import TORCH_REQUIREMENT
 
 @pytest.fixture
 def computer(scene, monkeypatch):
-    """Set whether it has a GPU, and which requirements are missing."""
+    """A computer: set whether it has a GPU, and which requirements are missing."""
     from LiverUNetPanel import consent
 
     class Computer:
@@ -43,13 +43,13 @@ def choose(settings):
         (True, "cuda", ("cuda", "torch")),
     ],
 )
-def test_nothing_is_asked_where_there_is_no_choice(computer, settings, choose, gpu, device, expected):
+def test_the_user_is_not_asked_where_there_is_no_choice(computer, settings, choose, gpu, device, expected):
     computer.gpu, settings.device = gpu, device
     assert choose() == expected
     assert slicer.app.asked == []
 
 
-def test_with_pytorch_in_place_nothing_is_asked(computer, choose):
+def test_with_pytorch_installed_the_user_is_not_asked(computer, choose):
     computer.missing = set()
     assert choose()[0] == "auto"
     computer.gpu, computer.missing = False, {"monai>=1.5.1"}  # a PyTorch for CPUs, of another extension
@@ -57,14 +57,14 @@ def test_with_pytorch_in_place_nothing_is_asked(computer, choose):
     assert slicer.app.asked == []
 
 
-def test_who_wants_the_gpu_is_asked_once_and_gets_pytorch(choose):
+def test_a_user_who_wants_the_gpu_is_asked_once_and_gets_pytorch(choose):
     assert [choose(), choose()] == [("auto", "torch")] * 2
     (question,) = slicer.app.asked
     assert "seems to have a GPU" in question
     assert "several GB" in question
 
 
-def test_who_declines_computes_on_the_cpu_and_is_asked_again_only_after_another_choice(settings, choose):
+def test_a_user_who_declines_uses_the_cpu_and_is_asked_again_only_after_another_choice(settings, choose):
     slicer.app.answer = False
     assert [choose(), choose()] == [("cpu", "onnx")] * 2
     assert len(slicer.app.asked) == 1
@@ -74,13 +74,13 @@ def test_who_declines_computes_on_the_cpu_and_is_asked_again_only_after_another_
     assert len(slicer.app.asked) == 2
 
 
-def test_a_gpu_that_lacks_only_monai_is_asked_about_too(computer, choose):
+def test_the_user_is_also_asked_if_only_monai_is_missing(computer, choose):
     computer.missing = {"monai>=1.5.1"}
     assert choose() == ("auto", "torch")
     assert len(slicer.app.asked) == 1
 
 
-def test_in_testing_mode_nothing_is_asked_and_the_cpu_computes(choose):
+def test_in_testing_mode_the_user_is_not_asked_and_the_cpu_is_used(choose):
     slicer.app.testing = True
     assert choose() == ("cpu", "onnx")
     assert slicer.app.asked == []

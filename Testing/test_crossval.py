@@ -17,8 +17,8 @@ from LiverUNetTrainLib.data.layouts import find_cases
 from LiverUNetTrainLib.evaluation.crossval import CrossValidation, folds_as_in, folds_of
 from LiverUNetTrainLib.evaluation.metrics import CaseScores
 from LiverUNetTrainLib.run.folder import EpochLog
+from LiverUNetTrainLib.run.settings import TrainingSettings
 from LiverUNetTrainLib.training.recipes import RECIPES, Recipe
-from LiverUNetTrainLib.training.settings import TrainingSettings
 
 TINY = Recipe(
     ModelSpec(
@@ -54,7 +54,7 @@ def test_folds_hold_every_case_once_and_follow_content_not_names(a_cross_validat
 
 
 @pytest.mark.slow
-def test_the_folds_of_another_cross_validation_are_dealt_again(a_cross_validation, cpu, tmp_path):
+def test_the_folds_of_another_cross_validation_are_used_again(a_cross_validation, cpu, tmp_path):
     list(a_cross_validation.run(cpu))
     dealt = [("patient0", "patient3"), ("patient1", "patient2")]
     rows = {case.case: case.row() for case in a_cross_validation.scores()}
@@ -84,7 +84,7 @@ def test_no_fold_tests_what_it_has_seen_and_extra_cases_only_train(a_cross_valid
 
 
 @pytest.mark.slow
-def test_an_interrupted_cross_validation_goes_on_and_ends_the_same(a_cross_validation, cpu):
+def test_an_interrupted_cross_validation_resumes_and_ends_the_same(a_cross_validation, cpu):
     list(a_cross_validation.run(cpu))
     whole = a_cross_validation.scores()
     shutil.rmtree(a_cross_validation.work / "fold2")
@@ -124,7 +124,7 @@ def test_a_work_folder_of_another_cross_validation_is_refused(a_cross_validation
 
 
 @pytest.mark.slow
-def test_a_fold_is_trained_with_both_looks_and_goes_on_in_the_coarse_one(a_cross_validation, cpu, tmp_path):
+def test_a_fold_is_trained_with_both_looks_and_resumes_in_the_coarse_one(a_cross_validation, cpu, tmp_path):
     coarse = replace(SETTINGS.coarse, epochs=2)
     both = replace(TINY, spec=TWO_LOOKS, settings=replace(SETTINGS, epochs=1, coarse=coarse))
     whole, broken = (replace(a_cross_validation, work=tmp_path / name, recipe=both) for name in ("one", "two"))

@@ -93,7 +93,7 @@ def test_a_faulty_mask_is_named(change, expected, pairs):
         check_case(find_cases([pairs])[0])
 
 
-def test_the_content_hash_knows_a_scan_under_another_name_and_compression(pairs, tmp_path):
+def test_a_scan_has_the_same_content_hash_under_another_name_and_compression(pairs, tmp_path):
     first, second = (case.read()[0] for case in find_cases([pairs])[:2])
     plain = tmp_path / "other.nii"
     nibabel.save(nibabel.load(pairs / "patient0_orig.nii.gz"), plain)
@@ -155,7 +155,7 @@ def test_the_content_hash_is_the_same_in_every_format(pairs, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", ["first slice", "last slice", "mirrored", "turned", "cut"])
-def test_the_content_hash_knows_whatever_is_changed(pairs, change):
+def test_any_change_of_a_scan_changes_its_content_hash(pairs, change):
     scan = read_volume(pairs / "patient0_orig.nii.gz")
     hu = scan.hu_kji.copy()
     if change.endswith("slice"):
@@ -248,6 +248,6 @@ def test_a_case_whose_mask_has_other_axes_is_read_on_the_grid_of_its_scan(pairs)
     np.testing.assert_array_equal(case.read()[1].hu_kji, before.hu_kji)
 
 
-def test_scan_and_mask_of_a_case_have_hashes_of_their_own(pairs):
+def test_scan_and_mask_of_a_case_have_a_hash_each(pairs):
     checked = check_case(find_cases([pairs])[0])
     assert checked.content_hash == content_hash(checked.scan) != checked.mask_hash == content_hash(checked.mask)

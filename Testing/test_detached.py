@@ -1,4 +1,4 @@
-"""The protocol of the run folder, against real trainings in processes of their own."""
+"""The protocol of the run folder, with real trainings in separate processes."""
 
 import argparse
 import os
@@ -59,20 +59,20 @@ def test_a_training_is_seen_to_start_progress_and_finish(start, run):
     state = wait_for(run, "running", process, epochs=1)
     assert state.epochs == 3
     state = wait_for(run, "finished", process, epochs=3)
-    assert state.words == "all 3 epochs are done"
+    assert state.message == "all 3 epochs are done"
     assert not is_locked(run)
     assert "epoch 3" in (run / "output.txt").read_text()
 
 
 @pytest.mark.slow
-def test_it_stops_on_request_and_goes_on(start, run):
+def test_it_stops_on_request_and_resumes(start, run):
     process = start(epochs=400)
     wait_for(run, "running", process, epochs=1)
     (run / "stop").touch()
     state = wait_for(run, "stopped", process)
-    assert "--resume continues" in state.words
+    assert "--resume continues" in state.message
     before = len(state.history)
-    assert not (run / "stop").exists(), "the training has heeded it"
+    assert not (run / "stop").exists(), "the training has removed it"
     process = resume(run)
     assert wait_for(run, "running", process, epochs=before + 1)
     process.kill()
@@ -90,7 +90,7 @@ def test_killed_it_is_found_dead_with_its_whole_curve_and_resumes(start, run):
     state = state_of(run)  # a new panel knows nothing of the process
     assert state.phase == "died"
     assert len(state.history) >= 2
-    assert "killed" in state.words
+    assert "killed" in state.message
     process = start("--resume", epochs=400)
     wait_for(run, "running", process, epochs=len(state.history) + 1)
 
@@ -104,7 +104,7 @@ def test_ended_by_a_scheduler_it_says_how_to_resume_and_leaves_no_half_written_f
     assert process.wait() == 128 + signal.SIGTERM
     state = state_of(run)
     assert len(state.history) >= 2
-    assert state.words == "Stopped; what was finished is kept, the next run (train: --resume) resumes."
+    assert state.message == "Stopped. Finished epochs are kept; the same command resumes, for train with --resume."
     assert not is_locked(run)
     assert not list(run.glob(".*"))
     process = start("--resume", epochs=400)
@@ -127,40 +127,40 @@ def test_it_outlives_the_process_that_started_it(a_cache, run):
 
 
 @pytest.mark.slow
-def test_a_trainer_that_fails_leaves_its_last_sentence(start, run, a_cache):
+def test_the_last_line_of_a_failed_training_is_reported(start, run, a_cache):
     (a_cache.folder / "patient0/image.npy").write_bytes(b"damaged")
     process = start()
     process.wait()
     state = state_of(run, process)
     assert state.phase == "died"
-    assert "damaged" in state.words
-    assert "delete it and run prepare again" in state.words
+    assert "damaged" in state.message
+    assert "delete it and run prepare again" in state.message
 
 
 @pytest.mark.slow
-def test_a_run_that_cannot_go_on_says_why_and_not_that_it_was_stopped(start, run, a_cache):
+def test_a_run_that_cannot_be_resumed_says_why_and_not_that_it_was_stopped(start, run, a_cache):
     start(epochs=1).wait()
     wait_for(run, "finished")
     process = start("--resume", epochs=2)
     process.wait()
     state = state_of(run, process)
     assert state.phase == "died"
-    assert "its training differ from what is asked for now" in state.words
+    assert "its training differ from what is asked for now" in state.message
 
 
 def test_a_run_that_another_panel_has_just_launched_is_starting_and_not_dead(run):
     run.mkdir()
-    RunFolder(run).write_order(["train"])
+    RunFolder(run).write_arguments(["train"])
     (run / "errors.txt").touch()
     assert state_of(run).phase == "starting"
-    os.utime(run / "order.json", (0, 0))
+    os.utime(run / "arguments.json", (0, 0))
     assert state_of(run).phase == "died"
 
 
 def test_a_folder_in_which_nothing_was_begun_is_no_dead_run(run):
     run.mkdir()
     assert state_of(run).phase == "none"
-    with pytest.raises(TrainingError, match="was started on the command line; resume it there, by --resume"):
+    with pytest.raises(TrainingError, match="was started on the command line; resume it there with --resume"):
         resume(run)
 
 
@@ -199,7 +199,7 @@ def test_a_python_that_is_not_there_is_named(run):
         launch(["train"], run, python="/no/python")
 
 
-def test_an_order_says_all_that_was_chosen_in_the_words_of_the_command_line():
+def test_options_become_the_arguments_of_the_command_line():
     options = TrainingOptions(
         Path("cache"), Path("run"), recipe="fine-tuning", parent="liver-ct", epochs=3, minutes=4.5, batch_size=6,
         learning_rate=7e-4, validation=0.25, patience=8, held_out=("a", "b c"), device="cpu",
@@ -230,7 +230,7 @@ def test_while_the_coarse_look_is_trained_a_watcher_sees_how_far_it_is(a_trainer
 
 
 @pytest.mark.slow
-def test_stopped_in_the_coarse_look_it_is_told_where(a_trainer, run):
+def test_stopped_in_the_coarse_look_the_state_says_where(a_trainer, run):
     training = a_trainer("run", spec=TWO_LOOKS)
     for event in training.epochs():
         if event.stage == "Coarse look":

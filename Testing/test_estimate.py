@@ -43,17 +43,17 @@ def test_larger_batches_and_canvases_need_more_memory(cost_of):
     assert larger.memory_gib > 4 * one.memory_gib
 
 
-def test_a_cost_is_told_in_a_line_and_what_a_budget_allows():
-    words = Cost(60.0, 600.0, 1.0).words(5)
-    assert words == "about 10 min (60 s an epoch), 1.0 GiB of memory; 5 min are enough for 5 epochs"
-    assert Cost(60.0, 600.0, 1.0).words(10) == "about 10 min (60 s an epoch), 1.0 GiB of memory"
+def test_a_line_summarises_the_cost_and_what_a_budget_allows():
+    line = Cost(60.0, 600.0, 1.0).summary(5)
+    assert line == "about 10 min (60 s an epoch), 1.0 GiB of memory; 5 min are enough for 5 epochs"
+    assert Cost(60.0, 600.0, 1.0).summary(10) == "about 10 min (60 s an epoch), 1.0 GiB of memory"
     after_the_coarse_look = Cost(60.0, 780.0, 1.0, coarse_seconds=180.0)
-    assert after_the_coarse_look.words(5).endswith("; 5 min are enough for 2 epochs")
-    assert after_the_coarse_look.words(2).endswith("; 2 min are enough for 0 epochs")
+    assert after_the_coarse_look.summary(5).endswith("; 5 min are enough for 2 epochs")
+    assert after_the_coarse_look.summary(2).endswith("; 2 min are enough for 0 epochs")
 
 
 @pytest.mark.slow
-def test_of_a_model_with_two_looks_both_are_counted(a_cache, tmp_path, cpu, monkeypatch):
+def test_both_looks_of_a_model_are_counted(a_cache, tmp_path, cpu, monkeypatch):
     monkeypatch.setitem(RECIPES, "accurate", Recipe(spec=TWO_LOOKS, settings=SETTINGS))
     monkeypatch.setitem(RECIPES, "notebook", Recipe(spec=SPEC, settings=SETTINGS))
     given = a_cache, None, cpu

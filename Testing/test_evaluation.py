@@ -1,13 +1,13 @@
-"""Metrics against values worked out on paper, and against SimpleITK."""
+"""Models and masks made elsewhere are evaluated on cases, and two evaluations compared."""
 
 import csv
 import json
+import shlex
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 
 from helpers import with_other_axes
 from LiverUNetLib.errors import TrainingError
@@ -17,129 +17,6 @@ from LiverUNetTrainLib.cli.main import main
 from LiverUNetTrainLib.data.cases import content_hash
 from LiverUNetTrainLib.data.layouts import find_cases
 from LiverUNetTrainLib.evaluation.evaluate import evaluate_model, evaluate_predictions
-from LiverUNetTrainLib.evaluation.metrics import CaseScores, compare_masks, largest_disagreement, summarise
-
-
-def voxel(*index: int, shape=(8, 9, 10)) -> np.ndarray:
-    mask = np.zeros(shape, dtype=np.uint8)
-    mask[index] = 1
-    return mask
-
-
-def test_two_voxels_two_millimetres_apart():
-    scores = compare_masks(voxel(4, 4, 4), voxel(4, 4, 5), (5.0, 3.0, 2.0))
-    assert (scores.dice, scores.hd95_mm, scores.assd_mm) == (0, 2, 2)
-    assert (scores.surface_dice_1mm, scores.surface_dice_3mm) == (0, 1)
-    assert scores.volume_error_ml == 0
-
-
-@pytest.mark.parametrize(("shift", "distance"), [((1, 0, 0), 5), ((0, 1, 0), 3), ((0, 0, 1), 2)])
-def test_distances_follow_the_spacing_of_their_axis(shift, distance):
-    moved = tuple(4 + step for step in shift)
-    assert compare_masks(voxel(4, 4, 4), voxel(*moved), (5.0, 3.0, 2.0)).hd95_mm == distance
-
-
-def test_overlap_and_volumes_of_two_bars():
-    mask, reference = np.zeros((3, 3, 12), np.uint8), np.zeros((3, 3, 12), np.uint8)
-    mask[1, 1, 0:6] = 1
-    reference[1, 1, 2:12] = 1
-    scores = compare_masks(mask, reference, (10.0, 10.0, 10.0))
-    assert scores.dice == pytest.approx(2 * 4 / 16)
-    assert (scores.volume_ml, scores.reference_ml) == (6, 10)
-    assert (scores.volume_error_ml, scores.volume_error_percent) == (-4, -40)
-
-
-def test_precision_recall_and_jaccard_of_two_bars():
-    mask, reference = np.zeros((3, 3, 12), np.uint8), np.zeros((3, 3, 12), np.uint8)
-    mask[1, 1, 0:6] = 1
-    reference[1, 1, 2:12] = 1
-    scores = compare_masks(mask, reference, (1.0, 1.0, 1.0))
-    assert (scores.precision, scores.recall, scores.jaccard) == (4 / 6, 4 / 10, 4 / 12)
-
-
-def test_identical_masks_agree_fully():
-    mask = voxel(2, 3, 4) + voxel(2, 3, 5)
-    scores = compare_masks(mask, mask, (1.0, 1.0, 1.0))
-    assert (scores.dice, scores.hd95_mm, scores.assd_mm, scores.surface_dice_1mm, scores.volume_error_ml) == (
-        1,
-        0,
-        0,
-        1,
-        0,
-    )
-
-
-def test_two_empty_masks_agree_fully():
-    empty = np.zeros((8, 9, 10), np.uint8)
-    scores = compare_masks(empty, empty, (1.0, 1.0, 1.0))
-    assert (scores.dice, scores.hd95_mm, scores.assd_mm, scores.surface_dice_3mm, scores.volume_error_percent) == (
-        1,
-        0,
-        0,
-        1,
-        0,
-    )
-
-
-def test_one_empty_mask_is_the_worst_and_as_far_as_the_scan_is_wide():
-    empty = np.zeros((8, 9, 10), np.uint8)
-    missed = compare_masks(empty, voxel(4, 4, 4), (1.0, 2.0, 3.0))
-    assert (missed.dice, missed.surface_dice_3mm, missed.volume_error_percent) == (0, 0, -100)
-    assert missed.hd95_mm == missed.assd_mm == pytest.approx(np.sqrt(8**2 + 18**2 + 30**2))
-    invented = compare_masks(voxel(4, 4, 4), empty, (1.0, 2.0, 3.0))
-    assert (invented.dice, invented.volume_error_percent) == (0, 100)
-
-
-def test_masks_of_any_dtype_are_compared_and_other_shapes_refused():
-    assert compare_masks(voxel(1, 1, 1).astype(bool), voxel(1, 1, 1) * 3.0, (1.0, 1.0, 1.0)).dice == 1
-    with pytest.raises(ValueError, match=r"\(8, 9, 10\) and \(8, 9, 9\)"):
-        compare_masks(voxel(1, 1, 1), voxel(1, 1, 1, shape=(8, 9, 9)), (1.0, 1.0, 1.0))
-
-
-def blob(seed: int) -> np.ndarray:
-    from scipy.ndimage import gaussian_filter
-
-    field = gaussian_filter(np.random.default_rng(seed).standard_normal((24, 40, 36)), 4)
-    z, y, x = np.mgrid[:24, :40, :36]
-    ball = 1 - ((z - 12) / 9) ** 2 - ((y - 20) / 14) ** 2 - ((x - 18) / 13) ** 2
-    return np.pad((ball + 15 * field > 0).astype(np.uint8), 1)  # no contour runs along the end of the array
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_metrics_agree_with_simpleitk_contours_and_distance_maps(seed):
-    spacing = (2.5, 1.5, 0.8)
-    mask, reference = blob(seed), blob(seed + 100)
-    images = []
-    for array in (mask, reference):
-        image = sitk.GetImageFromArray(array)
-        image.SetSpacing(spacing[::-1])
-        images.append(image)
-    overlap = sitk.LabelOverlapMeasuresImageFilter()
-    overlap.Execute(*images)
-    contours = [sitk.GetArrayFromImage(sitk.LabelContour(image)) > 0 for image in images]
-    distances = [
-        sitk.GetArrayFromImage(
-            sitk.SignedMaurerDistanceMap(sitk.LabelContour(image), squaredDistance=False, useImageSpacing=True)
-        )
-        for image in images
-    ]
-    one_way, other_way = distances[1][contours[0]].clip(0), distances[0][contours[1]].clip(0)
-    scores = compare_masks(mask, reference, spacing)
-    assert scores.dice == pytest.approx(overlap.GetDiceCoefficient(), abs=1e-6)
-    assert scores.hd95_mm == pytest.approx(max(np.percentile(one_way, 95), np.percentile(other_way, 95)), rel=1e-4)
-    both = np.concatenate([one_way, other_way])
-    assert scores.assd_mm == pytest.approx(both.mean(), rel=1e-4)
-    assert scores.surface_dice_3mm == pytest.approx((both <= 3).mean(), abs=1e-6)
-
-
-def test_the_summary_takes_the_worst_of_each_measure():
-    def case(mask, reference):
-        return CaseScores("x", "new", compare_masks(mask, reference, (1.0, 1.0, 1.0)), 1.0)
-
-    summary = summarise([case(voxel(4, 4, 4), voxel(4, 4, 4)), case(voxel(4, 4, 4), voxel(4, 4, 6))])
-    assert summary["dice"] == {"mean": 0.5, "sd": pytest.approx(np.sqrt(0.5)), "median": 0.5, "worst": 0}
-    assert summary["hd95_mm"]["worst"] == 2
-    assert summary["volume_error_percent"]["mean_absolute"] == 0
 
 
 @pytest.mark.slow
@@ -180,7 +57,7 @@ def test_a_case_that_cannot_be_used_does_not_lose_the_scores_of_the_others(pairs
 def test_evaluating_held_out_cases_where_there_are_none_says_so(pairs, threshold_model, cpu, capsys):
     assert main(["evaluate", str(pairs), "--model", str(threshold_model.folder), "--held-out"]) == 1
     assert "None of the 4 cases is among the 0 that threshold holds out" in capsys.readouterr().err
-    held_out = Lineage(held_out={"patient1": "other content", "somebody": "else"})
+    held_out = Lineage(held_out={"patient1": "other content", "other": "another content"})
     model = replace(threshold_model, card=replace(threshold_model.card, lineage=held_out))
     with pytest.raises(TrainingError, match=r"among the 2 that .* patient1 have their names but other content"):
         list(evaluate_model(model, find_cases([pairs]), cpu, held_out_only=True))
@@ -207,6 +84,14 @@ def test_predictions_from_elsewhere_are_compared_with_their_references(predictio
     assert [float(row["dice"]) for row in rows[:3]] == [1, 1, 1]
     assert 0.8 < float(rows[3]["dice"]) < 1
     assert "patient3" in capsys.readouterr().out
+
+
+def test_the_command_of_an_evaluation_runs_also_where_a_path_has_spaces(predictions, pairs, tmp_path, capsys):
+    references = pairs.rename(tmp_path / "my pairs")
+    arguments = ["evaluate", "--predictions", str(predictions), "--reference", str(references)]
+    assert main([*arguments, "--json", str(tmp_path / "scores.json")]) == 0
+    program, *again = shlex.split(json.loads((tmp_path / "scores.json").read_text())["command"])
+    assert (program, again) == ("liver-unet-train", arguments)
 
 
 @pytest.mark.slow
@@ -278,16 +163,6 @@ def test_two_evaluations_are_compared_case_by_case(tmp_path, capsys):
     assert "0 cases differ: too few for a test" in told
     assert main(["compare", first, evaluation(tmp_path / "none.json", [])]) == 1
     assert "share no case" in capsys.readouterr().err
-
-
-def test_the_slice_of_the_largest_disagreement_is_found():
-    reference = np.zeros((4, 3, 3), np.uint8)
-    reference[1] = reference[2, 0] = 1
-    mask = reference.copy()
-    assert largest_disagreement(mask, reference) == 1, "they agree: the fullest slice"
-    mask[3, 0, :2] = 1
-    mask[2] = 0
-    assert largest_disagreement(mask, reference) == 2
 
 
 def test_masks_of_two_readers_in_folders_of_pairs_are_compared(pairs, tmp_path):

@@ -13,9 +13,8 @@ from LiverUNetLib.segmentation.grid import resample
 from LiverUNetLib.segmentation.looks import fine_probabilities
 from LiverUNetLib.steps import finish
 from LiverUNetTrainLib.data.cache import CachedCase, Grids
-from LiverUNetTrainLib.training.augmentation import AugmentationSettings
+from LiverUNetTrainLib.run.settings import AugmentationSettings, StackSettings, TrainingSettings
 from LiverUNetTrainLib.training.fine_sampling import FineSampler, Slice
-from LiverUNetTrainLib.training.settings import StackSettings, TrainingSettings
 
 # Slices of 2 mm with pixels of 2 mm, 40 of 48 x 64; cubes of 4 mm.
 GRIDS = Grids(pixel_mm=2.0, slice_mm=2.0, voxel_mm=4.0)

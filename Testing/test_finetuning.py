@@ -1,4 +1,4 @@
-"""Fine-tuning: what it may train on, what it shows, and whether the model has become better."""
+"""Fine-tuning: what it may learn from, what it shows, and whether it has improved the model."""
 
 import json
 import logging
@@ -21,6 +21,7 @@ from LiverUNetTrainLib.evaluation.metrics import CaseScores, compare_masks
 from LiverUNetTrainLib.run.folder import RunFolder
 from LiverUNetTrainLib.training.fine_sampling import FineSampler
 from LiverUNetTrainLib.training.model_training import ModelTraining
+from LiverUNetTrainLib.training.plan import Plan
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def a_model(a_trainer, tmp_path):
 
 @pytest.fixture
 def a_grown_cache(a_cache, pairs, tmp_path):
-    """The cache with three patients more, whom the model does not know."""
+    """The cache with three more patients, which the model has not seen."""
     for n in range(3):
         write_pair(pairs, f"new{n}", seed=10 + n)
     list(prepare(find_cases([pairs]), tmp_path / "cache", a_cache.grids))
@@ -43,7 +44,7 @@ def a_grown_cache(a_cache, pairs, tmp_path):
 def test_new_cases_are_split_and_old_ones_keep_their_part(a_model, a_grown_cache):
     split, replayed = split_for_finetuning(a_grown_cache, a_model, validation=0.3)
     lineage = a_model.card.lineage
-    assert split.held_out == ("patient3",), "held out by the parent, so held out for ever"
+    assert split.held_out == ("patient3",), "what the parent holds out is always held out"
     assert set(replayed) == set(lineage.training)
     assert set(replayed) < set(split.training)
     new, old = split.validation
@@ -53,7 +54,7 @@ def test_new_cases_are_split_and_old_ones_keep_their_part(a_model, a_grown_cache
 
 
 @pytest.mark.slow
-def test_who_has_validated_goes_on_to_when_a_new_case_does_and_never_alone(a_model, a_grown_cache):
+def test_validation_patients_of_the_parent_validate_again_but_never_alone(a_model, a_grown_cache):
     (old,) = a_model.card.lineage.validation
     masks = [replace(case, mask_hash="other") if case.name == old else case for case in a_grown_cache.cases]
     assert old in split_for_finetuning(replace(a_grown_cache, cases=tuple(masks)), a_model)[0].validation
@@ -63,13 +64,13 @@ def test_who_has_validated_goes_on_to_when_a_new_case_does_and_never_alone(a_mod
     assert split.validation == ()
 
 
-def test_what_binds_most_is_what_a_case_is_to_a_model():
+def test_of_several_roles_of_a_case_the_most_binding_one_counts():
     lineage = Lineage({"a": "1", "b": "2"}, {"a": "1", "c": "3"}, {"b": "2"})
     assert lineage.roles() == {"1": "training", "2": "held out", "3": "validation"}
 
 
 @pytest.mark.slow
-def test_a_case_that_was_corrected_again_is_learned_from_again(a_model, a_cache):
+def test_a_case_whose_mask_was_corrected_is_learned_from_again(a_model, a_cache):
     name, *others = a_model.card.lineage.training
     masks = {case.name: case.mask_hash for case in a_cache.cases}
     assert masks[name] == a_model.card.lineage.masks[a_model.card.lineage.training[name]]
@@ -95,7 +96,9 @@ def test_without_anything_new_there_is_nothing_to_learn(a_model, a_cache):
 
 
 @pytest.mark.slow
-def test_who_is_held_out_is_known_with_other_axes_and_under_another_name(a_model, a_grown_cache, pairs, cpu, tmp_path):
+def test_a_held_out_case_is_recognised_with_other_axes_and_under_another_name(
+    a_model, a_grown_cache, pairs, cpu, tmp_path
+):
     for ending in ("orig", "liver"):
         file = (pairs / f"patient3_{ending}.nii.gz").rename(pairs / f"copy_{ending}.nii.gz")
         with_other_axes(file, "RAS")
@@ -104,17 +107,17 @@ def test_who_is_held_out_is_known_with_other_axes_and_under_another_name(a_model
     assert split_for_finetuning(cache, a_model)[0].held_out == ("copy",)
     split = Split(training=("copy", "new0"), validation=("new1",), held_out=())
     with pytest.raises(TrainingError, match="copy must never train: parent holds them out"):
-        ModelTraining(cache, split, tmp_path / "run", spec=SPEC, settings=SETTINGS, device=cpu, parent=a_model)
+        ModelTraining.begin(Plan(cache, split, SPEC, SETTINGS, a_model), tmp_path / "run", cpu)
 
 
 @pytest.mark.slow
-def test_a_run_of_an_older_liver_unet_is_neither_exported_nor_resumed(a_trainer, tmp_path):
+def test_a_run_of_another_version_is_neither_exported_nor_resumed(a_trainer, tmp_path):
     list(a_trainer("run").epochs())
     settings = json.loads((tmp_path / "run/settings.json").read_text())
     (tmp_path / "run/settings.json").write_text(json.dumps(settings | {"schema_version": 1}))
-    with pytest.raises(TrainingError, match="run was begun by an older LiverUNet"):
+    with pytest.raises(TrainingError, match="run was begun by another version of LiverUNet"):
         export_run(tmp_path / "run", tmp_path / "model", ModelInfo("model"))
-    with pytest.raises(TrainingError, match="run was begun by an older LiverUNet"):
+    with pytest.raises(TrainingError, match="run was begun by another version of LiverUNet"):
         a_trainer("run", resume=True)
     assert not (tmp_path / "model").exists()
 
@@ -137,7 +140,9 @@ def test_fine_tuning_on_the_command_line_keeps_the_lineage(a_model, a_grown_cach
 
 
 @pytest.mark.slow
-def test_a_tuned_run_is_judged_on_what_it_holds_out(a_model, a_grown_cache, pairs, tmp_path, cpu, monkeypatch):
+def test_a_tuned_run_is_compared_with_its_parent_on_what_it_holds_out(
+    a_model, a_grown_cache, pairs, tmp_path, cpu, monkeypatch
+):
     monkeypatch.setenv("LIVER_UNET_MODELS", str(tmp_path))
     train = ["train", str(a_grown_cache.folder), "--run", str(tmp_path / "run"), "--from", "parent"]
     assert main([*train, "--epochs", "1", "--learning-rate", "1e-12", "--device", "cpu"]) == 0
@@ -145,18 +150,18 @@ def test_a_tuned_run_is_judged_on_what_it_holds_out(a_model, a_grown_cache, pair
     assert verdict.cases == 1
     assert verdict.after == pytest.approx(verdict.before, abs=0.01)
     assert judge(tmp_path / "run", [], cpu).before is None
-    assert "license" in RunFolder(tmp_path / "run").settings()["parent"]
+    assert RunFolder(tmp_path / "run").settings().parent.license == "research only"
     assert judge(tmp_path / "parent-run", find_cases([pairs]), cpu) is None
     metadata = tmp_path / "parent/configs/metadata.json"
     metadata.write_text(metadata.read_text().replace(a_model.card.checksums["models/model.pt"], "0" * 64))
-    assert "parent is not the model any more" in judge(tmp_path / "run", [], cpu).words
+    assert "parent is no longer the model" in judge(tmp_path / "run", [], cpu).message
 
 
 @pytest.mark.slow
-def test_the_trainer_itself_refuses_what_a_parent_holds_out(a_model, a_cache, tmp_path, cpu):
+def test_a_training_refuses_what_the_parent_holds_out(a_model, a_cache, tmp_path, cpu):
     split = split_by_patient([case.name for case in a_cache.cases])
     with pytest.raises(TrainingError, match="patient3 must never train: parent holds them out"):
-        ModelTraining(a_cache, split, tmp_path / "x", spec=SPEC, settings=SETTINGS, device=cpu, parent=a_model)
+        ModelTraining.begin(Plan(a_cache, split, SPEC, SETTINGS, a_model), tmp_path / "x", cpu)
 
 
 @pytest.mark.slow
@@ -165,7 +170,7 @@ def test_a_single_patient_trains_without_validation_and_is_told_what_that_means(
     assert (split.training, split.validation) == (("patient0",), ())
     settings = replace(SETTINGS, epochs=2)
     with caplog.at_level(logging.WARNING):
-        trainer = ModelTraining(a_cache, split, tmp_path / "run", spec=SPEC, settings=settings, device=cpu)
+        trainer = ModelTraining.begin(Plan(a_cache, split, SPEC, settings), tmp_path / "run", cpu)
     assert "No patient is left to validate" in caplog.text
     list(trainer.epochs())
     assert all(log.validation_dice is None for log in trainer.history)
@@ -180,38 +185,40 @@ def scores(*dice: float) -> list[CaseScores]:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "worse", "words"),
+    ("before", "after", "worse", "message"),
     [
         ((0.9, 0.8), (0.95, 0.85), False, "was 0.8500 before and is 0.9000 after: no worse"),
         ((0.9, 0.8), (0.9, 0.79), True, "was 0.8500 before and is 0.8450 after: worse"),
         ((0.9,), (0.8998,), False, "no worse"),
     ],
 )
-def test_the_verdict_says_in_numbers_whether_a_model_got_worse(before, after, worse, words):
+def test_the_verdict_says_in_numbers_whether_a_model_got_worse(before, after, worse, message):
     verdict = compare_before_after(scores(*before), scores(*after))
     assert verdict.worse is worse
-    assert words in verdict.words
+    assert message in verdict.message
 
 
 def test_no_verdict_without_held_out_cases_or_on_different_ones():
     verdict = compare_before_after([], [])
     assert not verdict.worse
     assert not verdict.good
-    assert verdict.words.startswith("Nobody knows whether the model has become better or worse: no held-out case")
+    assert verdict.message.startswith(
+        "It is unknown whether the model has become better or worse: there is no held-out"
+    )
     with pytest.raises(TrainingError, match="not measured on the same cases"):
         compare_before_after(scores(0.9), scores(0.9, 0.8))
 
 
 @pytest.mark.slow
-def test_a_new_case_called_like_one_that_the_parent_holds_out_is_named(a_model, a_grown_cache, caplog):
+def test_a_new_case_with_the_name_of_a_held_out_one_is_reported(a_model, a_grown_cache, caplog):
     lineage = replace(a_model.card.lineage, held_out={"new1": "other content"})
     parent = replace(a_model, card=replace(a_model.card, lineage=lineage))
     split_for_finetuning(a_grown_cache, parent)
-    assert "new1 is called like what parent holds out, with other content" in caplog.text
+    assert "parent holds out cases of the same name but other content: new1. If they" in caplog.text
 
 
 @pytest.mark.slow
-def test_a_child_keeps_the_lineage_of_a_parent_whose_cases_are_not_there_and_both_of_two_namesakes(
+def test_a_tuned_model_keeps_the_lineage_of_its_parent_and_both_of_two_cases_of_one_name(
     a_model, a_grown_cache, tmp_path, cpu
 ):
     known = a_model.card.lineage
@@ -221,7 +228,7 @@ def test_a_child_keeps_the_lineage_of_a_parent_whose_cases_are_not_there_and_bot
     split, _ = split_for_finetuning(new, parent, held_out=["new1"])
     run = tmp_path / "run"
     settings = replace(SETTINGS, epochs=1)
-    list(ModelTraining(new, split, run, spec=SPEC, settings=settings, device=cpu, parent=parent).epochs())
+    list(ModelTraining.begin(Plan(new, split, SPEC, settings, parent), run, cpu).epochs())
     lineage = export_run(run, tmp_path / "child", ModelInfo("child")).card.lineage
     assert set(known.training.values()) <= set(lineage.training.values())
     (own,) = (case.content_hash for case in new.cases if case.name == "new1")
@@ -229,12 +236,12 @@ def test_a_child_keeps_the_lineage_of_a_parent_whose_cases_are_not_there_and_bot
 
 
 @pytest.mark.slow
-def test_the_trainer_knows_a_held_out_case_under_another_name(a_model, a_cache, tmp_path, cpu):
+def test_a_training_refuses_a_held_out_case_under_another_name(a_model, a_cache, tmp_path, cpu):
     cases = tuple(replace(case, name=case.name.replace("patient3", "renamed")) for case in a_cache.cases)
     cache = replace(a_cache, cases=cases)
     split = split_by_patient([case.name for case in cases])
     with pytest.raises(TrainingError, match="renamed must never train: parent holds them out"):
-        ModelTraining(cache, split, tmp_path / "x", spec=SPEC, settings=SETTINGS, device=cpu, parent=a_model)
+        ModelTraining.begin(Plan(cache, split, SPEC, SETTINGS, a_model), tmp_path / "x", cpu)
 
 
 @pytest.mark.slow
@@ -248,8 +255,8 @@ def test_a_fine_tuning_replays_and_stays_near_its_parent(a_model, a_grown_cache,
     monkeypatch.setattr(FineSampler, "epoch", record)
     split, replayed = split_for_finetuning(a_grown_cache, a_model)
     settings = replace(SETTINGS, epochs=1, replay=0.5, parent_share=0.25)
-    given = {"spec": SPEC, "settings": settings, "device": cpu, "parent": a_model, "replayed": replayed}
-    training = ModelTraining(a_grown_cache, split, tmp_path / "run", **given)
+    plan = Plan(a_grown_cache, split, SPEC, settings, a_model, replayed)
+    training = ModelTraining.begin(plan, tmp_path / "run", cpu)
     list(training.epochs())
     known = [each for each in shown if each.case.name in replayed]
     assert len(known) == round(0.5 * (len(shown) - len(known)))

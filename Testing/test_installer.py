@@ -1,4 +1,4 @@
-"""Installation on the first use: every way it can go, in words, with nothing really installed."""
+"""Installation on first use: each way in which it can end; nothing is really installed."""
 
 import sys
 from importlib.metadata import version
@@ -19,7 +19,7 @@ LINES = ["onnxruntime>=1.20", "nibabel>=5"]
 
 @pytest.fixture
 def missing(scene, monkeypatch):
-    """Set which requirements are not met; an installation removes them again."""
+    """The requirements that are not met; a successful installation clears them."""
     from LiverUNetPanel import installer
 
     names: set[str] = set()
@@ -38,16 +38,16 @@ def installer(missing):
 
 @pytest.fixture
 def pip(missing, monkeypatch):
-    """Stands for pip in `slicer.packaging` and `slicer.util`: records calls, prints `says`, raises `fails`."""
+    """A fake pip in `slicer.packaging` and `slicer.util`: records calls, prints `output`, raises `error`."""
     fake = ModuleType("slicer.packaging")
-    fake.calls, fake.says, fake.fails = [], "", None
+    fake.calls, fake.output, fake.error = [], "", None
 
     def install(requirements, **options):
         constraints = options.get("constraints")
         fake.calls.append((requirements, constraints and Path(constraints).read_text()))
-        print(fake.says)
-        if fake.fails:
-            raise fake.fails
+        print(fake.output)
+        if fake.error:
+            raise fake.error
         missing.clear()
 
     fake.pip_ensure = install
@@ -87,7 +87,7 @@ def test_for_the_cpu_onnx_runtime_and_nibabel_are_installed_and_nothing_else(ins
     assert slicer.app.asked == [question]
 
 
-def test_torch_comes_from_the_pytorch_extension_and_the_rest_leaves_it_alone(installer, missing, pip, pytorch):
+def test_torch_comes_from_the_pytorch_extension_and_other_packages_do_not_change_it(installer, missing, pip, pytorch):
     missing |= {"torch", "monai"}
     assert installer.ensure(engine="torch")
     assert pytorch.asked == [{"askConfirmation": False, "torchVersionRequirement": ">=2.4"}]
@@ -100,7 +100,7 @@ def test_torch_comes_from_the_pytorch_extension_and_the_rest_leaves_it_alone(ins
 def test_training_needs_both_engines():
     from LiverUNetPanel.installer import Installer
 
-    needed = Installer(TRAINING)._requirements("torch")
+    needed = Installer(TRAINING).requirements("torch")
     assert needed == [*TORCH_ENGINE, "onnx>=1.16", *LINES, "tqdm>=4.64", "matplotlib>=3.8"]
 
 
@@ -130,7 +130,7 @@ def test_without_the_pytorch_extension_the_sentence_says_where_to_get_it(install
     monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
     with pytest.raises(Exception, match="extension PyTorch is missing; install it in the Extensions Manager"):
         installer.ensure(engine="torch")
-    assert slicer.app.asked == [], "nothing is asked that cannot be done"
+    assert slicer.app.asked == [], "the user is not asked for the impossible"
 
 
 def test_a_torch_that_is_too_old_is_named(installer, monkeypatch, missing):
@@ -144,25 +144,25 @@ def test_a_torch_that_is_too_old_is_named(installer, monkeypatch, missing):
 def test_testing_mode_installs_nothing(installer, missing, pip):
     missing.add("nibabel")
     slicer.app.testing = True
-    with pytest.raises(Exception, match=r"nibabel>=5 missing, and nothing is installed in testing mode"):
+    with pytest.raises(Exception, match=r"nibabel>=5 missing; nothing is installed in testing mode"):
         installer.ensure()
     assert pip.calls == []
 
 
-def test_a_failure_is_explained_by_what_pip_said(installer, missing, pip, capsys):
+def test_a_failure_is_explained_from_the_output_of_pip(installer, missing, pip, capsys):
     missing.add("nibabel")
-    pip.says, pip.fails = "ERROR: [Errno 28] No space left on device", CalledProcessError(1, "pip install")
+    pip.output, pip.error = "ERROR: [Errno 28] No space left on device", CalledProcessError(1, "pip install")
     with pytest.raises(Exception, match=r"nibabel>=5 could not be installed: the disk is full"):
         installer.ensure()
-    assert "No space left" in capsys.readouterr().out, "pip's words are still shown"
+    assert "No space left" in capsys.readouterr().out, "the output of pip is still shown"
 
 
-def test_a_failure_without_words_offline_is_said_to_be_that(installer, missing, pip, monkeypatch):
+def test_a_failure_without_output_is_explained_by_the_missing_internet(installer, missing, pip, monkeypatch):
     from LiverUNetPanel import installer as module
 
     missing.add("nibabel")
-    pip.fails = CalledProcessError(1, "pip install")
-    monkeypatch.setattr(module, "_internetAnswers", lambda: False)
+    pip.error = CalledProcessError(1, "pip install")
+    monkeypatch.setattr(module, "internetAnswers", lambda: False)
     with pytest.raises(Exception, match="the package index cannot be reached; connect to the internet, or"):
         installer.ensure()
 
@@ -209,5 +209,5 @@ def test_requirements_are_compared_with_what_is_installed():
         ("something else", {}, "the log in the Python console says why"),
     ],
 )
-def test_each_failure_has_its_own_words(output, proxies, words):
+def test_each_kind_of_failure_has_its_own_explanation(output, proxies, words):
     assert words in explain_failure(output, proxies)

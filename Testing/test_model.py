@@ -15,6 +15,7 @@ from LiverUNetLib.models.bundle import save_model
 from LiverUNetLib.models.card import COARSE, FINE, Lineage, ModelCard
 from LiverUNetLib.models.folder import open_model
 from LiverUNetLib.models.network import build_network, fold_batch_norm
+from LiverUNetLib.models.scores import Evaluation, Figures
 from LiverUNetLib.models.spec import CoarseLook, FineLook, ModelSpec, NetworkSpec, Rules
 from LiverUNetLib.models.store import find_model, list_models, model_folders, resource_folder
 
@@ -255,7 +256,7 @@ def test_the_bundled_model_is_whole_small_and_honest():
     seen = {*model.card.lineage.training.values(), *model.card.lineage.validation.values()}
     assert not seen & set(model.card.lineage.held_out.values())
     assert "non-commercial" in model.card.license.lower()
-    assert model.card.scores["summary"]["dice"]["mean"] >= 0.950
+    assert model.card.scores.summary["dice"].mean >= 0.950
     assert "research tool" in (model.folder / "docs/README.md").read_text()
 
 
@@ -279,7 +280,7 @@ COARSE_NETWORK = NetworkSpec(1, channels=(4, 8), strides=(2,), features=4, norm=
 )
 def test_a_card_travels_through_json(spec, tmp_path):
     lineage = Lineage({"a": "1"}, {"b": "2"}, {"c": "3"}, {"1": "4"})
-    scores = {"command": "evaluate", "summary": {"dice": {"mean": 0.9, "worst": 0.8}}, "cases": [{"case": "c"}]}
+    scores = Evaluation("evaluate", {"dice": Figures(0.9, 0.1, 0.9, worst=0.8)}, ({"case": "c"},))
     card = ModelCard(
         "travels", "1.2", "Text ä", "MIT", spec, lineage, {"epochs": 3}, scores, notes="## Notes\n", checksums={}
     )

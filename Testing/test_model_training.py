@@ -1,12 +1,11 @@
 """A model is trained look by look, in one run folder; whatever ends it, it can be resumed to the same weights."""
 
 import itertools
-import json
 import os
 import pickle
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,13 +22,14 @@ from LiverUNetLib.segmentation.pipeline import segment
 from LiverUNetLib.steps import Progress, finish
 from LiverUNetTrainLib.data.cache import open_cache, prepare
 from LiverUNetTrainLib.data.layouts import find_cases
-from LiverUNetTrainLib.data.splits import Split, split_for_finetuning
+from LiverUNetTrainLib.data.splits import split_by_patient, split_for_finetuning
 from LiverUNetTrainLib.evaluation.export import ModelInfo, export_run
-from LiverUNetTrainLib.run.folder import COARSE_FOLDER, COARSE_TITLE, EpochLog, RunFolder
+from LiverUNetTrainLib.run.folder import COARSE_FOLDER, COARSE_TITLE, Ending, EpochLog, RunFolder
 from LiverUNetTrainLib.run.lock import is_locked
 from LiverUNetTrainLib.training.coarse_sampling import CoarseSampler
 from LiverUNetTrainLib.training.fine_sampling import FineSampler
 from LiverUNetTrainLib.training.model_training import ModelTraining
+from LiverUNetTrainLib.training.plan import Plan
 
 FOLDERS = ("", COARSE_FOLDER)
 BOTH = {"spec": TWO_LOOKS, "settings": replace(SETTINGS, epochs=2, coarse=replace(SETTINGS.coarse, epochs=2))}
@@ -39,9 +39,10 @@ STAGES = (COARSE_TITLE, "Training")
 
 @pytest.fixture
 def whole(a_trainer, tmp_path):
-    """A training of both looks that nothing has disturbed."""
+    """An undisturbed training of both looks."""
     training = a_trainer("whole", **BOTH)
-    training.events = list(training.epochs())
+    training.events = []
+    training.ending = finish(training.epochs(), training.events.append)
     return training
 
 
@@ -59,7 +60,7 @@ def test_the_coarse_look_is_trained_before_the_fine_one(whole):
     told = [event.stage for event in whole.events if isinstance(event, Progress)]
     assert [stage for stage, _ in itertools.groupby(told)] == list(STAGES)
     assert [log.epoch for log in whole.history] == [1, 2]
-    assert (whole.ending.words, whole.ending.interrupted) == ("all 2 epochs are done", False)
+    assert whole.ending == Ending("all 2 epochs are done", interrupted=False)
 
 
 @pytest.mark.slow
@@ -73,7 +74,7 @@ def test_both_looks_learn_from_the_patients_of_the_split_alone(sampler, a_traine
 
     monkeypatch.setattr(sampler, "batch", record)
     list(a_trainer("run", spec=TWO_LOOKS, settings=replace(SETTINGS, epochs=1)).epochs())
-    assert shown == set(RunFolder(tmp_path / "run").settings()["split"]["training"])
+    assert shown == set(RunFolder(tmp_path / "run").settings().split.training)
 
 
 @pytest.mark.slow
@@ -84,13 +85,11 @@ def test_stopped_in_any_stage_and_resumed_it_ends_with_the_same_weights(stage, w
         assert is_locked(tmp_path / "stopped")
         if event.stage == stage and not (tmp_path / "stopped/stop").exists():
             (tmp_path / "stopped/stop").touch()
-    assert stopped.ending.interrupted
-    assert RunFolder(tmp_path / "stopped").end() == asdict(stopped.ending)
-    assert not list((tmp_path / "stopped").rglob("stop")), "the training has heeded it"
+    assert RunFolder(tmp_path / "stopped").end().interrupted
+    assert not list((tmp_path / "stopped").rglob("stop")), "the training has removed it"
     assert not is_locked(tmp_path / "stopped")
     resumed = a_trainer("stopped", **BOTH, resume=True)
-    list(resumed.epochs())
-    assert not resumed.ending.interrupted
+    assert not finish(resumed.epochs()).interrupted
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
@@ -98,8 +97,10 @@ KILLED = """
 import os, pathlib, pickle, signal, sys
 from LiverUNetTrainLib.data.cache import open_cache
 from LiverUNetTrainLib.training.model_training import ModelTraining
-folder, stage, count, given = sys.argv[1], sys.argv[2], int(sys.argv[3]), pickle.loads(bytes.fromhex(sys.argv[4]))
-for event in ModelTraining(open_cache(pathlib.Path(folder)), **given).epochs():
+from LiverUNetTrainLib.training.plan import Plan
+folder, run, stage, count, given = *map(pathlib.Path, sys.argv[1:3]), sys.argv[3], int(sys.argv[4]), sys.argv[5]
+split, spec, settings, device = pickle.loads(bytes.fromhex(given))
+for event in ModelTraining.begin(Plan(open_cache(folder), split, spec, settings), run, device).epochs():
     count -= event.stage == stage
     if count == 0:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -112,25 +113,25 @@ for event in ModelTraining(open_cache(pathlib.Path(folder)), **given).epochs():
 def test_killed_in_any_stage_and_resumed_it_ends_with_the_same_weights(
     stage, event, whole, a_trainer, a_cache, tmp_path, cpu
 ):
-    given = BOTH | {"split": whole._split, "run": tmp_path / "killed", "device": cpu}
-    command = [sys.executable, "-c", KILLED, a_cache.folder, stage, str(event), pickle.dumps(given).hex()]
+    given = pickle.dumps((whole._plan.split, *BOTH.values(), cpu)).hex()
+    command = [sys.executable, "-c", KILLED, a_cache.folder, tmp_path / "killed", stage, str(event), given]
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     assert subprocess.run(command, env=os.environ | threads).returncode == -9
-    assert RunFolder(tmp_path / "killed").end() == {}
+    assert RunFolder(tmp_path / "killed").end() is None
     resumed = a_trainer("killed", **BOTH, resume=True)
     list(resumed.epochs())
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
 @pytest.mark.slow
-def test_a_time_budget_ends_it_in_the_coarse_look_and_each_resume_takes_it_on(whole, a_trainer, tmp_path):
+def test_a_time_budget_ends_it_in_the_coarse_look_and_each_resume_continues(whole, a_trainer, tmp_path):
     endings = []
     for n in range(20):
         training = a_trainer("short", **BOTH, resume=n > 0)
-        list(training.epochs(minutes=0))
-        endings.append(training.ending.words)
-        assert json.loads((tmp_path / "short/end.json").read_text())["interrupted"] == training.ending.interrupted
-        if not training.ending.interrupted:
+        ending = finish(training.epochs(minutes=0))
+        endings.append(ending.message)
+        assert RunFolder(tmp_path / "short").end() == ending
+        if not ending.interrupted:
             break
     assert endings[0] == "the time is up after 1 epochs; --resume continues"
     assert endings[1] == "the time is up after the coarse look; --resume continues"
@@ -158,16 +159,16 @@ def test_resuming_with_another_model_other_settings_or_other_cases_is_refused_by
         a_trainer("run", spec=TWO_LOOKS, settings=SETTINGS, resume=True)
     write_pair(pairs, "patient1", seed=77)
     list(prepare(find_cases([pairs]), a_cache.folder, a_cache.grids))
-    split = Split(**{part: tuple(names) for part, names in RunFolder(tmp_path / "run").settings()["split"].items()})
+    split = split_by_patient([case.name for case in a_cache.cases], held_out=["patient3"], validation=0.3)
     with pytest.raises(TrainingError, match=r"its split has changed \(patient1\)"):
-        ModelTraining(open_cache(a_cache.folder), split, tmp_path / "run", device=cpu, resume=True, **BOTH)
+        ModelTraining.resume(Plan(open_cache(a_cache.folder), split, **BOTH), tmp_path / "run", cpu)
 
 
 def test_a_model_on_other_grids_than_the_cache_is_refused(a_trainer):
     other = replace(TWO_LOOKS, coarse=replace(TWO_LOOKS.coarse, voxel_mm=12.0))
     with pytest.raises(TrainingError, match="was prepared on other grids than this model's"):
         a_trainer("run", spec=other)
-    assert a_trainer("one", spec=SPEC), "of the cubes of a cache a model without a coarse look makes no use"
+    assert a_trainer("one", spec=SPEC), "a model without a coarse look does not use the cubes of a cache"
 
 
 @pytest.mark.slow
@@ -213,8 +214,7 @@ def tune(parent, pairs, cache, run, cpu):
     cache = open_cache(cache.folder)
     split, replayed = split_for_finetuning(cache, parent)
     settings = replace(SETTINGS, epochs=1, learning_rate=1e-2)
-    given = {"spec": parent.card.spec, "settings": settings, "device": cpu, "parent": parent, "replayed": replayed}
-    training = ModelTraining(cache, split, run, **given)
+    training = ModelTraining.begin(Plan(cache, split, parent.card.spec, settings, parent, replayed), run, cpu)
     assert not any(event.stage == COARSE_TITLE for event in training.epochs())
     return export_run(run, run.with_name("child"), ModelInfo("child"))
 

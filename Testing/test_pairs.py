@@ -1,4 +1,4 @@
-"""Pairs on disk: other people's data sets, and a training set of one's own."""
+"""Pairs on disk: public data sets, and the user's own training set."""
 
 import json
 from dataclasses import replace
@@ -14,18 +14,18 @@ from LiverUNetTrainLib.training import cost
 from LiverUNetTrainLib.training.cost import check_disk
 
 
-def test_pairs_are_written_from_any_layout_and_kept_when_they_are_there(pairs, tmp_path):
+def test_pairs_are_written_from_any_layout_and_existing_ones_kept(pairs, tmp_path):
     (pairs / "patient1_liver.nii.gz").write_bytes(b"damaged")
     found = {finding.name: finding for finding in write_pairs(pairs, tmp_path / "out")}
     assert [name for name, finding in found.items() if not finding.usable] == ["patient1"]
-    assert found["patient1"].words.startswith("left out: ")
+    assert found["patient1"].message.startswith("left out: ")
     assert found["patient0"].facts.size == read_volume(pairs / "patient0_orig.nii.gz").hu_kji.shape[::-1]
     assert [case.name for case in find_cases([tmp_path / "out"])] == ["patient0", "patient2", "patient3"]
     scan, mask = find_cases([tmp_path / "out"])[0].read()
     np.testing.assert_array_equal(mask.hu_kji, read_mask(pairs / "patient0_liver.nii.gz").hu_kji)
     np.testing.assert_array_equal(scan.hu_kji, read_volume(pairs / "patient0_orig.nii.gz").hu_kji)
-    again = {finding.name: finding.words for finding in write_pairs(pairs, tmp_path / "out")}
-    assert again["patient0"] == "is there already"
+    again = {finding.name: finding.message for finding in write_pairs(pairs, tmp_path / "out")}
+    assert again["patient0"] == "exists already"
 
 
 def test_pairs_of_nothing_usable_are_an_error(pairs, tmp_path):
@@ -35,7 +35,7 @@ def test_pairs_of_nothing_usable_are_an_error(pairs, tmp_path):
         list(write_pairs(pairs, tmp_path / "out"))
 
 
-def test_an_own_case_says_nothing_of_the_patient_and_replaces_its_older_correction(a_phantom, tmp_path):
+def test_a_case_of_the_user_tells_nothing_about_the_patient_and_replaces_its_older_correction(a_phantom, tmp_path):
     scan, liver = a_phantom
     named = replace(scan, name="Doe^Jane 1970-01-01")
     name = add_case(tmp_path, named, liver, {"model": "liver-ct 0.1.0"})
@@ -50,7 +50,7 @@ def test_an_own_case_says_nothing_of_the_patient_and_replaces_its_older_correcti
     assert name == f"case_{provenance['content_hash'][:12]}"
 
 
-def test_a_case_that_cannot_teach_is_refused_and_nothing_is_written(a_phantom, tmp_path):
+def test_a_case_that_cannot_be_learned_from_is_refused_and_nothing_is_written(a_phantom, tmp_path):
     scan, liver = a_phantom
     with pytest.raises(ScanError, match="The mask of The phantom is empty"):
         add_case(tmp_path / "own", scan, np.zeros_like(liver), {})

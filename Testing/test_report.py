@@ -89,5 +89,5 @@ def test_the_preview_of_the_augmentation_is_a_picture(a_cache, tmp_path, capsys)
     output = tmp_path / "preview.png"
     assert main(["augment-preview", str(a_cache.folder), "-o", str(output)]) == 0
     assert output.read_bytes()[:4] == b"\x89PNG"
-    assert main(["augment-preview", str(a_cache.folder), "-o", str(output), "--overwrite", "--case", "nobody"]) == 1
-    assert "holds no case nobody; there are patient0" in capsys.readouterr().err
+    assert main(["augment-preview", str(a_cache.folder), "-o", str(output), "--overwrite", "--case", "unknown"]) == 1
+    assert "holds no case unknown; there are patient0" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Slicer opens the modules, and runs their own tests as CTest and the GUI do, in a process of its own."""
+"""Slicer, in a separate process, opens the modules and runs their self-tests as CTest and the GUI do."""
 
 import json
 import os
@@ -31,6 +31,25 @@ Path(sys.argv[1], "seen.txt").write_text(f"{panel.ui.runStateLabel.text}\\n{impo
 slicer.app.exit(0)
 """
 
+ALONE = """
+import sys
+from pathlib import Path
+import slicer
+from LiverUNetLib.scan.phantom import abdomen, axial_affine
+shape = (96, 72, 44)
+scan, _ = abdomen(axial_affine((4.0, 4.0, 5.0), shape), shape[::-1])
+slicer.util.addVolumeFromArray(scan.hu_kji, scan.affine, "Phantom")
+panel = slicer.modules.liverunet.widgetRepresentation().self()
+panel.enter()
+panel.ui.segmentButton.click()
+while panel.run.running:
+    slicer.app.processEvents()
+training = [name for name in sys.modules if name.startswith("LiverUNetTrain")]
+seen = [panel.ui.resultLabel.text.splitlines()[0], str(panel.ui.addCaseButton.isHidden()), str(training)]
+Path(sys.argv[1], "seen.txt").write_text("\\n".join(seen))
+slicer.app.exit(0)
+"""
+
 
 @pytest.fixture
 def run_slicer():
@@ -55,7 +74,7 @@ def run_slicer():
 
 @pytest.fixture
 def installed(tmp_path) -> Path:
-    """Both modules in one folder, as the Extensions Manager leaves them: the files that CMake is told of."""
+    """Both modules in one folder, as the Extensions Manager installs them: the files that CMake lists."""
     for folder in TREE:
         for name in cmake_files(folder):
             target = tmp_path / "qt-scripted-modules" / name
@@ -78,7 +97,7 @@ def test_the_self_tests_of_both_modules_pass_as_they_are_installed(run_slicer, i
 
 @pytest.mark.slow
 def test_opening_both_modules_imports_neither_torch_nor_monai_nor_nibabel(run_slicer, tmp_path):
-    """Not even with a run to watch."""
+    """This holds even if there is a run to watch."""
     split = {"training": {"a": ""}, "validation": {}, "held_out": {}}
     (tmp_path / "settings.json").write_text(json.dumps({"training": {"epochs": 5}, "split": split}))
     (tmp_path / "log.jsonl").write_text(json.dumps(asdict(EpochLog(1, 1e-3, 0.9, 0.5, 0.9, 2.0))) + "\n")
@@ -90,7 +109,15 @@ def test_opening_both_modules_imports_neither_torch_nor_monai_nor_nibabel(run_sl
     assert imported == "[]"
 
 
-def test_the_runner_of_the_self_tests_takes_nothing_for_granted(scene, monkeypatch):
+@pytest.mark.slow
+def test_liverunet_works_without_liverunettrain_and_hides_what_that_module_provides(run_slicer, tmp_path):
+    (tmp_path / "alone.py").write_text(ALONE)
+    output = run_slicer(tmp_path / "alone.py", str(tmp_path), modules=[REPOSITORY / "LiverUNet"])
+    assert (tmp_path / "seen.txt").exists(), output
+    assert (tmp_path / "seen.txt").read_text().splitlines() == ["Phantom", "True", "[]"]
+
+
+def test_the_runner_of_the_self_tests_fails_without_a_module_or_without_tests(scene, monkeypatch):
     from run_self_tests import module_names, run
 
     assert "LiverUNet" in module_names(REPOSITORY)

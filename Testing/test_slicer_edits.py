@@ -1,4 +1,4 @@
-"""A liver that a user has edited is known to be, whatever else happens to it, and is never replaced."""
+"""An edit of a liver by the user is always detected, and an edited liver is never replaced."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def liver(segmented, a_volume):
 
 
 def edit(node, segment_id="liver"):
-    """Erase the lowest third of a segment, as a brush does: only its voxels change."""
+    """Erase the lowest third of a segment like a brush: only its voxels change."""
     segment = node.GetSegmentation().GetSegment(segment_id)
     labelmap = segment.GetRepresentation(LABELMAP)
     values = vtk_to_numpy(labelmap.GetPointData().GetScalars()).reshape(labelmap.GetDimensions()[::-1])
@@ -26,7 +26,7 @@ def edit(node, segment_id="liver"):
 
 
 def is_edited(node):
-    from LiverUNetPanel.segmentation_node import isLiverEdited
+    from LiverUNetPanel.nodes.segmentation import isLiverEdited
 
     return isLiverEdited(node)
 
@@ -60,7 +60,7 @@ def share(node, affine):
 
 
 def enlarge(node, _affine):
-    """What painting elsewhere and cropping again do to the image, not to the liver in it."""
+    """Change the extent of the image but not the liver, as painting elsewhere does."""
     labelmap = node.GetSegmentation().GetSegment("liver").GetRepresentation(LABELMAP)
     padded = np.pad(voxels(node), ((2, 1), (0, 3), (4, 0)))
     extent = [first + by for first, by in zip(labelmap.GetExtent(), (-4, 0, 0, 3, -2, 1), strict=True)]
@@ -74,7 +74,7 @@ def move(node, _affine):
 
 
 @pytest.mark.parametrize("change", [rename, share, enlarge, move])
-def test_what_is_no_edit_of_voxels_does_not_count(liver, a_phantom, change):
+def test_changes_that_keep_the_voxels_are_no_edit(liver, a_phantom, change):
     assert not is_edited(liver)
     change(liver, a_phantom[0].affine)
     assert not is_edited(liver)
@@ -84,7 +84,7 @@ def test_what_is_no_edit_of_voxels_does_not_count(liver, a_phantom, change):
 
 @pytest.mark.parametrize("edited", [False, True])
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_scene_that_is_saved_and_opened_still_knows(liver, a_phantom, tmp_path, edited, shared):
+def test_edits_are_still_detected_after_a_scene_was_saved_and_opened(liver, a_phantom, tmp_path, edited, shared):
     if shared:
         share(liver, a_phantom[0].affine)
     if edited:
@@ -93,13 +93,13 @@ def test_a_scene_that_is_saved_and_opened_still_knows(liver, a_phantom, tmp_path
     assert is_edited(read) is edited
 
 
-def test_an_edited_liver_stays_and_the_new_one_gets_a_segmentation_of_its_own(segmented, liver, a_volume, logic):
+def test_an_edited_liver_is_kept_and_the_new_one_gets_a_new_segmentation(segmented, liver, a_volume, logic):
     edit(liver)
     by_hand, report = voxels(liver), liver.GetAttribute("LiverUNet.Report")
     outcome = segmented(a_volume, liver)
     new = outcome.segmentationNode
     assert new is not liver
-    assert outcome.note == "CT liver was edited by hand and stays as it is; the new liver is in CT liver_1."
+    assert outcome.note == "CT liver was edited by hand and is kept; the new liver is in CT liver_1."
     np.testing.assert_array_equal(voxels(liver), by_hand)
     assert liver.GetAttribute("LiverUNet.Report") == report
     assert measured(new)[0] > 1.2 * measured(liver)[0]
@@ -108,7 +108,7 @@ def test_an_edited_liver_stays_and_the_new_one_gets_a_segmentation_of_its_own(se
     assert segmented(a_volume, new).note == ""
 
 
-def test_an_edit_in_mid_run_counts(logic, liver, a_volume, threshold_model):
+def test_an_edit_during_a_run_counts(logic, liver, a_volume, threshold_model):
     steps = logic.segmentSteps(a_volume, liver, modelName=str(threshold_model.folder), deviceName="cpu")
     while next(steps).stage != "Restoring":
         pass
@@ -127,7 +127,7 @@ def test_all_volumes_keep_edited_livers(logic, liver, a_volume, a_phantom, thres
     liver.SetAttribute("LiverUNet.ModelChecksum", "another model")
     outcomes = finish(logic.segmentAllSteps([a_volume, other], **named))
     assert [outcome.name for outcome in outcomes] == ["CT"]
-    assert outcomes[0].note.startswith("CT liver was edited by hand and stays as it is")
+    assert outcomes[0].note.startswith("CT liver was edited by hand and is kept")
     np.testing.assert_array_equal(voxels(liver), by_hand)
     assert finish(logic.segmentAllSteps([a_volume, other], **named)) == []
 
@@ -138,8 +138,8 @@ def test_a_liver_that_was_erased_counts_as_edited(liver):
     assert is_edited(liver)
 
 
-def test_millilitres_are_those_of_now_through_a_transform_that_scales(liver):
-    from LiverUNetPanel.edits import millilitres
+def test_millilitres_are_current_and_follow_a_transform_that_scales(liver):
+    from LiverUNetPanel.nodes.edits import millilitres
 
     before = measured(liver)[0]
     assert millilitres(liver, "liver") == pytest.approx(before)
@@ -149,9 +149,9 @@ def test_millilitres_are_those_of_now_through_a_transform_that_scales(liver):
     assert millilitres(liver, "liver") == pytest.approx(measured(liver)[0])
 
 
-def test_what_a_run_measured_comes_back_with_the_scene(segmented, a_volume, tmp_path):
+def test_the_measurements_of_a_run_are_saved_with_the_scene(segmented, a_volume, tmp_path):
     from LiverUNetLib.segmentation.summary import sentence, table_row
-    from LiverUNetPanel.stored_result import stored
+    from LiverUNetPanel.nodes.stored_result import stored
 
     a_volume.SetName('50 % "Phase"; a:b Ä')
     slicer.util.arrayFromVolume(a_volume)[:22] = -1000
@@ -166,8 +166,8 @@ def test_what_a_run_measured_comes_back_with_the_scene(segmented, a_volume, tmp_
 
 
 @pytest.mark.parametrize("report", [None, "", "{}", "[1", '{"measurement": {"unknown": 1}}', "null", "3"])
-def test_a_report_that_cannot_be_read_is_none(liver, report):
-    from LiverUNetPanel.stored_result import stored
+def test_an_unreadable_report_is_ignored(liver, report):
+    from LiverUNetPanel.nodes.stored_result import stored
 
     liver.SetAttribute("LiverUNet.Report", report)
     assert stored(liver) is None

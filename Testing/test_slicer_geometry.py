@@ -1,4 +1,4 @@
-"""Whatever orientation and transforms, the liver lies over its volume in Slicer's world: ml and RAS centroid."""
+"""With any orientation and transform the liver lies over its volume in Slicer's world: volume and RAS centroid."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ OBLIQUE = turned(20, axis=0, shift=(0, 0, 0)) @ turned(12, axis=2, shift=(5, 6, 
 
 @pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 2, 0)], ids=str)
 @pytest.mark.parametrize("world", [np.eye(4), OBLIQUE], ids=["straight", "oblique"])
-def test_the_liver_lies_where_the_scans_liver_is_in_any_orientation(segmented, a_phantom, scene, axes, world):
+def test_the_liver_is_in_the_right_place_in_any_orientation(segmented, a_phantom, scene, axes, world):
     volume, liver = a_phantom
     hu, mask = (np.ascontiguousarray(array.transpose(axes)[::-1]) for array in (volume.hu_kji, liver))
     permuted = volume.affine[:, [*(2 - np.array(axes)[::-1]), 3]]
@@ -69,13 +69,13 @@ def test_an_existing_segmentation_keeps_its_transform_and_its_other_segments(
     np.testing.assert_allclose(measured(segmentation, "stomach")[1], stomach[1])
 
 
-def test_a_transform_that_scales_counts_in_the_volume(segmented, a_volume):
+def test_a_transform_that_scales_changes_the_volume(segmented, a_volume):
     before = segmented(a_volume).result.measurement.volume_ml
     a_volume.SetAndObserveTransformNodeID(add_transform(np.diag([1.1, 1.1, 1.1, 1.0])).GetID())
     assert segmented(a_volume).result.measurement.volume_ml == pytest.approx(before * 1.1**3, rel=0.06)
 
 
-def test_a_region_limits_what_is_segmented_even_when_it_is_turned(segmented, a_volume, a_phantom, scene):
+def test_a_region_limits_the_segmentation_even_if_it_is_rotated(segmented, a_volume, a_phantom, scene):
     whole = segmented(a_volume)
     _, centroid = measured(whole.segmentationNode)
     roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Box")
@@ -109,8 +109,8 @@ def test_a_real_ct_under_a_rotated_transform_gives_the_same_liver_moved(logic, s
     assert_over(moved.segmentationNode, ml, (turned(35) @ [*centroid, 1])[:3])
 
 
-def test_matrices_go_to_vtk_and_back():
-    from LiverUNetPanel.volume_node import matrixFromArray
+def test_matrices_are_converted_to_vtk_and_back():
+    from LiverUNetPanel.nodes.volume import matrixFromArray
 
     np.testing.assert_array_equal(numpy_matrix(matrixFromArray(OBLIQUE)), OBLIQUE)
 

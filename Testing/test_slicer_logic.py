@@ -55,7 +55,7 @@ def test_the_segmentation_lies_beside_its_volume_in_the_subject_hierarchy(segmen
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == study
 
 
-def test_a_second_run_replaces_only_our_segment_and_keeps_what_a_person_made_of_it(segmented, a_volume, a_phantom):
+def test_a_second_run_replaces_only_our_segment_and_keeps_its_name_and_display(segmented, a_volume, a_phantom):
     node = segmented(a_volume).segmentationNode
     segmentation = node.GetSegmentation()
     liver = segmentation.GetSegment("liver")
@@ -78,7 +78,7 @@ def test_a_second_run_replaces_only_our_segment_and_keeps_what_a_person_made_of_
     assert 0 < liver.GetRepresentation("Closed surface").GetNumberOfPoints() < points
 
 
-def test_a_segment_called_liver_that_is_not_ours_stays(segmented, a_volume, a_phantom, scene):
+def test_a_segment_named_liver_that_is_not_ours_is_kept(segmented, a_volume, a_phantom, scene):
     segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "by hand")
     add_other_segment(segmentation, a_phantom[0].affine, "liver")
     by_hand = measured(segmentation, "liver")
@@ -87,7 +87,7 @@ def test_a_segment_called_liver_that_is_not_ours_stays(segmented, a_volume, a_ph
     assert measured(segmentation, "liver")[0] == by_hand[0]
 
 
-def test_where_no_liver_is_found_nothing_is_made_or_changed(segmented, a_volume, scene):
+def test_where_no_liver_is_found_nothing_is_created_or_changed(segmented, a_volume, scene):
     node = segmented(a_volume).segmentationNode
     liver = voxels(node)
     hu = slicer.util.arrayFromVolume(a_volume)
@@ -118,7 +118,7 @@ def test_cancelling_at_any_step_leaves_the_scene_as_it_was(steps, a_volume, scen
 
 
 @pytest.mark.parametrize("gone", ["volume", "segmentation", "scene"])
-def test_what_is_removed_in_mid_run_ends_it_with_a_sentence(steps, segmented, a_volume, scene, gone):
+def test_a_node_that_is_removed_during_a_run_ends_it_with_a_message(steps, segmented, a_volume, scene, gone):
     node = segmented(a_volume).segmentationNode
     run = steps(a_volume, node)
     while next(run).stage != "Segmenting":
@@ -133,7 +133,7 @@ def test_what_is_removed_in_mid_run_ends_it_with_a_sentence(steps, segmented, a_
     assert node_names(scene) == before
 
 
-def test_a_scene_that_is_saved_and_read_again_holds_liver_and_provenance(segmented, a_volume, scene, tmp_path):
+def test_a_saved_scene_contains_liver_and_provenance(segmented, a_volume, scene, tmp_path):
     a_volume.SetAndObserveTransformNodeID(add_transform(turned(35)).GetID())
     node = segmented(a_volume).segmentationNode
     before = measured(node)
@@ -152,7 +152,7 @@ def test_a_scene_that_is_saved_and_read_again_holds_liver_and_provenance(segment
     assert_over(read, *before)
     assert read.GetAttribute("LiverUNet.Model") == "threshold"
     assert read.GetTransformNodeID() == again.GetFirstNodeByClass("vtkMRMLLinearTransformNode").GetID()
-    from LiverUNetPanel.segmentation_node import findLiver
+    from LiverUNetPanel.nodes.segmentation import findLiver
 
     assert findLiver(read) == "liver"
 
@@ -161,11 +161,11 @@ def test_a_scene_that_is_saved_and_read_again_holds_liver_and_provenance(segment
     ("kind", "words"),
     [
         ("vtkMRMLLabelMapVolumeNode", "is a label map"),
-        ("vtkMRMLVectorVolumeNode", "is a vector or colour volume"),
-        ("vtkMRMLScalarVolumeNode", "holds no voxels"),
+        ("vtkMRMLVectorVolumeNode", "is a vector or color volume"),
+        ("vtkMRMLScalarVolumeNode", "has no voxels"),
     ],
 )
-def test_a_node_that_is_no_ct_is_refused_in_a_sentence(segmented, scene, kind, words):
+def test_a_node_that_is_not_a_ct_is_refused_with_a_message(segmented, scene, kind, words):
     node = scene.AddNewNodeByClass(kind, "Wrong")
     before = node_names(scene)
     with pytest.raises(Exception, match=f"Wrong {words}"):
@@ -173,7 +173,7 @@ def test_a_node_that_is_no_ct_is_refused_in_a_sentence(segmented, scene, kind, w
     assert node_names(scene) == before
 
 
-def test_several_volumes_share_one_model_and_a_bad_one_does_not_stop_the_rest(
+def test_several_volumes_share_one_model_and_a_bad_one_does_not_stop_the_others(
     logic, a_phantom, scene, threshold_model, monkeypatch
 ):
     volume, _ = a_phantom
@@ -203,7 +203,7 @@ def test_several_volumes_share_one_model_and_a_bad_one_does_not_stop_the_rest(
 
 def test_measurements_become_rows_of_one_table(segmented, a_volume, scene):
     from LiverUNetLib.segmentation.summary import COLUMNS, table_row
-    from LiverUNetPanel.table_node import addMeasurements
+    from LiverUNetPanel.nodes.table import addMeasurements
 
     result = segmented(a_volume).result
     first = addMeasurements(scene, [table_row(result)])
@@ -217,14 +217,16 @@ def test_measurements_become_rows_of_one_table(segmented, a_volume, scene):
     assert first.GetCellText(2, 0) == "empty"
 
 
-def test_the_doctor_speaks_of_slicer_and_of_every_model(logic):
+def test_the_doctor_reports_slicer_and_every_model(logic):
     text = finish(logic.examineSteps())
     assert text.startswith("Slicer       5.12 (slicer-core)\nsystem ")
     assert "liver-ct" in text
 
 
-def test_a_liver_belongs_to_the_volume_it_was_found_in_not_to_the_one_drawn_on(segmented, logic, a_volume, scene):
-    from LiverUNetPanel.segmentation_node import volumeOf
+def test_a_liver_belongs_to_the_volume_it_was_found_in_not_to_that_of_the_segmentation(
+    segmented, logic, a_volume, scene
+):
+    from LiverUNetPanel.nodes.segmentation import volumeOf
 
     arterial = add_volume(slicer.util.arrayFromVolume(a_volume).copy(), np.diag([-4.0, -4.0, 5.0, 1.0]), "arterial")
     drawn = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")
@@ -242,6 +244,6 @@ def test_a_segmentation_of_surfaces_is_refused_before_the_run(segmented, a_volum
     add_other_segment(surfaces, a_phantom[0].affine)
     surfaces.CreateClosedSurfaceRepresentation()
     surfaces.GetSegmentation().SetSourceRepresentationName("Closed surface")
-    with pytest.raises(ScanError, match="surfaces is made of Closed surface, which holds no voxels"):
+    with pytest.raises(ScanError, match="surfaces consists of Closed surface, which has no voxels"):
         segmented(a_volume, surfaces)
     assert list(surfaces.GetSegmentation().GetSegmentIDs()) == ["stomach"]

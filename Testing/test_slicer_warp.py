@@ -125,13 +125,13 @@ WARPS = {
 
 
 def assert_near(found, expected):
-    """Volumes within 3.5 %, centroids within 1 mm: the model takes HU within 10 of the liver's, no blurred border."""
+    """Volumes within 3.5 %, centroids within 1 mm: blurred borders differ by more than 10 HU and are missed."""
     assert found[0] == pytest.approx(expected[0], rel=0.035)
     assert np.linalg.norm(found[1] - expected[1]) < 1
 
 
 def places(node, step=41):
-    """Where some voxels of the liver lie in the world, through every transform."""
+    """The places in the world of some voxels of the liver, through all transforms."""
     labelmap = node.GetSegmentation().GetSegment("liver").GetRepresentation(LABELMAP)
     kji = np.argwhere(voxels(node))[::step]
     ijk1 = np.column_stack([kji[:, ::-1] + labelmap.GetExtent()[::2], np.ones(len(kji))])
@@ -145,7 +145,7 @@ def places(node, step=41):
 
 
 def share_inside(points, phantom, world=None):
-    """How many of these places are liver in the phantom, which a matrix may have moved."""
+    """The share of these places that are liver in the phantom, which a matrix may have moved."""
     _, liver, affine = phantom
     if world is not None:
         affine = world @ affine
@@ -156,7 +156,9 @@ def share_inside(points, phantom, world=None):
 @pytest.mark.slow
 @pytest.mark.parametrize("from_parent", [False, True], ids=["to parent", "from parent"])
 @pytest.mark.parametrize("warp", WARPS)
-def test_the_liver_lies_where_the_patients_is(segmented, acquired, reference, phantom, warp, from_parent, scene):
+def test_the_liver_is_in_the_right_place_under_a_warp(
+    segmented, acquired, reference, phantom, warp, from_parent, scene
+):
     node = acquired(*WARPS[warp], from_parent=from_parent)
     before = slicer.util.arrayFromVolume(node).copy(), node_names(scene)
     outcome = segmented(node)
@@ -172,13 +174,13 @@ def test_the_liver_lies_where_the_patients_is(segmented, acquired, reference, ph
 
 @pytest.mark.slow
 @pytest.mark.parametrize("order", ["above", "below"])
-def test_a_linear_transform_above_or_below_counts_too(segmented, acquired, reference, phantom, order, scene):
+def test_a_linear_transform_above_or_below_is_applied_too(segmented, acquired, reference, phantom, order, scene):
     node = acquired(grid_transform, tilted)
     warp, turn = node.GetParentTransformNode(), turned(20)
     linear = add_transform(turn)
     if order == "above":
         warp.SetAndObserveTransformNodeID(linear.GetID())
-    else:  # the voxels are turned away in their own space, and back before the grid moves them
+    else:  # the voxels are rotated in their own space, and rotated back before the grid moves them
         node.ApplyTransformMatrix(vtk_matrix(np.linalg.inv(turn)))
         linear.SetAndObserveTransformNodeID(warp.GetID())
         node.SetAndObserveTransformNodeID(linear.GetID())
@@ -220,8 +222,8 @@ def measured_own(node, segment_id):
 
 
 @pytest.mark.slow
-def test_a_liver_under_a_warp_goes_over_a_plain_volume(segmented, acquired, reference, phantom, scene):
-    """The target alone is under a transform that is not linear."""
+def test_a_liver_under_a_warp_lies_over_a_plain_volume(segmented, acquired, reference, phantom, scene):
+    """Only the target is under a nonlinear transform."""
     target = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "target")
     target.SetAndObserveTransformNodeID(acquired(grid_transform, irregular, "other").GetTransformNodeID())
     hu, _, affine = phantom
@@ -232,7 +234,7 @@ def test_a_liver_under_a_warp_goes_over_a_plain_volume(segmented, acquired, refe
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bent_roi", [False, True], ids=["straight", "bent"])
-def test_a_region_holds_what_the_views_show_in_it(segmented, acquired, reference, bent_roi, scene):
+def test_a_region_contains_what_the_views_show_in_it(segmented, acquired, reference, bent_roi, scene):
     node = acquired(grid_transform, tilted)
     roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Box")
     centre, half = reference[1], np.array([40.0, 40.0, 30.0])
@@ -251,7 +253,9 @@ def test_a_region_holds_what_the_views_show_in_it(segmented, acquired, reference
 
 @pytest.mark.slow
 @pytest.mark.parametrize("warp", [(grid_transform, tilted), (bspline_transform, arched)], ids=["tilted", "arched"])
-def test_a_scan_that_ends_inside_the_liver_is_said_to_though_air_was_put_around_it(segmented, acquired, scene, warp):
+def test_a_liver_that_is_cut_off_is_reported_although_the_resampled_scan_has_air_around_it(
+    segmented, acquired, scene, warp
+):
     node = acquired(*warp)
     upper = slicer.util.arrayFromVolume(node)[44:].copy()
     short = add_volume(upper, np.eye(4), "short")
@@ -266,14 +270,14 @@ def test_a_scan_that_ends_inside_the_liver_is_said_to_though_air_was_put_around_
 
 
 @pytest.mark.slow
-def test_what_is_no_ct_is_still_refused_under_a_warp(segmented, acquired, scene):
-    from LiverUNetPanel.volume_node import scanSteps
+def test_a_volume_that_is_not_a_ct_is_refused_under_a_warp(segmented, acquired, scene):
+    from LiverUNetPanel.nodes.volume import scanSteps
 
     node = acquired(grid_transform, tilted)
     hu = slicer.util.arrayFromVolume(node)
     hu += 1024
     np.clip(hu, 0, None, out=hu)
-    assert finish(scanSteps(node)).volume.hu_kji.min() == hu.min(), "no air is put around what has none"
+    assert finish(scanSteps(node)).volume.hu_kji.min() == hu.min(), "no air is added around a volume without air"
     with pytest.raises(Exception, match="CT is not in HU: it holds no value below 0"):
         segmented(node)
 
@@ -281,7 +285,8 @@ def test_what_is_no_ct_is_still_refused_under_a_warp(segmented, acquired, scene)
 @pytest.mark.slow
 @pytest.mark.parametrize("under", ["the world", "the same warp"])
 def test_a_case_for_training_is_what_the_views_show(segmented, acquired, phantom, scene, tmp_path, under):
-    from LiverUNetTrainPanel.logic import LiverUNetTrainLogic, SceneCase
+    from LiverUNetTrainPanel.logic import LiverUNetTrainLogic
+    from LiverUNetTrainPanel.nodes.segments import SceneCase
 
     node = acquired(grid_transform, tilted)
     target = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "target")

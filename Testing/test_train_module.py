@@ -29,11 +29,11 @@ def train(scene):
 
 
 def test_the_curves_of_a_recorded_log_become_charts_that_grow(scene):
-    from LiverUNetTrainPanel.plots import curvesOf
+    from LiverUNetTrainPanel.nodes.plots import curvesOf
 
     charts = curvesOf(scene, "run", HISTORY[:1])
     assert set(charts) == {"loss", "accuracy", "Dice"}
-    assert charts["Dice"].GetNumberOfPlotSeriesNodes() == 1, "no validation yet: nothing of it in the legend"
+    assert charts["Dice"].GetNumberOfPlotSeriesNodes() == 1, "without a validation there is no curve of it"
     assert curvesOf(scene, "run", HISTORY) == charts, "the same nodes are updated"
     table = scene.GetFirstNodeByName("run training").GetTable()
     assert [table.GetValueByName(row, "loss").ToDouble() for row in range(3)] == [0.9, 0.7, 0.5]
@@ -45,8 +45,8 @@ def test_the_curves_of_a_recorded_log_become_charts_that_grow(scene):
     assert scene.GetNumberOfNodesByClass("vtkMRMLPlotSeriesNode") == 6
 
 
-def test_runs_whose_names_hold_one_another_keep_their_own_charts(scene):
-    from LiverUNetTrainPanel.plots import curvesOf
+def test_runs_with_similar_names_have_separate_charts(scene):
+    from LiverUNetTrainPanel.nodes.plots import curvesOf
 
     charts = [curvesOf(scene, name, HISTORY)["Dice"] for name in ("my-run", "run", "run(1)", "run(1)")]
     assert len({chart.GetID() for chart in charts}) == 3
@@ -58,8 +58,8 @@ def test_runs_whose_names_hold_one_another_keep_their_own_charts(scene):
 def test_a_segment_becomes_a_mask_on_the_volumes_voxels_through_all_transforms(
     segmented, train, a_volume, scene, volume_turned, segmentation_turned
 ):
-    from LiverUNetPanel.volume_node import scanSteps
-    from LiverUNetTrainPanel.segments import maskSteps
+    from LiverUNetPanel.nodes.volume import scanSteps
+    from LiverUNetTrainPanel.nodes.segments import maskSteps
 
     if volume_turned:
         a_volume.SetAndObserveTransformNodeID(add_transform(turned(volume_turned)).GetID())
@@ -72,7 +72,7 @@ def test_a_segment_becomes_a_mask_on_the_volumes_voxels_through_all_transforms(
     assert dice(mask, outcome.result.mask_kji) > 0.999
 
 
-def test_the_segment_with_the_terminology_of_the_liver_is_proposed(segmented, train, a_volume, a_phantom):
+def test_the_segment_with_the_terminology_of_the_liver_comes_first(segmented, train, a_volume, a_phantom):
     node = segmented(a_volume).segmentationNode
     node.GetSegmentation().GetSegment("liver").SetName("Leber")
     add_other_segment(node, a_phantom[0].affine, "a liver by name")
@@ -99,7 +99,9 @@ def test_a_case_of_the_scene_becomes_a_pair_with_its_geometry_and_no_name(segmen
 def test_a_case_is_loaded_with_reference_and_prediction(train, pairs, threshold_model, scene):
     finish(train.loadCaseSteps([pairs], "patient1"))
     node = finish(train.loadCaseSteps([pairs], "patient1", str(threshold_model.folder)))
-    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1, "it takes the place of what was shown"
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1, (
+        "the segmentation that was shown before is replaced"
+    )
     assert list(node.GetSegmentation().GetSegmentIDs()) == ["reference", "prediction"]
     assert scene.GetFirstNodeByName("patient1").IsA("vtkMRMLScalarVolumeNode")
 
@@ -114,7 +116,7 @@ def test_scores_become_a_table_with_the_worst_first(train, pairs, threshold_mode
 
 
 @pytest.mark.slow
-def test_the_cost_of_a_training_is_reckoned_from_what_is_ordered(train, a_cache, tmp_path):
+def test_the_cost_of_a_training_is_estimated_from_its_options(train, a_cache, tmp_path):
     options = TrainingOptions(
         a_cache.folder, tmp_path / "run", recipe="notebook", epochs=10_000, minutes=0.1, device="cpu"
     )
@@ -128,7 +130,7 @@ def test_the_recipes_of_the_panel_are_those_of_the_library():
 
 
 def test_the_preview_shows_the_height_at_which_the_red_view_cuts_a_loaded_case(train, pairs, scene):
-    from LiverUNetTrainPanel.case_nodes import shownHeight
+    from LiverUNetTrainPanel.nodes.cases import shownHeight
 
     assert shownHeight("patient1") is None
     finish(train.loadCaseSteps([pairs], "patient1"))
@@ -144,7 +146,7 @@ def test_the_preview_shows_the_height_at_which_the_red_view_cuts_a_loaded_case(t
     assert shownHeight("patient1") is None
 
 
-def test_a_case_shown_again_takes_the_place_of_the_first_unless_a_person_has_changed_it(train, scene, pairs):
+def test_a_case_that_is_shown_again_replaces_its_nodes_unless_the_user_has_edited_them(train, scene, pairs):
     def names(kind):
         return sorted(node.GetName() for node in slicer.util.getNodesByClass(kind))
 
@@ -158,10 +160,10 @@ def test_a_case_shown_again_takes_the_place_of_the_first_unless_a_person_has_cha
     assert again is not node
     assert names("vtkMRMLScalarVolumeNode") == ["patient1"] * 2
     finish(train.loadCaseSteps([pairs], "patient1"))
-    assert node.GetScene() is scene, "it is the user's now"
+    assert node.GetScene() is scene, "the edited one is kept"
     assert len(names("vtkMRMLSegmentationNode")) == 2
 
 
-def test_a_case_that_is_gone_is_named(train, pairs):
-    with pytest.raises(TrainingError, match="There is no case nobody in the chosen folders any more"):
-        finish(train.loadCaseSteps([pairs], "nobody"))
+def test_a_missing_case_is_named(train, pairs):
+    with pytest.raises(TrainingError, match="There is no case missing in the chosen folders any more"):
+        finish(train.loadCaseSteps([pairs], "missing"))

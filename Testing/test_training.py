@@ -1,5 +1,6 @@
 """A training learns, is deterministic, and ends with the same weights when it was killed and resumed."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -10,18 +11,22 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers import FINE_LOOK, SETTINGS, SPEC, assert_same_weights, unix_only, weights_of, write_pair
-from LiverUNetLib.errors import TrainingError
+from helpers import FINE_LOOK, SETTINGS, SPEC, assert_same_weights, dice, unix_only, weights_of, write_pair
+from LiverUNetLib.errors import OutputError, TrainingError
+from LiverUNetLib.models.engines import TorchNetwork
 from LiverUNetLib.models.folder import open_model
+from LiverUNetLib.models.network import build_network
 from LiverUNetTrainLib.cli.main import main
 from LiverUNetTrainLib.data.cache import prepare
 from LiverUNetTrainLib.data.layouts import find_cases
 from LiverUNetTrainLib.data.splits import split_by_patient
-from LiverUNetTrainLib.run.folder import EpochLog
+from LiverUNetTrainLib.run import folder
+from LiverUNetTrainLib.run.folder import EpochLog, RunFolder
+from LiverUNetTrainLib.run.settings import Refinement
 from LiverUNetTrainLib.training import fine_sampling
 from LiverUNetTrainLib.training.fine_sampling import FineSampler
 from LiverUNetTrainLib.training.learner import Learner
-from LiverUNetTrainLib.training.settings import Refinement
+from LiverUNetTrainLib.training.schedule import learning_rate
 from LiverUNetTrainLib.training.trainer import Trainer
 
 
@@ -49,19 +54,18 @@ def test_every_epoch_is_logged_and_validated_when_due(a_trainer, tmp_path):
     assert events[-2].done == events[-2].total
 
 
-def test_the_learning_rate_warms_up_and_falls_to_zero(a_trainer):
-    trainer = a_trainer("run", settings=replace(SETTINGS, epochs=10, warmup_epochs=2))
-    rates = [trainer._fine._learning_rate(epoch) for epoch in (0, 1, 2, 6, 10)]
+def test_the_learning_rate_warms_up_and_falls_to_zero():
+    settings = replace(SETTINGS, epochs=10, warmup_epochs=2)
+    rates = [learning_rate(settings, epoch) for epoch in (0, 1, 2, 6, 10)]
     assert rates == pytest.approx([2e-5, 1e-3, 2e-3, 1e-3, 0])
 
 
 REFINED = replace(SETTINGS, epochs=10, warmup_epochs=1, refinement=Refinement(epochs=2, rate=0.5, masses=0.0))
 
 
-def test_a_refinement_is_a_second_course_of_the_learning_rate(a_trainer):
-    trainer = a_trainer("run", settings=REFINED)
+def test_a_refinement_is_a_second_course_of_the_learning_rate():
     # The first course has 8 epochs; the second one would have a warm-up of half an epoch, and has a fifth of its two.
-    rates = [trainer._fine._learning_rate(epoch) for epoch in (0, 0.5, 1, 4.5, 7.9999, 8, 8.2, 8.4, 9.2, 10)]
+    rates = [learning_rate(REFINED, epoch) for epoch in (0, 0.5, 1, 4.5, 7.9999, 8, 8.2, 8.4, 9.2, 10)]
     assert rates == pytest.approx([2e-5, 1e-3, 2e-3, 1e-3, 0, 1e-5, 5e-4, 1e-3, 5e-4, 0], abs=1e-7)
 
 
@@ -204,10 +208,10 @@ def test_prepare_train_export_evaluate_make_a_model_that_knows_its_lineage(pairs
     card = open_model(tmp_path / "phantom-model").card
     assert card.checksum == checksum
     assert list(card.lineage.held_out) == ["patient2"]
-    assert [case["role"] for case in card.scores["cases"]] == ["held out"]
+    assert [case["role"] for case in card.scores.cases] == ["held out"]
     readme = (tmp_path / "phantom-model/docs/README.md").read_text()
     assert "Held out of training and validation: patient2." in readme
-    assert f"| patient2 (held out) | {card.scores['cases'][0]['dice']:.4f} |" in readme
+    assert f"| patient2 (held out) | {card.scores.cases[0]['dice']:.4f} |" in readme
     assert "CC0-1.0" in readme
 
 
@@ -239,9 +243,8 @@ def test_it_shows_the_network_the_patients_of_its_split_and_no_other(a_trainer, 
 
 @pytest.mark.slow
 def test_the_best_weights_are_those_of_the_best_validation(a_trainer, tmp_path, monkeypatch):
-    dice = iter([0.9, 0.5])
-    validated = {"validation_loss": 1.0, "validation_accuracy": 0.5}
-    monkeypatch.setattr(Trainer, "_validate", lambda _: {**validated, "validation_dice": {"patient0": next(dice)}})
+    dices = iter([0.9, 0.5])
+    monkeypatch.setattr(Trainer, "_validated", lambda _, log: replace(log, validation_dice={"patient0": next(dices)}))
     trainer = a_trainer("run", settings=replace(SETTINGS, epochs=2, validate_every=1))
     steps = trainer.epochs()
     while not isinstance(next(steps), EpochLog):
@@ -252,7 +255,7 @@ def test_the_best_weights_are_those_of_the_best_validation(a_trainer, tmp_path, 
 
 
 @pytest.mark.slow
-def test_every_batch_is_augmented_with_a_seed_of_its_own_and_image_and_mask_go_on_together(a_trainer, monkeypatch):
+def test_every_batch_is_augmented_with_its_own_seed_and_image_and_mask_stay_together(a_trainer, monkeypatch):
     seeds, made, learned = [], [], []
     augment, step = fine_sampling.augment, Learner.step
 
@@ -270,5 +273,54 @@ def test_every_batch_is_augmented_with_a_seed_of_its_own_and_image_and_mask_go_o
     list(a_trainer("run").epochs())
     assert len(set(seeds)) == len(seeds) > 3
     for (image, others), (learned_image, learned_mask) in zip(made, learned, strict=True):
-        assert learned_image is image, "without a coarse look nothing is put to it"
+        assert learned_image is image, "without a coarse look nothing is added to it"
         assert torch.equal(learned_mask, others[:, :1])
+
+
+@pytest.mark.slow
+def test_the_averaged_weights_are_validated_per_patient_in_3d(a_trainer, a_cache, tmp_path, cpu):
+    settings = replace(SETTINGS, epochs=25, batch_size=6, learning_rate=5e-3, ema_decay=0.95, validate_every=25)
+    trainer = a_trainer("run", settings=settings)
+    list(trainer.epochs())
+    log, run = trainer.history[-1], RunFolder(tmp_path / "run")
+    (name,) = log.validation_dice
+    (case,) = a_cache.select([name])
+    found = []
+    for weights in (run.weights("last"), run.checkpoint("cpu")[0]["network"]):
+        network = build_network(SPEC.fine.network)
+        network.load_state_dict(weights)
+        found.append(trainer._fine._sampler.probability(TorchNetwork(network, cpu), case) > 0.5)
+    averaged, raw = (dice(each, case.mask > 127) for each in found)
+    assert log.validation_dice[name] == pytest.approx(averaged, abs=1e-6)
+    assert abs(averaged - raw) > 1e-3, "the weights before averaging score otherwise"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("later", "replaced"), [(0.5, False), (0.95, True)])
+def test_after_a_resume_only_a_better_validation_replaces_the_best_weights(
+    later, replaced, a_trainer, tmp_path, monkeypatch
+):
+    dices = iter([0.9, later])
+    monkeypatch.setattr(Trainer, "_validated", lambda _, log: replace(log, validation_dice={"patient0": next(dices)}))
+    settings = replace(SETTINGS, epochs=2, validate_every=1)
+    list(a_trainer("run", settings=settings).epochs(minutes=0))
+    first = torch.load(tmp_path / "run/best.pt", weights_only=True)
+    list(a_trainer("run", settings=settings, resume=True).epochs())
+    second = torch.load(tmp_path / "run/best.pt", weights_only=True)
+    assert any(not torch.equal(first[key], second[key]) for key in first) is replaced
+
+
+def test_a_checkpoint_that_the_disk_has_no_room_for_leaves_the_one_before(tmp_path, monkeypatch):
+    run, weights = RunFolder(tmp_path), {"averaged": {"module.a": torch.ones(3)}}
+    run.keep(weights, [], best={"a": torch.ones(3)})
+
+    def fill_the_disk(path, content):
+        path.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(folder, "save_tensors", fill_the_disk)
+    for best in (None, {"a": torch.zeros(3)}):
+        with pytest.raises(OutputError, match="No space left"):
+            run.keep(weights, [], best=best)
+    assert run.weights("best")["a"].tolist() == run.weights("last")["a"].tolist() == [1, 1, 1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt", "log.jsonl"]

@@ -1,4 +1,4 @@
-"""What the user is asked before a run: to agree to the license of a model, and whether a GPU is worth PyTorch."""
+"""Questions to the user before a run: agree to the license of a model, install PyTorch for a GPU."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ LICENSE_QUESTION = _(
     "The weights of the model {name} may be used under these terms only:\n\n{license}\n\nDo you agree?"
 )
 GPU_QUESTION = _(
-    "This computer seems to have a GPU. LiverUNet can compute on it with PyTorch, which takes some minutes to "
-    "install and up to several GB of disk. Without it the CPU computes, in some seconds for each scan.\n\n"
-    "Install PyTorch and use the GPU? You can change your mind by the device in the panel."
+    "This computer seems to have a GPU. LiverUNet can use it with PyTorch, which takes some minutes to install and up "
+    "to several GB of disk. Without PyTorch it uses the CPU, which takes some seconds for each scan.\n\n"
+    "Install PyTorch and use the GPU? You can change this later by choosing another device in the panel."
 )
 
 
 def agreesToLicense(card: ModelCard, settings: Settings) -> bool:
-    """Whether the user agrees, or has agreed before, to the license of a model, if it asks for that."""
+    """Ask the user to agree to the license of a model, if it needs consent and the user has not agreed before."""
     if not card.needs_consent or slicer.app.testingEnabled() or settings.hasConsent(card.license):
         return True
     question = LICENSE_QUESTION.format(name=card.name, license=card.license)
@@ -35,10 +35,10 @@ def agreesToLicense(card: ModelCard, settings: Settings) -> bool:
 
 
 def chooseDevice(settings: Settings) -> tuple[str, str]:
-    """The device, as `choose_device` takes it, and the engine whose packages it needs.
+    """Return the device for `choose_device`, and the engine whose packages it needs.
 
-    The user is asked if the choice is theirs: with the device "auto", a GPU in this computer, and no PyTorch yet.
-    The answer counts until another device is chosen.
+    The user is asked only with the device "auto", a GPU in this computer and no PyTorch. The answer is
+    kept until another device is chosen.
     """
     device = settings.device
     if device != "auto" or not _gpuNeedsPackages():
@@ -51,5 +51,5 @@ def chooseDevice(settings: Settings) -> tuple[str, str]:
 
 
 def _gpuNeedsPackages() -> bool:
-    """Whether there is a GPU that only packages keep from computing; a PyTorch for CPUs alone is the user's choice."""
+    """Whether there is a GPU that lacks only packages; a PyTorch for CPUs was the user's choice and stays."""
     return bool(unmet(TORCH_ENGINE)) and (gpu_driver_present() if unmet(TORCH_ENGINE[:1]) else gpu_in_sight())

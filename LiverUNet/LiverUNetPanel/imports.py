@@ -1,4 +1,4 @@
-"""Import what an engine needs in a background thread, without holding the event loop."""
+"""Import the packages of an engine in a background thread without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from pathlib import Path
 
 from LiverUNetLib.system.environment import import_libraries
 
-__all__ = ["importLibraries", "withoutCollector"]
+__all__ = ["importLibraries", "loadTorchLibraries", "withoutCollector"]
 
-# The first makes OpenMP's symbols global, as torch does; the second pulls in everything else, CUDA included.
+# The first makes the symbols of OpenMP global, as torch does; the second loads all others, including CUDA.
 TORCH_LIBRARIES = {"libtorch_global_deps": ctypes.RTLD_GLOBAL, "libtorch": ctypes.RTLD_LOCAL}
 SUFFIXES = {"linux": ".so", "darwin": ".dylib"}
 
 
 def importLibraries(engine: str) -> None:
-    """Import what segmenting with this engine needs; to be called from a background thread.
+    """Import the packages of this engine; call it from a background thread.
 
-    Two things keep all other threads from the interpreter, and with them the event loop: the
-    dynamic loader, which maps and relocates hundreds of megabytes in one call (0.4 s), and the garbage
-    collector, which looks at the half million objects that are being imported (0.2 s a time).
+    Two things would block the interpreter for all threads, including the event loop: the dynamic loader,
+    which maps hundreds of megabytes in one call (0.4 s), and the garbage collector, which visits the half
+    million imported objects (0.2 s each time).
     """
     if engine == "torch" and "torch" not in sys.modules:
-        _loadTorchLibraries()
+        loadTorchLibraries()
     with withoutCollector():
         import_libraries(engine)
 
 
 @contextlib.contextmanager
 def withoutCollector() -> Iterator[None]:
-    """Keep the garbage collector from looking at what is imported meanwhile, then and later: modules stay anyway."""
+    """Keep objects that are imported here out of garbage collection, now and later; modules are never freed anyway."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -46,10 +46,10 @@ def withoutCollector() -> Iterator[None]:
             gc.enable()
 
 
-def _loadTorchLibraries() -> None:
-    """Load torch's shared libraries by a foreign call, which lets other threads run, unlike an import.
+def loadTorchLibraries() -> None:
+    """Load torch's shared libraries by a foreign call, which unlike an import lets other threads run.
 
-    Where this fails nothing is lost: the import loads them itself. On Windows torch loads them in this way itself.
+    If this fails, the import loads them. On Windows torch itself loads them in this way.
     """
     suffix, spec = SUFFIXES.get(sys.platform), find_spec("torch")
     if suffix is None or spec is None:

@@ -1,4 +1,4 @@
-"""Install what is missing, on the first use and never before; every way it can fail has its own words."""
+"""Install missing packages on first use, never before, and explain each way in which that can fail."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class InstallationError(LiverUNetError):
 
 
 class _Tee(io.TextIOBase):
-    """Keeps what pip prints, which the error of a failed installation does not hold, and shows it as before."""
+    """Records the output of pip, which the error of a failed installation lacks, and still prints it."""
 
     def __init__(self, shown: TextIO) -> None:
         self._shown, self.text = shown, ""
@@ -42,8 +42,8 @@ class _Tee(io.TextIOBase):
         return len(text)
 
 
-def _internetAnswers() -> bool:
-    """Whether the package index has an address here; asked only after an installation has failed."""
+def internetAnswers() -> bool:
+    """Whether the address of the package index can be looked up; checked only after a failed installation."""
     try:
         return bool(socket.getaddrinfo("pypi.org", 443))
     except OSError:
@@ -51,54 +51,44 @@ def _internetAnswers() -> bool:
 
 
 def _torchToInstall() -> str:
-    """On Windows torch 2.13 has paths that in Slicer's folder are longer than 260 characters, and fails to install."""
+    """On Windows torch 2.13 fails to install: in Slicer's folder its paths are longer than 260 characters."""
     return TORCH_REQUIREMENT + (",<2.13" if sys.platform == "win32" else "")
 
 
 class Installer:
-    """Sees to the packages of a requirements file, and to PyTorch where the engine torch is wanted.
+    """Installs the packages of a requirements file, and PyTorch for the engine "torch".
 
     Args:
-        requirementsFile: what is needed with either engine.
+        requirementsFile: the packages that both engines need.
     """
 
-    # Of all panels: Slicer turns its event loop while pip works, so that other buttons can be pressed.
+    # Shared by all panels: Slicer's event loop runs while pip works, so other buttons can be pressed.
     _working = False
 
     def __init__(self, requirementsFile: Path) -> None:
         self._requirementsFile = requirementsFile
 
     def missing(self, engine: str = "onnx") -> list[str]:
-        """The requirements of an engine that are not met; asks the packages' records and imports nothing."""
-        return unmet(self._requirements(engine))
+        """The requirements of an engine that are not met; reads package metadata and imports nothing."""
+        return unmet(self.requirements(engine))
 
     def ensure(self, wheelFolder: str = "", *, engine: str = "onnx") -> bool:
         """Install what is missing, if the user agrees; returns False if they decline.
 
         Args:
-            wheelFolder: take everything from this folder, without the internet.
+            wheelFolder: install from this folder, without the internet.
             engine: "onnx", or "torch" for GPUs and training.
 
         Raises:
-            InstallationError: why it failed and what to do; also while another installation is under way.
+            InstallationError: why it failed and what to do; also if another installation is running.
         """
         if Installer._working:
-            raise InstallationError(_("Packages are being installed already; wait until that has ended."))
+            raise InstallationError(_("Packages are being installed already; wait until the installation has ended."))
         Installer._working = True
         try:
             return self._ensure(wheelFolder, engine)
         finally:
             Installer._working = False
-
-    def ensureAndSay(self, wheelFolder: str, say: Callable[[str], None], *, engine: str = "onnx") -> bool:
-        """As `ensure`; the user is told what takes so long, and what came of it."""
-        installed, missing = False, self.missing(engine)
-        say(_("Installing {names}.").format(names=", ".join(missing)) if missing else "")
-        try:
-            installed = self.ensure(wheelFolder, engine=engine)
-        finally:
-            say("" if installed else _("Nothing was done: packages are missing and were not installed."))
-        return installed
 
     def _ensure(self, wheelFolder: str, engine: str) -> bool:
         missing = self.missing(engine)
@@ -106,7 +96,7 @@ class Installer:
             return True
         if slicer.app.testingEnabled():
             raise InstallationError(
-                _("{names} missing, and nothing is installed in testing mode.").format(names=", ".join(missing))
+                _("{names} missing; nothing is installed in testing mode.").format(names=", ".join(missing))
             )
         steps = self._fromFolder(missing, wheelFolder) if wheelFolder else self._fromInternet(missing)
         if not self._agreed(missing, wheelFolder):
@@ -117,8 +107,8 @@ class Installer:
                 for install in steps:
                     install()
         except CalledProcessError as error:
-            said = log.text if wheelFolder or _internetAnswers() else f"{log.text} getaddrinfo"
-            reason = explain_failure(said, urllib.request.getproxies())
+            output = log.text if wheelFolder or internetAnswers() else f"{log.text} getaddrinfo"
+            reason = explain_failure(output, urllib.request.getproxies())
             raise InstallationError(
                 _("{names} could not be installed: {reason}.").format(names=", ".join(missing), reason=reason)
             ) from error
@@ -132,7 +122,7 @@ class Installer:
         return True
 
     def _agreed(self, missing: list[str], wheelFolder: str) -> bool:
-        """The one question, for whatever is to be installed."""
+        """Ask the user once for everything that is missing."""
         question = _("LiverUNet needs {names}. Install into Slicer's own Python, from {source}?{size}").format(
             names=", ".join(missing),
             source=wheelFolder or _("the internet"),
@@ -156,7 +146,7 @@ class Installer:
         return [*torch, *([partial(self._installOthers, others)] if others else [])]
 
     def _torchInstallation(self) -> Callable[[], Any]:
-        """Torch comes from the PyTorch extension, which knows the build that fits the GPU."""
+        """Install torch by the PyTorch extension, which chooses the build for the GPU."""
         if not unmet(["torch"]):
             raise InstallationError(
                 _(
@@ -170,14 +160,14 @@ class Installer:
             raise InstallationError(
                 _(
                     "The extension PyTorch is missing; install it in the Extensions Manager, "
-                    "restart Slicer and try again. Segmenting with the device CPU does without it."
+                    "restart Slicer and try again. Segmenting on the CPU does not need it."
                 )
             ) from error
         required = _torchToInstall().removeprefix("torch")
         return partial(PyTorchUtilsLogic().installTorch, askConfirmation=False, torchVersionRequirement=required)
 
     def _installOthers(self, missing: list[str]) -> None:
-        """Everything else leaves an installed torch as it is."""
+        """Install other packages without changing an installed torch."""
         with tempfile.TemporaryDirectory() as folder:
             constraints = Path(folder) / "constraints.txt"
             fixed = "" if unmet(["torch"]) else f"torch=={version('torch')}\n"
@@ -189,7 +179,8 @@ class Installer:
             else:
                 pip_ensure(missing, constraints=constraints, requester=REQUESTER, prompt_install=False)
 
-    def _requirements(self, engine: str) -> list[str]:
+    def requirements(self, engine: str) -> list[str]:
+        """Everything that an engine needs, installed or not."""
         lines = [line.strip() for line in self._requirementsFile.read_text(encoding="utf-8").splitlines()]
         needed = [line for line in lines if line and not line.startswith("#")]
         return list(dict.fromkeys([*(TORCH_ENGINE if engine == "torch" else ()), *needed]))

@@ -1,4 +1,4 @@
-"""What LiverUNet does in Slicer, without a widget: usable from scripts, and in steps from the event loop."""
+"""What LiverUNet does in Slicer, without a widget: for scripts and, step by step, for the event loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from LiverUNetLib.doctor import examine
 from LiverUNetLib.errors import LiverUNetError, ScanError
-from LiverUNetLib.models.exchange import install_model
+from LiverUNetLib.models.exchange import install_model, remove_model
 from LiverUNetLib.models.folder import LiverModel, Networks
 from LiverUNetLib.models.store import DEFAULT_MODEL, find_model
 from LiverUNetLib.segmentation.batch import segment_folder
@@ -26,20 +26,20 @@ from LiverUNetLib.steps import Progress, finish, in_background, in_one_thread, p
 from LiverUNetLib.system.environment import Device, choose_device, likely_engine, spare_one_core, usable_cores
 
 from .imports import importLibraries
+from .nodes.segmentation import checkTarget, findLiver, isLiverEdited, volumeOf, writeSteps
+from .nodes.stored_result import MODEL_CHECKSUM, REGION, stored
+from .nodes.volume import Scan, edgesReached, scanSteps
 from .parameters import LiverUNetParameterNode
-from .segmentation_node import checkTarget, findLiver, isLiverEdited, volumeOf, writeSteps
-from .stored_result import MODEL_CHECKSUM, REGION, stored
-from .volume_node import Scan, edgesReached, scanSteps
 
 __all__ = ["LiverUNetLogic", "Outcome"]
 
-EDITED = "{old} was edited by hand and stays as it is; the new liver is in {new}."
+EDITED = "{old} was edited by hand and is kept; the new liver is in {new}."
 CUT_OFF = "The liver reaches the {edges} edge of the scan and may be cut off; its volume is a lower bound."
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A model that is ready on a device."""
+    """A model that is loaded on a device."""
 
     model: LiverModel
     device: Device
@@ -48,14 +48,14 @@ class Loaded:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What became of one volume.
+    """The outcome of one volume.
 
     Attributes:
         name: of the volume node.
-        result: the measures, warnings and provenance; None if it failed, or if they were not saved with the liver.
-        segmentationNode: holds the liver; None if none was found or it failed.
-        error: why it failed, or nothing.
-        note: what became of an older liver, or nothing.
+        result: measurements, warnings and provenance; None after an error, or if they were not saved with the liver.
+        segmentationNode: contains the liver; None if none was found, or after an error.
+        error: why it failed; empty if it did not.
+        note: what happened to an older liver; empty if nothing.
     """
 
     name: str
@@ -69,11 +69,11 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
     """Segments volume nodes.
 
     Methods that return steps do nothing until the steps are taken, by a StepRunner or by
-    `LiverUNetLib.steps.finish`; closing the steps cancels and leaves the scene as it was.
+    `LiverUNetLib.steps.finish`. Closing the steps cancels the run and leaves the scene unchanged.
     """
 
     def getParameterNode(self) -> LiverUNetParameterNode:
-        """The choices that are saved with the scene."""
+        """The choices of the user that are saved with the scene."""
         return LiverUNetParameterNode(super().getParameterNode())
 
     def process(
@@ -82,7 +82,7 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         segmentationNode: vtkMRMLSegmentationNode | None = None,
         **options: Any,
     ) -> Outcome:
-        """Segment a volume and return when it is done; arguments and errors are those of `segmentSteps`."""
+        """Segment a volume and return its outcome; arguments and errors are those of `segmentSteps`."""
         return finish(self.segmentSteps(volumeNode, segmentationNode, **options))
 
     def segmentSteps(
@@ -97,14 +97,14 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         """Segment a volume.
 
         Args:
-            segmentationNode: gets the liver, instead of an older one of LiverUNet's if it holds
-                one; None for a new node. An older one that a user has edited stays, and the new
-                liver gets a new node. Where no liver is found nothing is made or changed.
+            segmentationNode: receives the liver, which replaces an older one of LiverUNet's; None for
+                a new node. An older liver that a user has edited is kept, and the new one gets a new
+                node. If no liver is found, nothing is created or changed.
             roiNode: only the box of voxels around it is segmented.
 
         Raises:
-            LiverUNetError: the volume is no CT, the segmentation cannot take voxels, the model or
-                device cannot be used, or a node was removed in mid-run.
+            LiverUNetError: the volume is not a CT, the segmentation cannot hold voxels, the model or the
+                device cannot be used, or a node was removed during the run.
         """
         loaded = yield from self._load(modelName, deviceName)
         return (yield from self._segment(volumeNode, segmentationNode, roiNode, loaded))
@@ -116,10 +116,9 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         modelName: str = DEFAULT_MODEL,
         deviceName: str = "auto",
     ) -> Generator[Progress, None, list[Outcome]]:
-        """Segment volumes one after the other with one loaded model; a failure does not stop the rest.
+        """Segment volumes one after the other with one loaded model; a failure does not stop the others.
 
-        A volume that has a liver of LiverUNet's already, made by this very model, is skipped, also
-        where a user has edited this liver since.
+        A volume that this model has segmented before is skipped, even if a user has edited its liver.
         """
         loaded = yield from self._load(modelName, deviceName)
         outcomes = []
@@ -144,25 +143,29 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         modelName: str = DEFAULT_MODEL,
         deviceName: str = "auto",
     ) -> Generator[Progress, None, list[BatchRow]]:
-        """Segment files into files, see `LiverUNetLib.segmentation.batch.segment_folder`; the scene is not touched."""
+        """Segment files into files without the scene, see `LiverUNetLib.segmentation.batch.segment_folder`."""
         loaded = yield from self._load(modelName, deviceName)
         steps = segment_folder(source, target, loaded.model, loaded.device, networks=loaded.networks, series=series)
         return (yield from in_one_thread(steps, around=spare_one_core))
 
     def installModelSteps(self, path: Path, *, overwrite: bool = False) -> Generator[Progress, None, LiverModel]:
-        """Verify a model and copy it to the user's own."""
+        """Verify a model and copy it to the user's own models."""
         return (
             yield from in_background(
                 "Verifying the model", lambda: install_model(path, overwrite=overwrite), final=True
             )
         )
 
+    def removeModel(self, name: str) -> None:
+        """Delete one of the user's own models."""
+        remove_model(name)
+
     def examineSteps(self) -> Generator[Progress, None, str]:
-        """What `liver-unet doctor` prints, as text."""
+        """The output of `liver-unet doctor`, as text."""
         about = f"Slicer       {getattr(slicer.app, 'applicationVersion', 'unknown')}"
 
         def look() -> list[str]:
-            with contextlib.suppress(ImportError):  # the doctor names what is missing
+            with contextlib.suppress(ImportError):  # the doctor reports what is missing
                 importLibraries("torch" if find_spec("torch") else "onnx")
             return list(examine())
 
@@ -170,17 +173,17 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         return "\n".join([about, *lines])
 
     def ctVolumes(self) -> list[vtkMRMLScalarVolumeNode]:
-        """The volumes of the scene that can be a CT: label maps and colour volumes are scalar volumes to MRML too."""
+        """The volumes of the scene that can be a CT; in MRML, label maps and color volumes are scalar volumes too."""
         kind = "vtkMRMLScalarVolumeNode"
         return [node for node in slicer.util.getNodesByClass(kind) if node.GetClassName() == kind]
 
     def ownSegmentation(self, volumeNode: vtkMRMLScalarVolumeNode | None) -> vtkMRMLSegmentationNode | None:
-        """The segmentation of this volume in which LiverUNet has put a liver before, rather one that was not edited."""
+        """The segmentation with LiverUNet's liver of this volume; if there are several, one that was not edited."""
         nodes = self._ownSegmentations(volumeNode)
         return next(filter(lambda node: not isLiverEdited(node), nodes), next(iter(nodes), None))
 
     def outcomeOf(self, segmentationNode: vtkMRMLSegmentationNode) -> Outcome:
-        """What is known of the run that has put a liver into this segmentation."""
+        """The outcome that was stored with this segmentation."""
         volume = volumeOf(segmentationNode)
         name = volume.GetName() if volume else segmentationNode.GetName()
         return Outcome(name, stored(segmentationNode), segmentationNode)
@@ -190,7 +193,7 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         return [node for node in nodes if volumeOf(node) is volumeNode and findLiver(node)]
 
     def _load(self, modelName: str, deviceName: str) -> Generator[Progress, None, Loaded]:
-        """Import the libraries, prove the device and load the model, in a thread that touches no MRML."""
+        """Import the libraries, check the device and load the model, in a thread that does not use MRML."""
 
         def load() -> Loaded:
             importLibraries(likely_engine(deviceName, "auto"))
@@ -226,13 +229,13 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         return Outcome(names[volumeNode], result, node, note=note)
 
     def _isDone(self, volumeNode: vtkMRMLScalarVolumeNode, model: LiverModel) -> bool:
-        """Whether this very model has segmented the whole of the volume before."""
+        """Whether this version of the model has segmented the whole volume before."""
         whole = [node for node in self._ownSegmentations(volumeNode) if not node.GetAttribute(REGION)]
         return any(node.GetAttribute(MODEL_CHECKSUM) == model.card.checksum for node in whole)
 
 
 def _withEdges(result: Segmentation, scan: Scan, volumeNode: vtkMRMLScalarVolumeNode) -> Segmentation:
-    """The result with the ends of the volume that the liver reaches, which a resampled scan does not show."""
+    """Add the edges of the volume that the liver reaches; a resampled scan has air around them."""
     known = result.measurement.cut_off
     found = [edge for edge in edgesReached(scan, result.mask_kji, volumeNode) if edge not in known]
     if not found:
@@ -244,8 +247,8 @@ def _withEdges(result: Segmentation, scan: Scan, volumeNode: vtkMRMLScalarVolume
 
 
 def saveStateForUndo(segmentationNode: vtkMRMLSegmentationNode) -> None:
-    """Let the Segment Editor, if it has been opened on this segmentation, undo what comes next."""
-    # Its module's own widget is there once it has been opened; asking for its representation would open it.
+    """Let the Segment Editor undo the next change, if this segmentation is open in it."""
+    # This attribute exists once the module has been opened; `widgetRepresentation` would open it.
     widget = getattr(slicer.modules, "SegmentEditorWidget", None)
     editor = widget.editor if widget else None
     if editor and editor.segmentationNode() is segmentationNode:
@@ -255,7 +258,7 @@ def saveStateForUndo(segmentationNode: vtkMRMLSegmentationNode) -> None:
 def _whileInScene(
     steps: Generator[Progress, None, Any], names: dict[vtkMRMLNode, str]
 ) -> Generator[Progress, None, Any]:
-    """The same steps; ends them if one of the nodes leaves its scene."""
+    """The same steps; they end with an error if one of the nodes is removed from the scene."""
     result = None
     try:
         while True:

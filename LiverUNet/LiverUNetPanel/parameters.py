@@ -1,4 +1,4 @@
-"""What the user has chosen for this scene; it is saved with the scene."""
+"""The choices of the user for this scene, which are saved with it."""
 
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import parameterNodeWrapper
@@ -14,9 +14,9 @@ class LiverUNetParameterNode:
 
     Attributes:
         volume: the CT to segment.
-        segmentation: where the liver goes; none for a new one.
-        region: only the box of voxels around this ROI is segmented; none for the whole scan.
-        model: name of an installed model.
+        segmentation: receives the liver; None for a new segmentation.
+        region: only the box of voxels around this ROI is segmented; None for the whole scan.
+        model: the name of an installed model.
     """
 
     volume: vtkMRMLScalarVolumeNode

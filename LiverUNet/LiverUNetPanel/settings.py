@@ -1,4 +1,4 @@
-"""What belongs to this machine, not to a scene: kept in the application's settings."""
+"""Choices that belong to this computer, not to a scene; they are kept in the settings of the application."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ __all__ = ["Settings"]
 
 
 class Settings:
-    """Device, folder of wheels, and what the user has agreed to."""
+    """Device, folders, and the licenses that the user has agreed to."""
 
     @property
     def device(self) -> str:
-        """As `choose_device` takes it; "auto" unless the user chose otherwise."""
+        """The device for `choose_device`; "auto" unless the user chose another."""
         return self._value("Device") or "auto"
 
     @device.setter
@@ -22,7 +22,7 @@ class Settings:
 
     @property
     def usesGpu(self) -> bool | None:
-        """Whether the user wants PyTorch for the GPU that "auto" has found; None if they were not asked yet."""
+        """Whether the user wants PyTorch for the GPU that "auto" found; None if not asked yet."""
         return {"yes": True, "no": False}.get(self._value("UsesGpu"))
 
     @usesGpu.setter
@@ -47,7 +47,7 @@ class Settings:
         self._set(f"Folders/{name}", folder)
 
     def hasConsent(self, license: str) -> bool:  # noqa: A002 - it is one
-        """Whether the user has agreed to a license; its very words count, so that a changed one is asked again."""
+        """Whether the user has agreed to this license; if its text changes, the user is asked again."""
         return _line(license) in self._consents()
 
     def addConsent(self, license: str) -> None:  # noqa: A002

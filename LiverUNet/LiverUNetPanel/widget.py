@@ -1,4 +1,4 @@
-"""The panel: it shows and asks; what is done is the logic's."""
+"""LiverUNet's panel: its life cycle, its parameter node, and the runs on volumes of the scene."""
 
 from __future__ import annotations
 
@@ -6,35 +6,31 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import qt
 import slicer
 import vtk
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
-from LiverUNetLib.errors import LiverUNetError
-from LiverUNetLib.models.folder import LiverModel
 from LiverUNetLib.segmentation.summary import table_row
-from LiverUNetLib.steps import Progress
 
-from .buttons import enableOrSayWhy
 from .consent import agreesToLicense, chooseDevice
-from .folder_section import FolderSection
 from .installer import Installer
 from .logic import LiverUNetLogic, Outcome
-from .model_section import ModelSection
+from .nodes.segmentation import findLiver
+from .nodes.table import addMeasurements
+from .nodes.volume import span
 from .parameters import LiverUNetParameterNode
-from .result_section import ResultSection
 from .runner import StepRunner
-from .segmentation_node import findLiver
+from .sections.buttons import enableOrSayWhy
+from .sections.computer import ComputerSection
+from .sections.folder import FolderSection
+from .sections.model import ModelSection
+from .sections.result import ResultSection
+from .sections.run import RunSection
 from .settings import Settings
-from .table_node import addMeasurements
-from .volume_node import span
 
 __all__ = ["LiverUNetWidget"]
-
-DEVICES = {"auto": "Auto", "cpu": "CPU", "cuda": "NVIDIA GPU (PyTorch)", "mps": "Apple GPU (PyTorch)"}
 
 
 class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -43,7 +39,7 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def __init__(self, parent: Any = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
-        self._parameterNode: LiverUNetParameterNode | None = None
+        self.parameterNode: LiverUNetParameterNode | None = None
         self._parameterNodeGuiTag = None
         self._shownBefore: tuple[Any, Any] = (None, None)
         self._emptyVolume = None
@@ -58,22 +54,34 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(panel)
         panel.setMRMLScene(slicer.mrmlScene)
         self.logic = LiverUNetLogic()
-        self.runner = StepRunner(self)
         self.settings = Settings()
         self.installer = Installer(Path(self.resourcePath("LiverUNet-requirements.txt")))
-        self.models = ModelSection(self.ui, self._onModelChosen)
-        self.result = ResultSection(self)
-        self.folder = FolderSection(self)
-        self._showSettings()
-        self._connect()
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
-        for event in (slicer.mrmlScene.EndCloseEvent, slicer.mrmlScene.EndImportEvent):
-            self.addObserver(slicer.mrmlScene, event, self.onSceneReady)
+        self.run = RunSection(
+            self.ui,
+            "LiverUNet",
+            runner=StepRunner(),
+            packages=self.installer,
+            settings=self.settings,
+            onChanged=self.updateButtons,
+        )
+        self.models = ModelSection(self.ui, self.logic, self.run, self._onModelChosen)
+        self.result = ResultSection(self.ui, self.run)
+        self.folder = FolderSection(self.ui, self.logic, self.run, self._prepareRun)
+        self.computer = ComputerSection(self.ui, self.logic, self.run, self.settings)
+        self.ui.segmentButton.clicked.connect(self.onSegmentOrCancel)
+        self.ui.segmentAllButton.clicked.connect(self.onSegmentAll)
+        self.ui.regionSelector.nodeAddedByUser.connect(self._onRegionAdded)
+        self.ui.sourcePath.currentPathChanged.connect(self.updateButtons)
+        self.ui.targetPath.currentPathChanged.connect(self.updateButtons)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self._onSceneStartClose)
+        for event in (scene.EndCloseEvent, scene.EndImportEvent):
+            self.addObserver(scene, event, self._onSceneReady)
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
         """Called when the application quits or the module is reloaded."""
-        self.runner.stop()
+        self.run.stop()
         self.setParameterNode(None)
         self.removeObservers()
 
@@ -85,37 +93,37 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Called each time another module is opened; a run continues and writes its result."""
         self._disconnectParameterNode()
 
-    def onSceneStartClose(self, caller: Any = None, event: Any = None) -> None:
-        """The nodes go: nothing may be written to them any more."""
-        if not self.runner.running:
-            self.say("")  # what it says is about this scene
-        self.runner.stop()
-        self.setParameterNode(None)
-        self.result.show(None)
-
-    def onSceneReady(self, caller: Any = None, event: Any = None) -> None:
-        """Begin anew in an empty scene, or with the choices of one that was opened, if the panel is in view."""
-        if self.parent.isEntered:
-            self.initializeParameterNode()
-
     def onReload(self) -> None:
         """Forget our packages, so that the module imports them anew."""
         for name in [name for name in sys.modules if name.split(".")[0] in ("LiverUNetPanel", "LiverUNetLib")]:
             del sys.modules[name]
         super().onReload()
 
+    def _onSceneStartClose(self, caller: Any = None, event: Any = None) -> None:
+        """The nodes are about to be removed: write nothing to them any more."""
+        if not self.run.running:
+            self.run.say("")  # the message was about this scene
+        self.run.stop()
+        self.setParameterNode(None)
+        self.result.show(None)
+
+    def _onSceneReady(self, caller: Any = None, event: Any = None) -> None:
+        """Show the choices of an empty scene, or of one that was opened, if the panel is in view."""
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
     # Parameter node
 
     def initializeParameterNode(self) -> None:
-        """Show the scene's choices; the first volume is chosen if there is none."""
+        """Show the choices of the scene; choose its first volume if none is chosen."""
         self.setParameterNode(self.logic.getParameterNode())
-        if not self._parameterNode.volume:
-            self._parameterNode.volume = next(iter(self.logic.ctVolumes()), None)
+        if not self.parameterNode.volume:
+            self.parameterNode.volume = next(iter(self.logic.ctVolumes()), None)
 
     def setParameterNode(self, parameterNode: LiverUNetParameterNode | None) -> None:
         """Show and observe a parameter node, or none."""
         self._disconnectParameterNode()
-        self._parameterNode = parameterNode
+        self.parameterNode = parameterNode
         if parameterNode:
             self._parameterNodeGuiTag = parameterNode.connectGui(self.ui)
             self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersChanged)
@@ -124,18 +132,18 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.updateButtons()
 
     def _disconnectParameterNode(self) -> None:
-        if self._parameterNode and self._parameterNodeGuiTag is not None:
-            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
+        if self.parameterNode and self._parameterNodeGuiTag is not None:
+            self.parameterNode.disconnectGui(self._parameterNodeGuiTag)
             self._parameterNodeGuiTag = None
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersChanged)
+            self.removeObserver(self.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersChanged)
 
     def _onParametersChanged(self, caller: Any = None, event: Any = None) -> None:
-        """Another volume has another liver: never replace that of the one before."""
+        """Follow the choices. With another volume its own segmentation is chosen, so that no other is replaced."""
         if slicer.mrmlScene.IsImporting():
             return
-        if self._parameterNode.model != self.models.name:
-            self.models.show(self._parameterNode.model)
-        chosen, (volume, segmentation) = self._parameterNode, self._shownBefore
+        if self.parameterNode.model != self.models.name:
+            self.models.show(self.parameterNode.model)
+        chosen, (volume, segmentation) = self.parameterNode, self._shownBefore
         if chosen.volume is not volume:
             self._shownBefore = chosen.volume, self.logic.ownSegmentation(chosen.volume)
             chosen.segmentation = self._shownBefore[1]
@@ -145,119 +153,53 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.updateButtons()
 
     def _showStored(self) -> None:
-        """Show what the scene knows of the chosen liver, or else of that of the chosen volume."""
-        volume, segmentation = self._shownBefore = self._parameterNode.volume, self._parameterNode.segmentation
+        """Show what is stored with the chosen liver, or else with that of the chosen volume."""
+        volume, segmentation = self._shownBefore = self.parameterNode.volume, self.parameterNode.segmentation
         if volume is self._emptyVolume:
-            return  # the last run has found nothing in it, or there is none any more: what is shown stays true
+            return  # the last run found no liver in this volume, or no volume is chosen: keep what is shown
         self._emptyVolume = None
         node = segmentation if segmentation and findLiver(segmentation) else self.logic.ownSegmentation(volume)
         self.result.show(self.logic.outcomeOf(node) if node else None)
 
-    # Buttons
-
-    def _connect(self) -> None:
-        ui = self.ui
-        ui.segmentButton.clicked.connect(self.onSegmentOrCancel)
-        ui.segmentAllButton.clicked.connect(self.onSegmentAll)
-        ui.regionSelector.nodeAddedByUser.connect(self._onRegionAdded)
-        ui.addModelButton.clicked.connect(self.onAddModel)
-        ui.doctorButton.clicked.connect(self.onDoctor)
-        ui.withdrawButton.clicked.connect(self.onWithdraw)
-        ui.deviceSelector.currentIndexChanged.connect(self._onDeviceChosen)
-        ui.wheelPath.currentPathChanged.connect(self._onWheelFolderChosen)
+    # Runs on the scene
 
     def onSegmentOrCancel(self) -> None:
-        """Segment the chosen volume, or end the run."""
-        if self.runner.running:
-            self.runner.cancel()
+        """Segment the chosen volume, or cancel the run."""
+        if self.run.running:
+            self.run.cancel()
             return
-        chosen, volume = self._parameterNode, self._parameterNode.volume
+        chosen, volume = self.parameterNode, self.parameterNode.volume
         segmentation, region = chosen.segmentation, chosen.region
-        if options := self.readyToRun():
+        if options := self._prepareRun():
             steps = self.logic.segmentSteps(volume, segmentation, roiNode=region, **options)
-            self.start(steps, lambda outcome: self._onSegmented(outcome, volume))
+            self.run.start(steps, lambda outcome: self._onSegmented(outcome, volume))
 
     def onSegmentAll(self) -> None:
         """Segment every scalar volume of the scene."""
-        if options := self.readyToRun():
-            self.start(self.logic.segmentAllSteps(self.logic.ctVolumes(), **options), self._onAllSegmented)
+        if options := self._prepareRun():
+            self.run.start(self.logic.segmentAllSteps(self.logic.ctVolumes(), **options), self._onAllSegmented)
 
-    def onAddModel(self) -> None:
-        """Install a model from a zip."""
-        path = qt.QFileDialog.getOpenFileName(self.parent, _("Add a model"), "", _("Models (*.zip)"))
-        with slicer.util.tryWithErrorDisplay(_("The model was not added.")):
-            if path and self._ensureInstalled("onnx"):
-                self.start(self.logic.installModelSteps(Path(path)), self._onModelAdded)
+    def _prepareRun(self) -> dict[str, str]:
+        """Ask for consent, choose the device and install its packages.
 
-    def onDoctor(self) -> None:
-        """Examine this installation and copy what is found."""
-        self.start(self.logic.examineSteps(), self._onExamined)
-
-    def onWithdraw(self) -> None:
-        """Forget the agreements to licenses."""
-        self.settings.withdrawConsents()
-        self.say(_("The next run asks for your consent again."))
-        self.updateButtons()
-
-    # Before a run
-
-    def readyToRun(self) -> dict[str, str]:
-        """Model and device as the logic takes them, once their license is agreed to and their packages are there.
-
-        Asks where it must; nothing if the user declines.
+        Returns:
+            Model and device for the logic; empty if the user declined.
         """
         with slicer.util.tryWithErrorDisplay(_("LiverUNet cannot start.")):
             name, model = self.models.name, self.models.model()
             if not agreesToLicense(model.card, self.settings):
-                self.say(_("Nothing was done: the license of the model was not agreed to."))
+                self.run.say(_("Nothing was done: you did not agree to the license of the model."))
                 return {}
             device, engine = chooseDevice(self.settings)
-            if self._ensureInstalled(engine if model.has_onnx else "torch"):
+            if self.run.ensureInstalled(engine if model.has_onnx else "torch"):
                 return {"modelName": name, "deviceName": device}
         return {}
 
-    def _ensureInstalled(self, engine: str) -> bool:
-        """Whether a run can begin now; Slicer stays alive meanwhile, and another one may have begun."""
-        installed = self.installer.ensureAndSay(self.settings.wheelFolder, self.say, engine=engine)
-        return installed and not self.runner.running
-
-    def say(self, words: str) -> None:
-        """Tell the user in the status line, which takes no room while it is empty."""
-        self.ui.statusLabel.text = words
-        self.ui.statusLabel.visible = bool(words)
-
-    def start(self, steps: Any, onDone: Any) -> None:
-        """Take steps from the event loop; `onDone` gets their result."""
-        self.runner.start(steps, onDone)
-        self.ui.progressBar.visible = True
-        self.say(_("Starting"))
-        self.updateButtons()
-
-    # During and after a run
-
-    def onProgress(self, progress: Progress) -> None:
-        """Show stage and slices; a bar without an end where the total is unknown."""
-        bar = self.ui.progressBar
-        bar.maximum = progress.total
-        bar.value = progress.done
-        count = _(", {done} of {total}").format(done=progress.done, total=progress.total) if progress.total else ""
-        self.say(progress.stage + (_("; this cannot be cancelled") if progress.final else count))
-
-    def onCancelled(self) -> None:
-        """Say what came of it."""
-        self.ended(_("Cancelled; nothing unfinished was written."))
-
-    def onFailed(self, error: Exception) -> None:
-        """Show what was wrong, once."""
-        self.ended(str(error) if isinstance(error, LiverUNetError) else _("Failed: {error}").format(error=error))
-        with slicer.util.tryWithErrorDisplay(_("LiverUNet could not finish.")):
-            raise error
-
     def _onSegmented(self, outcome: Outcome, volume: slicer.vtkMRMLScalarVolumeNode) -> None:
-        self.ended(" ".join(filter(None, [_("Done."), outcome.note])))
+        self.run.say(" ".join(filter(None, [_("Done."), outcome.note])))
         self._emptyVolume = None if outcome.segmentationNode else volume
-        if outcome.segmentationNode and self._parameterNode and self._parameterNode.volume is volume:
-            self._parameterNode.segmentation = outcome.segmentationNode
+        if outcome.segmentationNode and self.parameterNode and self.parameterNode.volume is volume:
+            self.parameterNode.segmentation = outcome.segmentationNode
         self.result.show(outcome)
 
     def _onAllSegmented(self, outcomes: list[Outcome]) -> None:
@@ -265,80 +207,38 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if good:
             addMeasurements(slicer.mrmlScene, [table_row(outcome.result) for outcome in good])
         failures = [f"{outcome.name}: {outcome.error}" for outcome in outcomes if outcome.error]
-        kept = [outcome.note for outcome in outcomes if outcome.note]
-        words = _("{good} volumes segmented, {failed} failed, what was done before was skipped.")
-        self.ended("\n".join([words.format(good=len(good), failed=len(failures)), *failures, *kept]))
+        notes = [outcome.note for outcome in outcomes if outcome.note]
+        counts = _("{good} volumes segmented, {failed} failed; finished volumes were skipped.").format(
+            good=len(good), failed=len(failures)
+        )
+        self.run.say("\n".join([counts, *failures, *notes]))
         self.result.show(good[-1] if good else None)
-        if self._parameterNode:
-            self._parameterNode.segmentation = self.logic.ownSegmentation(self._parameterNode.volume)
-
-    def _onModelAdded(self, model: LiverModel) -> None:
-        self.ended(_("Installed {name} {version}.").format(name=model.card.name, version=model.card.version))
-        self.models.show(model.card.name)
-        self._onModelChosen(model.card.name)
-
-    def _onExamined(self, text: str) -> None:
-        slicer.app.clipboard().setText(text)
-        self.ended(_("Copied for a bug report:\n{text}").format(text=text))
-
-    def ended(self, words: str) -> None:
-        """Show that nothing is under way any more, and what came of it."""
-        self.ui.progressBar.visible = False
-        self.say(words)
-        self.updateButtons()
+        if self.parameterNode:
+            self.parameterNode.segmentation = self.logic.ownSegmentation(self.parameterNode.volume)
 
     # What the widgets show
 
-    def _showSettings(self) -> None:
-        for name, words in DEVICES.items():
-            self.ui.deviceSelector.addItem(words, name)
-        self.ui.deviceSelector.currentIndex = max(self.ui.deviceSelector.findData(self.settings.device), 0)
-        self.ui.wheelPath.currentPath = self.settings.wheelFolder
-        self.ui.progressBar.visible = False
-        self.say("")
-        self.result.show(None)
-
-    def _onDeviceChosen(self) -> None:
-        self.settings.device = self.ui.deviceSelector.itemData(self.ui.deviceSelector.currentIndex)
-
-    def _onWheelFolderChosen(self, folder: str) -> None:
-        self.settings.wheelFolder = folder
+    def updateButtons(self, *_ignored: Any) -> None:
+        """Enable what is possible now; the tooltips of the other buttons tell what is missing."""
+        ui, running = self.ui, self.run.running
+        busy = _("Wait for the run to end, or cancel it.") if running else ""
+        modelFault = self.models.fault()
+        noVolume = "" if self.parameterNode and self.parameterNode.volume else _("Choose a CT volume.")
+        ui.segmentButton.text = _("Cancel") if running else _("Segment")
+        purpose = _("End the run; nothing unfinished is written.") if running else _("Find the liver.")
+        enableOrSayWhy(ui.segmentButton, "" if running else noVolume or modelFault, purpose)
+        finished = _("Volumes that this model has segmented before are skipped.")
+        enableOrSayWhy(ui.segmentAllButton, busy or noVolume or modelFault, finished)
+        self.models.updateButtons(busy)
+        self.folder.updateButtons(busy, modelFault)
+        self.result.updateButtons(busy)
+        self.computer.updateButtons(busy)
 
     def _onRegionAdded(self, roi: slicer.vtkMRMLMarkupsROINode) -> None:
-        if self._parameterNode.volume is not None:
-            span(roi, self._parameterNode.volume)
+        if self.parameterNode.volume is not None:
+            span(roi, self.parameterNode.volume)
 
     def _onModelChosen(self, name: str) -> None:
-        if self._parameterNode:
-            self._parameterNode.model = name
+        if self.parameterNode:
+            self.parameterNode.model = name
         self.updateButtons()
-
-    def updateButtons(self, *_ignored: Any) -> None:
-        """What can be pressed now; a tooltip says what is missing."""
-        ui, running = self.ui, self.runner.running
-        busy = _("Wait for the run to end, or cancel it.") if running else ""
-        noModel = self._modelFault()
-        noVolume = "" if self._parameterNode and self._parameterNode.volume else _("Choose a CT volume.")
-        ui.segmentButton.text = _("Cancel") if running else _("Segment")
-        missing = "" if running else noVolume or noModel
-        enableOrSayWhy(
-            ui.segmentButton,
-            missing,
-            _("End the run; nothing unfinished is written.") if running else _("Find the liver."),
-        )
-        enableOrSayWhy(
-            ui.segmentAllButton, busy or noVolume or noModel, _("What this model has done already is skipped.")
-        )
-        self.folder.updateButtons(busy, noModel)
-        enableOrSayWhy(ui.addModelButton, busy, _("Install a model from a zip; nothing in it is executed."))
-        enableOrSayWhy(ui.doctorButton, busy, _("Try devices and models and copy what is found, for a bug report."))
-        self.result.updateButtons(busy)
-        consents = "" if self.settings.hasConsents() else _("You have agreed to no license.")
-        enableOrSayWhy(ui.withdrawButton, consents, _("The next run asks for your consent again."))
-
-    def _modelFault(self) -> str:
-        try:
-            self.models.model()
-        except LiverUNetError as error:
-            return str(error)
-        return ""

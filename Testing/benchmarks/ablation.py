@@ -19,7 +19,6 @@ import torch
 from LiverUNetLib.models.folder import open_model
 from LiverUNetLib.models.spec import CoarseLook
 from LiverUNetLib.system.environment import choose_device
-from LiverUNetLib.system.files import write_json
 from LiverUNetTrainLib.data.cache import Cache, Grids, open_cache, prepare
 from LiverUNetTrainLib.data.cases import Case
 from LiverUNetTrainLib.data.layouts import find_cases
@@ -27,12 +26,12 @@ from LiverUNetTrainLib.data.splits import Split, split_by_patient
 from LiverUNetTrainLib.evaluation.crossval import folds_of
 from LiverUNetTrainLib.evaluation.evaluate import evaluate_model
 from LiverUNetTrainLib.evaluation.export import ModelInfo, export_run
-from LiverUNetTrainLib.evaluation.metrics import summarise
+from LiverUNetTrainLib.evaluation.tables import write_evaluation
 from LiverUNetTrainLib.run.folder import EpochLog, RunFolder
-from LiverUNetTrainLib.training.augmentation import AugmentationSettings
+from LiverUNetTrainLib.run.settings import AugmentationSettings, StackSettings
 from LiverUNetTrainLib.training.model_training import ModelTraining
+from LiverUNetTrainLib.training.plan import Plan
 from LiverUNetTrainLib.training.recipes import RECIPES, Recipe
-from LiverUNetTrainLib.training.settings import StackSettings
 
 EPOCHS = 8
 TABLE = Path(__file__).with_name("ablation.md")
@@ -82,7 +81,7 @@ def augmented(**settings: float) -> Recipe:
     return training(augmentation=replace(AugmentationSettings(), **settings))
 
 
-INTENSITY = ("blur", "noise", "contrast", "gamma", "shift", "liver_shift", "low_resolution")
+INTENSITY = ("blur", "noise", "contrast", "gamma", "brightness", "liver_brightness", "low_resolution")
 TISSUE = {f"p_{name}": 0.0 for name in ("lesion", "mass", "fluid", "streaks")}
 VARIANTS = {
     "base": Variant("what *accurate* means, but for the epochs"),
@@ -142,22 +141,15 @@ def measure(name: str, tested: list[Case], extra: list[Case], work: Path) -> Non
     train(work / name, cache, split, variant)
     model = open_model(work / name / "model")
     cases = list(evaluate_model(model, [case for case in tested if case.name in held_out], choose_device("auto")))
-    write_json(work / name / "scores.json", {"summary": summarise(cases), "cases": [case.row() for case in cases]})
+    write_evaluation(work / name / "scores.json", cases, f"ablation.py --only {name}")
 
 
 def train(folder: Path, cache: Cache, split: Split, variant: Variant) -> None:
     recipe = variant.recipe
     settings = replace(recipe.settings, epochs=variant.epochs, validate_every=variant.epochs)
-    made = ModelTraining(
-        cache,
-        split,
-        folder / "run",
-        spec=recipe.on(cache.grids),
-        settings=settings,
-        device=choose_device("auto", "torch"),
-        resume=RunFolder(folder / "run").exists(),
-    )
-    for event in made.epochs():
+    start = ModelTraining.resume if RunFolder(folder / "run").exists() else ModelTraining.begin
+    plan = Plan(cache, split, recipe.on(cache.grids), settings)
+    for event in start(plan, folder / "run", choose_device("auto", "torch")).epochs():
         if isinstance(event, EpochLog):
             print(folder.name, event, flush=True)
     export_run(folder / "run", folder / "model", ModelInfo(folder.name, description="Part of an ablation"))

@@ -34,9 +34,9 @@ def crossval_table() -> str:
     summary = summarise([case for _, case in tested.values()])
     for figure in ("mean", "median", "worst"):
         dice, hd95, assd, surface = (
-            summary[name][figure] for name in ("dice", "hd95_mm", "assd_mm", "surface_dice_3mm")
+            getattr(summary[name], figure) for name in ("dice", "hd95_mm", "assd_mm", "surface_dice_3mm")
         )
-        error = summary["volume_error_percent"]["mean_absolute"]
+        error = summary["volume_error_percent"].mean_absolute
         volume = f"{error:.1f} % (absolute)" if figure == "mean" else ""
         lines.append(f"| **{figure}** | | **{dice:.4f}** | {hd95:.2f} | {assd:.2f} | {surface:.3f} | {volume} |")
     return "\n".join(lines)
@@ -55,7 +55,9 @@ def comparison() -> str:
         lines.append(f"| {case} |" + "".join(f" {each.dice:.4f} | {each.hd95_mm:.2f} |" for each in scores))
     for figure in ("mean", "median", "worst"):
         summaries = [summarise([case for _, case in tested.values()]) for tested in ways.values()]
-        cells = (f" **{each['dice'][figure]:.4f}** | {each['hd95_mm'][figure]:.2f} |" for each in summaries)
+        cells = (
+            f" **{getattr(each['dice'], figure):.4f}** | {getattr(each['hd95_mm'], figure):.2f} |" for each in summaries
+        )
         lines.append(f"| **{figure}** |" + "".join(cells))
     dice = {name: [case.scores.dice for _, case in tested.values()] for name, tested in ways.items()}
     for name in list(ways)[1:]:

@@ -32,7 +32,7 @@ def main() -> bool:
     volume = add_ct()
     slicer.util.selectModule("LiverUNet")
     panel = slicer.modules.liverunet.widgetRepresentation().self()
-    panel._parameterNode.volume = volume
+    panel.parameterNode.volume = volume
     panel.readyToRun = lambda: {"modelName": panel.models.name, "deviceName": "cpu"}  # no question to a user
     for _ in range(100):
         slicer.app.processEvents()
@@ -54,7 +54,7 @@ def main() -> bool:
     timer.start()
     started = last = time.perf_counter()
     panel.ui.segmentButton.click()
-    while panel.runner.running:
+    while panel.run.running:
         slicer.app.processEvents()
     note()
     timer.stop()

@@ -55,8 +55,8 @@ def on_a_finer_grid(folder: Path, cases: list[Case]) -> str:
     finer = replace(model.card, spec=replace(spec, fine=replace(spec.fine, pixel_mm=FINER_MM)))
     summary = summarise(list(evaluate_model(replace(model, card=finer), cases, choose_device("auto"))))
     return (
-        f"With the same weights on a grid of {FINER_MM:g} mm: Dice {summary['dice']['mean']:.4f}, "
-        f"HD95 {summary['hd95_mm']['mean']:.2f} mm, ASSD {summary['assd_mm']['mean']:.2f} mm."
+        f"With the same weights on a grid of {FINER_MM:g} mm: Dice {summary['dice'].mean:.4f}, "
+        f"HD95 {summary['hd95_mm'].mean:.2f} mm, ASSD {summary['assd_mm'].mean:.2f} mm."
     )
 
 

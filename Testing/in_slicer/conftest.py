@@ -1,6 +1,7 @@
-"""Fixtures of the tests that run in a real Slicer; outside of it only their names are read, see slicer_process.py."""
+"""Fixtures of the tests that run in a real Slicer, see slicer_process.py; outside, only the names of tests are read."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +29,7 @@ def scene():
 
 @pytest.fixture
 def dialogs():
-    """Answers message boxes as a user would, and remembers what they said."""
+    """Answers message boxes like a user, and records their texts."""
     dialogs = Dialogs()
     yield dialogs
     dialogs.stop()
@@ -36,7 +37,7 @@ def dialogs():
 
 @pytest.fixture
 def settings():
-    """The application's settings, without any of ours."""
+    """The settings of the application, without those of LiverUNet."""
     settings = slicer.app.userSettings()
     settings.remove("LiverUNet")
     yield settings
@@ -45,7 +46,7 @@ def settings():
 
 @pytest.fixture
 def chosen_file(monkeypatch):
-    """What file dialogs give: set its `path`."""
+    """The result of file dialogs: set its `path`."""
 
     class FileDialog(qt.QFileDialog):
         path = ""
@@ -57,25 +58,25 @@ def chosen_file(monkeypatch):
 
 @pytest.fixture
 def panel(scene, dialogs, settings, threshold_model, own_models):
-    """The module LiverUNet, just opened, on the model of thresholds and the CPU."""
+    """The module LiverUNet, just opened, with the threshold model and the CPU."""
     install_model(threshold_model.folder)
     settings.setValue("LiverUNet/Device", "cpu")
     panel = open_panel("LiverUNet")
-    panel._onModelChosen("threshold")
-    panel.models.show("threshold")
+    panel.parameterNode.model = "threshold"
     yield panel
-    panel.runner.stop()
+    panel.run.stop()
 
 
 @pytest.fixture
 def train_panel(scene, dialogs, settings, own_models):
-    """The module LiverUNetTrain, just opened; its training ends with the test."""
+    """The module LiverUNetTrain, just opened; its trainings end with the test."""
     panel = open_panel("LiverUNetTrain")
     yield panel
-    panel.runner.stop()
-    if panel.train.run() and panel.train.run().is_dir():
-        (panel.train.run() / "stop").touch()
-    if panel.train._process:
-        panel.train._process.kill()
-        panel.train._process.wait()
+    panel.run.stop()
+    run = Path(panel.ui.runPath.currentPath)
+    if panel.ui.runPath.currentPath and run.is_dir():
+        (run / "stop").touch()
+    for process in panel.logic.trainings.values():
+        process.kill()
+        process.wait()
     panel.train.leave()

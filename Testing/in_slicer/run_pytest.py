@@ -1,6 +1,6 @@
-"""Run inside Slicer, by slicer_process.py: the tests that IN_SLICER_FOLDER/tests.txt lists.
+"""Run the tests that IN_SLICER_FOLDER/tests.txt lists; slicer_process.py starts this script inside Slicer.
 
-Writes a line of JSON for all that happens, at once, so that a crash loses nothing.
+It writes each event as a line of JSON at once, so that a crash loses nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import slicer
 
-# A test that crashes or hangs says where in Slicer's log; pytest has its own standard error.
+# The traceback of a test that crashes or hangs goes to Slicer's log; pytest captures standard error.
 STDERR = os.dup(2)
 HANGS_AFTER_SECONDS = 0.8 * float(os.environ["IN_SLICER_LIMIT_SECONDS"])
 
@@ -59,7 +59,7 @@ def main() -> None:
         tests = (folder / "tests.txt").read_text(encoding="utf-8").splitlines()
         options = ["-p", "no:cacheprovider", "-p", "no:faulthandler", "--continue-on-collection-errors"]
         pytest.main([*options, "--rootdir", ".", *tests], plugins=[reporter])
-    except BaseException:  # noqa: BLE001 - whatever it is, the process outside has to hear of it
+    except BaseException:  # noqa: BLE001 - the process outside must be told of any error
         reporter.say("fault", text=traceback.format_exc())
     slicer.app.exit(0)
 

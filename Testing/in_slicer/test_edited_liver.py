@@ -1,4 +1,4 @@
-"""A liver that was corrected in the Segment Editor stays when the panel segments again."""
+"""A liver that was corrected in the Segment Editor is kept when the panel segments again."""
 
 import numpy as np
 import slicer
@@ -8,14 +8,14 @@ from panel_helpers import run_to_the_end, turn
 
 
 def segment(panel, volume):
-    panel._parameterNode.volume = volume
+    panel.parameterNode.volume = volume
     panel.ui.segmentButton.click()
     run_to_the_end(panel)
-    return panel._parameterNode.segmentation
+    return panel.parameterNode.segmentation
 
 
 def correct(panel):
-    """Shrink the liver with the Segment Editor's own tool, and come back to the panel."""
+    """Shrink the liver with a tool of the Segment Editor, and return to the panel."""
     panel.ui.editButton.click()
     editor = slicer.modules.SegmentEditorWidget.editor
     editor.setCurrentSegmentID("liver")
@@ -27,44 +27,41 @@ def correct(panel):
     return editor
 
 
-def test_the_corrected_liver_stays_and_the_panel_says_where_the_new_one_is(panel, a_volume):
+def test_a_corrected_liver_is_kept_and_the_panel_tells_where_the_new_one_is(panel, a_volume):
     first = segment(panel, a_volume)
     correct(panel)
     by_hand, ml = voxels(first), measured(first)[0]
     assert panel.ui.resultLabel.text.endswith(
-        f"The liver was edited since, it has {ml:.0f} ml now; the figures above are those of the run."
+        f"The liver was edited after the run and has {ml:.0f} ml now; the figures above are those of the run."
     )
     panel.ui.segmentButton.click()
     run_to_the_end(panel)
-    second = panel._parameterNode.segmentation
+    second = panel.parameterNode.segmentation
     assert second is not first
-    assert (
-        panel.ui.statusLabel.text
-        == "Done. CT liver was edited by hand and stays as it is; the new liver is in CT liver_1."
-    )
+    assert panel.ui.statusLabel.text == "Done. CT liver was edited by hand and is kept; the new liver is in CT liver_1."
     np.testing.assert_array_equal(voxels(first), by_hand)
-    assert "edited since" not in panel.ui.resultLabel.text
+    assert "edited after the run" not in panel.ui.resultLabel.text
     panel.ui.segmentButton.click()
     run_to_the_end(panel)
-    assert panel._parameterNode.segmentation is second, "which was not edited"
+    assert panel.parameterNode.segmentation is second, "it was not edited, so it is replaced"
 
 
-def test_an_edit_that_is_undone_is_none(panel, a_volume):
+def test_an_edit_that_was_undone_does_not_count(panel, a_volume):
     first = segment(panel, a_volume)
     editor = correct(panel)
     editor.undo()
     panel.enter()
-    assert "edited since" not in panel.ui.resultLabel.text
+    assert "edited after the run" not in panel.ui.resultLabel.text
     editor.redo()
     panel.enter()
-    assert "edited since" in panel.ui.resultLabel.text
+    assert "edited after the run" in panel.ui.resultLabel.text
     editor.undo()
     panel.ui.segmentButton.click()
     run_to_the_end(panel)
-    assert panel._parameterNode.segmentation is first
+    assert panel.parameterNode.segmentation is first
 
 
-def test_a_replacement_that_is_undone_brings_back_an_unedited_liver(panel, a_volume):
+def test_undoing_a_replacement_restores_an_unedited_liver(panel, a_volume):
     first = segment(panel, a_volume)
     editor = correct(panel)
     editor.undo()
@@ -75,7 +72,7 @@ def test_a_replacement_that_is_undone_brings_back_an_unedited_liver(panel, a_vol
     editor.undo()
     np.testing.assert_array_equal(voxels(first), before)
     panel.enter()
-    assert "edited since" not in panel.ui.resultLabel.text
+    assert "edited after the run" not in panel.ui.resultLabel.text
 
 
 def test_all_volumes_of_the_scene_skip_a_corrected_liver_of_the_same_model(panel, a_volume):
@@ -84,7 +81,7 @@ def test_all_volumes_of_the_scene_skip_a_corrected_liver_of_the_same_model(panel
     by_hand, before = voxels(first), node_names(slicer.mrmlScene)
     panel.ui.segmentAllButton.click()
     run_to_the_end(panel)
-    assert panel.ui.statusLabel.text == "0 volumes segmented, 0 failed, what was done before was skipped."
+    assert panel.ui.statusLabel.text == "0 volumes segmented, 0 failed; finished volumes were skipped."
     assert node_names(slicer.mrmlScene) == before
     np.testing.assert_array_equal(voxels(first), by_hand)
 
@@ -111,10 +108,10 @@ def test_a_liver_is_shown_again_when_the_module_is_reloaded_or_another_volume_ch
 
     segment(panel, a_volume)
     text = panel.ui.resultLabel.text
-    panel._parameterNode.volume = add_volume(a_phantom[0].hu_kji, a_phantom[0].affine, "other")
+    panel.parameterNode.volume = add_volume(a_phantom[0].hu_kji, a_phantom[0].affine, "other")
     assert panel.ui.resultLabel.text == "Nothing segmented yet."
     assert not panel.ui.copyButton.enabled
-    panel._parameterNode.volume = a_volume
+    panel.parameterNode.volume = a_volume
     assert panel.ui.resultLabel.text == text
     slicer.util.reloadScriptedModule("LiverUNet")
     slicer.util.selectModule("LiverUNet")
@@ -125,19 +122,22 @@ def test_a_liver_is_shown_again_when_the_module_is_reloaded_or_another_volume_ch
     assert slicer.app.clipboard().text().startswith(text)
 
 
-def test_a_liver_without_its_figures_is_said_to_be_one(panel, a_volume):
+def test_a_liver_without_its_measurements_is_shown_as_such(panel, a_volume):
     node = segment(panel, a_volume)
     node.RemoveAttribute("LiverUNet.Report")
     panel.enter()
-    assert panel.ui.resultLabel.text == "CT\nA liver was found here; what the run measured was not saved with it."
+    assert (
+        panel.ui.resultLabel.text
+        == "CT\nThere is a liver from an earlier run; its measurements were not saved with it."
+    )
     assert not panel.ui.tableButton.enabled
     assert panel.ui.editButton.enabled
 
 
-def test_what_is_not_needed_takes_no_room(panel, a_volume):
+def test_progress_bar_and_status_line_are_hidden_until_they_are_needed(panel, a_volume):
     assert not panel.ui.progressBar.visible
     assert not panel.ui.statusLabel.visible
-    panel._parameterNode.volume = a_volume
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     assert panel.ui.progressBar.visible
     assert panel.ui.statusLabel.visible

@@ -1,4 +1,4 @@
-"""The first press of Segment: what is asked and installed; nothing is really installed here."""
+"""The first press of Segment: questions and installation; nothing is really installed here."""
 
 import sys
 from types import ModuleType
@@ -13,7 +13,7 @@ PACKAGES = "LiverUNet needs onnxruntime>=1.20, nibabel>=5. Install into Slicer's
 
 @pytest.fixture
 def missing(monkeypatch):
-    """Names of packages that are not installed; pip, which is a stand-in here, takes out what it is given."""
+    """Names of packages that are not installed; a fake pip removes the ones it is to install."""
     from LiverUNetPanel import consent, installer
 
     names = set()
@@ -28,7 +28,7 @@ def missing(monkeypatch):
 
 @pytest.fixture
 def a_gpu(panel, missing, monkeypatch):
-    """A computer with a GPU and without PyTorch, and a panel that is left at Auto."""
+    """A computer with a GPU and without PyTorch, and a panel with the device Auto."""
     from LiverUNetPanel import consent
 
     missing |= {"torch", "monai"}
@@ -38,48 +38,50 @@ def a_gpu(panel, missing, monkeypatch):
 
 def test_onnx_runtime_and_nibabel_are_installed_and_the_liver_is_found(panel, a_volume, missing, dialogs):
     missing |= {"onnxruntime", "nibabel", "torch", "monai"}
-    panel._parameterNode.volume = a_volume
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     assert dialogs.asked == [PACKAGES]
     assert missing == {"torch", "monai"}
     run_to_the_end(panel)
-    assert panel._parameterNode.segmentation
+    assert panel.parameterNode.segmentation
 
 
-def test_who_declines_the_packages_is_told_that_nothing_was_done(panel, a_volume, missing, dialogs):
+def test_a_user_who_declines_the_packages_is_told_that_nothing_was_done(panel, a_volume, missing, dialogs):
     missing |= {"onnxruntime", "nibabel"}
     dialogs.answer = False
-    panel._parameterNode.volume = a_volume
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
-    assert not panel.runner.running
+    assert not panel.run.running
     assert panel.ui.statusLabel.text == "Nothing was done: packages are missing and were not installed."
     assert missing == {"onnxruntime", "nibabel"}
 
 
-def test_who_declines_the_gpu_gets_the_liver_from_the_cpu_and_is_not_asked_again(panel, a_volume, a_gpu, dialogs):
+def test_a_user_who_declines_the_gpu_gets_the_liver_from_the_cpu_and_is_not_asked_again(
+    panel, a_volume, a_gpu, dialogs
+):
     dialogs.answer = False
-    panel._parameterNode.volume = a_volume
+    panel.parameterNode.volume = a_volume
     for _ in range(2):
         panel.ui.segmentButton.click()
         run_to_the_end(panel)
     (question,) = dialogs.asked
     assert question.startswith("This computer seems to have a GPU.")
-    assert panel._parameterNode.segmentation
+    assert panel.parameterNode.segmentation
     assert panel.ui.deviceStateLabel.text == "The last run was on cpu in float32."
 
 
-def test_who_wants_the_gpu_is_told_where_pytorch_comes_from(panel, a_volume, a_gpu, dialogs):
-    panel._parameterNode.volume = a_volume
+def test_a_user_who_wants_the_gpu_is_told_where_to_get_pytorch(panel, a_volume, a_gpu, dialogs):
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     assert len(dialogs.asked) == 1
     (sentence,) = dialogs.shown
     assert "The extension PyTorch is missing; install it in the Extensions Manager" in sentence
-    assert not panel.runner.running
+    assert not panel.run.running
 
 
 def test_choosing_another_device_and_auto_again_asks_again(panel, a_volume, a_gpu, dialogs):
     dialogs.answer = False
-    panel._parameterNode.volume = a_volume
+    panel.parameterNode.volume = a_volume
     for device in ("auto", "auto", "cpu", "auto"):
         panel.ui.deviceSelector.currentIndex = panel.ui.deviceSelector.findData(device)
         panel.ui.segmentButton.click()
@@ -87,20 +89,20 @@ def test_choosing_another_device_and_auto_again_asks_again(panel, a_volume, a_gp
     assert len(dialogs.asked) == 2
 
 
-def test_a_model_that_only_pytorch_can_compute_asks_for_it(panel, a_volume, missing, dialogs, monkeypatch):
+def test_a_model_without_onnx_files_needs_pytorch(panel, a_volume, missing, dialogs, monkeypatch):
     from LiverUNetLib.models.folder import LiverModel
 
     missing |= {"torch", "monai"}
     monkeypatch.setattr(LiverModel, "has_onnx", property(lambda _model: False))
-    panel._parameterNode.volume = a_volume
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     (sentence,) = dialogs.shown
     assert "The extension PyTorch is missing" in sentence
 
 
-def test_training_asks_for_pytorch(train_panel, missing, dialogs, monkeypatch, tmp_path):
+def test_training_needs_pytorch(train_panel, missing, dialogs, monkeypatch, tmp_path):
     missing |= {"torch", "monai"}
     assert train_panel.installer.missing("torch") == ["torch>=2.4", "monai>=1.5.1"]
     with pytest.raises(Exception, match="The extension PyTorch is missing"):
-        train_panel.ensureInstalled()
+        train_panel.run.ensureInstalled()
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0

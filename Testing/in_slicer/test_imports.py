@@ -1,4 +1,4 @@
-"""torch is loaded without holding the event loop; how long it is held is measured by benchmarks/event_loop.py."""
+"""torch is loaded without blocking the event loop; benchmarks/event_loop.py measures for how long it is blocked."""
 
 import gc
 import subprocess
@@ -12,7 +12,7 @@ import LiverUNetPanel
 REPORT = """
 import sys; sys.path[:0] = sys.argv[1:]
 from LiverUNetPanel import imports
-imports._loadTorchLibraries()
+imports.loadTorchLibraries()
 print("torch" in sys.modules, any("libtorch_cpu" in line for line in open("/proc/self/maps")))
 """
 
@@ -25,7 +25,7 @@ def test_the_libraries_of_torch_are_loaded_before_it_is_imported():
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_the_garbage_collector_sleeps_while_modules_are_imported_and_never_looks_at_them(enabled):
+def test_garbage_collection_is_off_during_imports_and_ignores_what_was_imported(enabled):
     from LiverUNetPanel.imports import withoutCollector
 
     before = gc.isenabled()

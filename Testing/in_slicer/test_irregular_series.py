@@ -1,4 +1,4 @@
-"""A series with a tilted gantry, under the grid transform that Slicer's DICOM import makes, in the real Slicer."""
+"""A series with a tilted gantry in the real Slicer, under a grid transform as Slicer's DICOM import adds it."""
 
 import numpy as np
 import pytest
@@ -12,13 +12,13 @@ from mrml_helpers import add_volume, measured
 from panel_helpers import run_to_the_end
 
 SHAPE, SPACING = (154, 116, 88), (2.5, 2.5, 2.5)
-# Rows by which a slice lies further back than the one below: a gantry that leans by 15 degrees.
+# Each slice lies this number of rows behind the one below: a gantry that is tilted by 15 degrees.
 TILT = 0.268
 
 
 @pytest.fixture
 def patient():
-    """The phantom as it lies, with its liver, axes along RAS and the first voxel at the origin."""
+    """The phantom and its liver, with axes along RAS and the first voxel at the origin."""
     volume, liver = abdomen(axial_affine(SPACING, SHAPE), SHAPE[::-1], noise_hu=0)
     flipped = [np.ascontiguousarray(array[:, ::-1, ::-1]) for array in (volume.hu_kji, liver)]
     return *flipped, np.diag([*SPACING, 1.0])
@@ -26,7 +26,7 @@ def patient():
 
 @pytest.fixture
 def tilted_volume(scene, patient):
-    """Every slice was taken further back than the one below; a grid transform puts it there."""
+    """Every slice was scanned behind the one below; a grid transform moves it there."""
     hu, _, affine = patient
     taken = [ndimage.shift(hu[k], (-k * TILT, 0), order=1, cval=-1000) for k in range(len(hu))]
     node = add_volume(np.array(taken), affine, "tilted")
@@ -47,15 +47,15 @@ def tilted_volume(scene, patient):
 
 @pytest.fixture
 def segmentation(panel, tilted_volume):
-    panel._parameterNode.volume = tilted_volume
+    panel.parameterNode.volume = tilted_volume
     panel.ui.segmentButton.click()
     run_to_the_end(panel)
-    return panel._parameterNode.segmentation
+    return panel.parameterNode.segmentation
 
 
 @pytest.fixture
 def expected(segmented, patient):
-    """Volume and centroid that the model finds in the patient on a regular grid, which is gone again."""
+    """Volume and centroid of the liver on a regular grid; its nodes are removed again."""
     hu, _, affine = patient
     volume = add_volume(hu, affine, "regular")
     node = segmented(volume).segmentationNode
@@ -71,7 +71,7 @@ def assert_over(node, expected):
     assert np.linalg.norm(centre - expected[1]) < 1
 
 
-def test_the_liver_lies_over_the_patient_and_the_panel_says_how(panel, expected, segmentation):
+def test_the_liver_lies_over_the_patient_and_the_panel_mentions_the_transform(panel, expected, segmentation):
     assert_over(segmentation, expected)
     assert segmentation.GetParentTransformNode() is None
     assert "tilted acquisition transform moves tilted and is not linear" in panel.ui.warningLabel.text
@@ -96,7 +96,7 @@ def test_segment_statistics_and_3d_show_the_same_liver(panel, segmentation, pati
 
 
 def test_the_segment_editor_thresholds_the_scan_where_the_patient_is(panel, segmentation, patient):
-    """The CT is its source volume; Slicer resamples it through the transform onto the segmentation's grid."""
+    """The CT is the source volume; Slicer resamples it through the transform to the grid of the segmentation."""
     panel.ui.editButton.click()
     editor = slicer.modules.SegmentEditorWidget.editor
     assert editor.sourceVolumeNode().GetName() == "tilted"
@@ -110,14 +110,14 @@ def test_the_segment_editor_thresholds_the_scan_where_the_patient_is(panel, segm
     editor.setActiveEffectByName("")
     hu, _, affine = patient
     for k in range(len(hu)):
-        hu[k, : int(k * TILT)] = -1000  # in front of what was scanned
+        hu[k, : int(k * TILT)] = -1000  # in front of the scanned region
     expected = (affine @ [*np.argwhere(hu > 300).mean(axis=0)[::-1], 1])[:3]
     ml, centre = measured(segmentation, bones)
     assert ml > 50
     assert np.linalg.norm(centre - expected) < 2
 
 
-def test_the_scene_comes_back_with_liver_and_transform(panel, expected, segmentation, tmp_path):
+def test_a_saved_scene_keeps_liver_and_transform(panel, expected, segmentation, tmp_path):
     assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
     slicer.mrmlScene.Clear()
     slicer.util.loadScene(str(tmp_path / "scene.mrb"))

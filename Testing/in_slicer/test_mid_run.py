@@ -1,4 +1,4 @@
-"""What a user may do while a run is under way."""
+"""Actions of a user during a run."""
 
 import slicer
 
@@ -6,8 +6,8 @@ from mrml_helpers import node_names
 from panel_helpers import run_to_the_end, run_until, state
 
 
-def test_a_volume_that_is_removed_ends_the_run_with_a_sentence(panel, a_volume, scene, dialogs):
-    panel._parameterNode.volume = a_volume
+def test_removing_the_volume_ends_the_run_with_a_message(panel, a_volume, scene, dialogs):
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_until(panel, "Segmenting")
     scene.RemoveNode(a_volume)
@@ -19,8 +19,8 @@ def test_a_volume_that_is_removed_ends_the_run_with_a_sentence(panel, a_volume, 
     assert state(panel.ui.segmentButton) == (False, "Choose a CT volume.")
 
 
-def test_another_module_may_be_opened_and_the_run_goes_to_its_end(panel, a_volume, scene):
-    panel._parameterNode.volume = a_volume
+def test_a_run_finishes_while_another_module_is_open(panel, a_volume, scene):
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_until(panel, "Segmenting")
     slicer.util.selectModule("Volumes")
@@ -30,13 +30,13 @@ def test_another_module_may_be_opened_and_the_run_goes_to_its_end(panel, a_volum
     assert panel.ui.segmentationSelector.currentNode() is liver
 
 
-def test_a_module_that_is_reloaded_ends_its_run_and_can_begin_another(panel, a_volume, scene):
-    panel._parameterNode.volume = a_volume
+def test_reloading_the_module_ends_its_run_and_another_can_begin(panel, a_volume, scene):
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_until(panel, "Segmenting")
     before = node_names(scene)
     slicer.util.reloadScriptedModule("LiverUNet")
-    assert not panel.runner.running
+    assert not panel.run.running
     assert node_names(scene) == before
     again = slicer.modules.LiverUNetWidget
     assert again is not panel
@@ -46,7 +46,7 @@ def test_a_module_that_is_reloaded_ends_its_run_and_can_begin_another(panel, a_v
 
 
 def test_only_the_region_is_segmented(panel, a_volume, scene):
-    panel._parameterNode.volume = a_volume
+    panel.parameterNode.volume = a_volume
     roi = panel.ui.regionSelector.addNode()
     whole = [0.0] * 6
     roi.GetRASBounds(whole)

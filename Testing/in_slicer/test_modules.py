@@ -1,4 +1,4 @@
-"""Both modules as Slicer lists, opens and reloads them."""
+"""Slicer lists, opens and reloads both modules."""
 
 import sys
 import unittest
@@ -9,7 +9,7 @@ import slicer
 from panel_helpers import open_panel
 
 
-def test_the_modules_say_what_they_are_and_under_which_license():
+def test_the_modules_show_their_titles_and_licenses():
     module, training = slicer.modules.liverunet, slicer.modules.liverunettrain
     assert (module.title, training.title) == ("LiverUNet", "LiverUNetTrain")
     assert list(module.categories) == list(training.categories) == ["Segmentation"]
@@ -32,7 +32,7 @@ def test_without_the_packages_the_self_test_is_visibly_skipped(scene, monkeypatc
 
 @pytest.fixture
 def packages():
-    """Our packages as other tests know them, which come back after the test."""
+    """Our packages as other tests have imported them; they are restored after the test."""
     before = {name: module for name, module in sys.modules.items() if name.startswith("LiverUNet")}
     yield before
     for name in [name for name in sys.modules if name.startswith("LiverUNet")]:

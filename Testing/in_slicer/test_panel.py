@@ -1,4 +1,4 @@
-"""The panel: what can be pressed when, and whole runs by its buttons."""
+"""The panel: which buttons are enabled, and complete runs by its buttons."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from mrml_helpers import add_volume, measured, node_names
 from panel_helpers import assert_nothing_is_cut_off, run_to_the_end, run_until, state
 
 
-def test_without_a_volume_the_button_says_what_is_missing(panel):
+def test_without_a_volume_the_buttons_tell_what_is_missing(panel):
     assert state(panel.ui.segmentButton) == (False, "Choose a CT volume.")
     assert state(panel.ui.segmentAllButton)[0] is False
     assert state(panel.ui.segmentFolderButton) == (False, "Choose both folders.")
@@ -21,19 +21,19 @@ def test_without_a_volume_the_button_says_what_is_missing(panel):
     assert state(panel.ui.withdrawButton) == (False, "You have agreed to no license.")
 
 
-def test_a_volume_that_is_chosen_can_be_segmented(panel, a_volume):
-    panel._parameterNode.volume = a_volume
+def test_a_chosen_volume_can_be_segmented(panel, a_volume):
+    panel.parameterNode.volume = a_volume
     assert panel.ui.volumeSelector.currentNode() is a_volume
     assert state(panel.ui.segmentButton) == (True, "Find the liver.")
 
 
 def test_a_whole_run_fills_result_and_buttons(panel, a_volume):
-    panel._parameterNode.volume = a_volume
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     assert panel.ui.segmentButton.text == "Cancel"
     assert state(panel.ui.segmentAllButton) == (False, "Wait for the run to end, or cancel it.")
     run_to_the_end(panel)
-    node = panel._parameterNode.segmentation
+    node = panel.parameterNode.segmentation
     assert panel.ui.segmentButton.text == "Segment"
     assert panel.ui.statusLabel.text == "Done."
     assert panel.ui.resultLabel.text.startswith(f"CT\nLiver: {measured(node)[0]:.0f} ml")
@@ -50,7 +50,7 @@ def test_a_whole_run_fills_result_and_buttons(panel, a_volume):
 
 
 def test_a_region_made_in_the_panel_spans_the_volume(panel, a_volume):
-    panel._parameterNode.volume = a_volume
+    panel.parameterNode.volume = a_volume
     roi = panel.ui.regionSelector.addNode()
     bounds = [0.0] * 6
     a_volume.GetRASBounds(bounds)
@@ -60,7 +60,7 @@ def test_a_region_made_in_the_panel_spans_the_volume(panel, a_volume):
 
 
 def test_cancel_writes_nothing_and_another_run_can_begin(panel, a_volume, scene):
-    panel._parameterNode.volume = a_volume
+    panel.parameterNode.volume = a_volume
     before = node_names(scene)
     panel.ui.segmentButton.click()
     run_until(panel, "Segmenting")
@@ -69,62 +69,62 @@ def test_cancel_writes_nothing_and_another_run_can_begin(panel, a_volume, scene)
     assert node_names(scene) == before
     panel.ui.segmentButton.click()
     run_to_the_end(panel)
-    assert panel._parameterNode.segmentation
+    assert panel.parameterNode.segmentation
 
 
-def test_another_volume_does_not_replace_the_liver_of_the_one_before(panel, a_volume, a_phantom):
-    panel._parameterNode.volume = a_volume
+def test_another_volume_does_not_replace_the_liver_of_the_previous_one(panel, a_volume, a_phantom):
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_to_the_end(panel)
-    first = panel._parameterNode.segmentation
-    panel._parameterNode.volume = add_volume(a_phantom[0].hu_kji, a_phantom[0].affine, "other")
-    assert panel._parameterNode.segmentation is None
-    panel._parameterNode.volume = a_volume
-    assert panel._parameterNode.segmentation is first
+    first = panel.parameterNode.segmentation
+    panel.parameterNode.volume = add_volume(a_phantom[0].hu_kji, a_phantom[0].affine, "other")
+    assert panel.parameterNode.segmentation is None
+    panel.parameterNode.volume = a_volume
+    assert panel.parameterNode.segmentation is first
 
 
-def test_a_volume_chosen_in_mid_run_does_not_get_the_segmentation_of_another(panel, a_volume, a_phantom):
-    panel._parameterNode.volume = a_volume
+def test_a_volume_chosen_during_a_run_does_not_get_the_segmentation_of_another(panel, a_volume, a_phantom):
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_until(panel, "Segmenting")
-    panel._parameterNode.volume = add_volume(a_phantom[0].hu_kji, a_phantom[0].affine, "other")
+    panel.parameterNode.volume = add_volume(a_phantom[0].hu_kji, a_phantom[0].affine, "other")
     run_to_the_end(panel)
-    assert panel._parameterNode.segmentation is None
+    assert panel.parameterNode.segmentation is None
     assert panel.logic.ownSegmentation(a_volume)
 
 
-def test_closing_the_scene_in_mid_run_ends_it_cleanly(panel, a_volume, scene, dialogs):
-    panel._parameterNode.volume = a_volume
+def test_closing_the_scene_ends_a_run_cleanly(panel, a_volume, scene, dialogs):
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_until(panel, "Segmenting")
     scene.Clear(0)
-    assert not panel.runner.running
+    assert not panel.run.running
     assert panel.ui.statusLabel.text == "Cancelled; nothing unfinished was written."
     assert not dialogs.shown
     assert state(panel.ui.segmentButton) == (False, "Choose a CT volume.")
 
 
 def test_leaving_the_module_lets_a_run_finish(panel, a_volume):
-    panel._parameterNode.volume = a_volume
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_until(panel, "Segmenting")
     panel.exit()
     run_to_the_end(panel)
     panel.enter()
-    assert panel.ui.segmentationSelector.currentNode() is panel._parameterNode.segmentation
+    assert panel.ui.segmentationSelector.currentNode() is panel.parameterNode.segmentation
 
 
-def test_quitting_in_mid_run_ends_it(panel, a_volume, scene):
-    panel._parameterNode.volume = a_volume
+def test_quitting_ends_a_run(panel, a_volume, scene):
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_until(panel, "Segmenting")
     panel.cleanup()
-    assert not panel.runner.running
+    assert not panel.run.running
     assert scene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is None
 
 
-def test_what_is_no_ct_is_shown_once_in_a_sentence(panel, scene, dialogs):
-    panel._parameterNode.volume = add_volume(np.zeros((4, 4, 4), np.int16), np.eye(4), "flat")
+def test_a_volume_that_is_not_a_ct_is_reported_once(panel, scene, dialogs):
+    panel.parameterNode.volume = add_volume(np.zeros((4, 4, 4), np.int16), np.eye(4), "flat")
     panel.ui.segmentButton.click()
     run_to_the_end(panel)
     assert dialogs.shown == ["LiverUNet could not finish.\n\nflat is constant: every voxel is 0; this is not a CT."]
@@ -135,7 +135,7 @@ def test_what_is_no_ct_is_shown_once_in_a_sentence(panel, scene, dialogs):
 def test_all_volumes_of_the_scene(panel, a_volume, scene):
     add_volume(np.zeros((4, 4, 4), np.int16), np.eye(4), "flat")
     scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "no CT at all")
-    panel._parameterNode.volume = a_volume
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentAllButton.click()
     run_to_the_end(panel)
     words = panel.ui.statusLabel.text
@@ -159,7 +159,7 @@ def test_a_folder_of_scans(panel, tmp_path):
     assert sorted(path.name for path in target.iterdir()) == ["liver.csv", "one_liver.seg.nrrd"]
 
 
-def test_a_folder_of_studies_asks_which_series_and_takes_the_one_that_is_named(panel, a_phantom, tmp_path):
+def test_a_folder_of_studies_fails_with_its_series_until_one_is_named(panel, a_phantom, tmp_path):
     for number, description in ((2, "ARTERIAL"), (3, "PORTAL VENOUS")):
         folder = tmp_path / f"scans/patient/{number}"
         write_series(folder, a_phantom[0], SeriesNumber=number, SeriesDescription=description)
@@ -178,50 +178,57 @@ def test_a_folder_of_studies_asks_which_series_and_takes_the_one_that_is_named(p
 
 
 def test_a_corrected_liver_joins_the_training_set(panel, a_volume, tmp_path, chosen_file):
-    assert state(panel.ui.teachButton) == (False, "There is no liver yet.")
-    panel._parameterNode.volume = a_volume
+    assert state(panel.ui.addCaseButton) == (False, "There is no liver yet.")
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_to_the_end(panel)
+    assert panel.ui.addCaseButton.visible
     chosen_file.path = str(tmp_path / "own")
-    panel.ui.teachButton.click()
+    panel.ui.addCaseButton.click()
     run_to_the_end(panel)
     assert panel.ui.statusLabel.text.startswith("Added as case_")
     assert len(list((tmp_path / "own").glob("case_*_liver.nii.gz"))) == 1
     assert panel.settings.folder("ownPath") == str(tmp_path / "own"), "the folder is chosen once"
 
 
+def test_without_the_module_liverunettrain_no_case_can_be_added(panel, monkeypatch):
+    monkeypatch.delattr(slicer.modules, "LiverUNetCaseAction")
+    panel.enter()
+    assert not panel.ui.addCaseButton.visible
+
+
 def test_nothing_is_cut_off_at_a_width_of_400_pixels(panel, a_volume):
-    panel._parameterNode.volume = a_volume
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_to_the_end(panel)
     assert_nothing_is_cut_off(panel, 400)
 
 
-def test_what_the_result_allows_follows_run_and_scene(panel, a_volume, scene):
-    panel._parameterNode.volume = a_volume
+def test_the_buttons_of_the_result_follow_run_and_scene(panel, a_volume, scene):
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_to_the_end(panel)
-    assert state(panel.ui.teachButton)[0]
+    assert state(panel.ui.addCaseButton)[0]
     panel.ui.segmentButton.click()
-    assert state(panel.ui.teachButton) == (False, "Wait for the run to end, or cancel it.")
-    panel.runner.cancel()
-    node = panel._parameterNode.segmentation
+    assert state(panel.ui.addCaseButton) == (False, "Wait for the run to end, or cancel it.")
+    panel.run.cancel()
+    node = panel.parameterNode.segmentation
     scene.RemoveNode(a_volume)
     panel.updateButtons()
-    assert state(panel.ui.teachButton) == (False, "The liver's volume is no longer in the scene.")
+    assert state(panel.ui.addCaseButton) == (False, "The liver's volume is no longer in the scene.")
     node.GetSegmentation().RemoveSegment("liver")
     panel.updateButtons()
-    assert state(panel.ui.teachButton) == (False, "There is no liver yet.")
+    assert state(panel.ui.addCaseButton) == (False, "There is no liver yet.")
 
 
-def test_a_scene_that_is_opened_brings_its_choices_back(panel, a_volume, scene, tmp_path):
-    panel._parameterNode.volume = a_volume
+def test_an_opened_scene_restores_its_choices(panel, a_volume, scene, tmp_path):
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
     run_to_the_end(panel)
     assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
-    panel._onModelChosen("liver-ct")
+    panel.parameterNode.model = "liver-ct"
     scene.Clear(0)
     slicer.util.loadScene(str(tmp_path / "scene.mrb"))
-    assert panel._parameterNode.model == panel.models.name == "threshold"
-    assert panel._parameterNode.volume.GetName() == "CT"
-    assert panel._parameterNode.segmentation.GetName() == "CT liver"
+    assert panel.parameterNode.model == panel.models.name == "threshold"
+    assert panel.parameterNode.volume.GetName() == "CT"
+    assert panel.parameterNode.segmentation.GetName() == "CT liver"

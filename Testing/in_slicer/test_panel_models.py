@@ -1,7 +1,8 @@
-"""The panel: models and their licenses, packages, and every way a start can fail."""
+"""The panel: models and their licenses, packages, and each way in which a start can fail."""
 
+import sys
 import time
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import qt
 import slicer
@@ -11,14 +12,13 @@ from panel_helpers import run_to_the_end, run_until, state
 
 
 def test_consent_is_asked_once_remembered_and_can_be_withdrawn(panel, a_volume, dialogs):
-    panel._parameterNode.volume = a_volume
-    panel._onModelChosen("liver-ct")
-    panel.models.show("liver-ct")
+    panel.parameterNode.volume = a_volume
+    panel.parameterNode.model = "liver-ct"
     dialogs.answer = False
     panel.ui.segmentButton.click()
-    assert not panel.runner.running
+    assert not panel.run.running
     assert "Non-commercial research only" in dialogs.asked[-1]
-    assert "was not agreed to" in panel.ui.statusLabel.text
+    assert "you did not agree to the license" in panel.ui.statusLabel.text
     dialogs.answer = True
     panel.ui.segmentButton.click()
     panel.ui.segmentButton.click()
@@ -34,7 +34,7 @@ def test_consent_is_asked_once_remembered_and_can_be_withdrawn(panel, a_volume, 
 
 
 class TestingMode:
-    """The application as `--testing` makes it."""
+    """The application, started with `--testing`."""
 
     def __init__(self, app):
         self._app = app
@@ -48,75 +48,77 @@ class TestingMode:
 
 def test_consent_is_never_asked_in_testing_mode(panel, a_volume, monkeypatch):
     asked = []
-    panel._parameterNode.volume = a_volume
-    panel._onModelChosen("liver-ct")
-    panel.models.show("liver-ct")
+    panel.parameterNode.volume = a_volume
+    panel.parameterNode.model = "liver-ct"
     monkeypatch.setattr(slicer, "app", TestingMode(slicer.app))
     monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda *given, **named: asked.append(given))
     panel.ui.segmentButton.click()
-    assert panel.runner.running
-    panel.runner.cancel()
+    assert panel.run.running
+    panel.run.cancel()
     assert asked == []
 
 
 def test_a_permissive_license_asks_nothing(panel, a_volume, dialogs):
-    panel._parameterNode.volume = a_volume
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
-    assert panel.runner.running
+    assert panel.run.running
     assert dialogs.asked == []
 
 
-def test_a_failed_installation_is_said_once_and_the_button_stays(panel, a_volume, monkeypatch, dialogs):
+def test_a_failed_installation_is_reported_once_and_can_be_repeated(panel, a_volume, monkeypatch, dialogs):
     from LiverUNetPanel.installer import InstallationError
 
     def fail(_folder, *, engine):
         raise InstallationError(f"{engine} could not be installed: the disk is full.")
 
-    panel._parameterNode.volume = a_volume
+    panel.parameterNode.volume = a_volume
     monkeypatch.setattr(panel.installer, "ensure", fail)
     panel.ui.segmentButton.click()
     assert dialogs.shown == ["LiverUNet cannot start.\n\nonnx could not be installed: the disk is full."]
     assert state(panel.ui.segmentButton) == (True, "Find the liver.")
     monkeypatch.setattr(panel.installer, "ensure", lambda *_, **__: False)
     panel.ui.segmentButton.click()
-    assert len(dialogs.shown) == 1, "who declines is not told so"
+    assert len(dialogs.shown) == 1, "a user who declines sees no message box"
     assert panel.ui.statusLabel.text == "Nothing was done: packages are missing and were not installed."
-    assert not panel.runner.running
+    assert not panel.run.running
 
 
 def test_while_packages_are_installed_no_second_installation_begins(panel, a_volume, monkeypatch, dialogs):
-    """Slicer turns its event loop while pip works."""
-    said = []
+    """Slicer's event loop runs while pip works."""
+    from LiverUNetPanel import installer
 
-    def install(_folder, _engine):
-        said.append(panel.ui.statusLabel.text)
+    missing, shown, pip = ["nibabel>=5"], [], ModuleType("slicer.packaging")
+
+    def install(_lines, **_options):
+        shown.append(panel.ui.statusLabel.text)
         panel.ui.segmentButton.click()
-        return True
+        missing.clear()
 
-    panel._parameterNode.volume = a_volume
-    monkeypatch.setattr(panel.installer, "missing", lambda _engine: ["nibabel>=5"])
-    monkeypatch.setattr(panel.installer, "_ensure", install)
+    pip.pip_ensure = install
+    monkeypatch.setitem(sys.modules, "slicer.packaging", pip)
+    monkeypatch.setattr(installer, "unmet", lambda lines: [line for line in lines if line in missing])
+    panel.parameterNode.volume = a_volume
     panel.ui.segmentButton.click()
-    assert said == ["Installing nibabel>=5."]
+    assert shown == ["Installing nibabel>=5."]
     assert dialogs.shown == [
-        "LiverUNet cannot start.\n\nPackages are being installed already; wait until that has ended."
+        "LiverUNet cannot start.\n\nPackages are being installed already; wait until the installation has ended."
     ]
     run_to_the_end(panel)
-    assert panel._parameterNode.segmentation
+    assert panel.parameterNode.segmentation
 
 
-def test_models_come_in_and_go(panel, threshold_model, own_models, tmp_path, chosen_file, monkeypatch):
+def test_models_are_removed_and_added(panel, threshold_model, own_models, tmp_path, chosen_file, monkeypatch):
     assert state(panel.ui.removeModelButton) == (True, "Delete this model from your own models.")
     pack_model(threshold_model, tmp_path / "threshold.zip")
     panel.ui.removeModelButton.click()
     assert not (own_models / "threshold").exists()
     assert panel.ui.modelSelector.currentText == "liver-ct"
-    assert panel._parameterNode.model == "liver-ct"
+    assert panel.parameterNode.model == "liver-ct"
     assert state(panel.ui.removeModelButton) == (False, "Only models that you have added can be removed.")
     chosen_file.path = str(tmp_path / "threshold.zip")
     panel.ui.addModelButton.click()
     run_to_the_end(panel)
-    assert panel._parameterNode.model == "threshold"
+    assert panel.parameterNode.model == "threshold"
     assert panel.ui.statusLabel.text == "Installed threshold 1."
     opened = []
     monkeypatch.setattr(qt, "QDesktopServices", SimpleNamespace(openUrl=lambda url: opened.append(url.toLocalFile())))
@@ -124,27 +126,27 @@ def test_models_come_in_and_go(panel, threshold_model, own_models, tmp_path, cho
     assert opened == [str(own_models / "threshold")]
 
 
-def test_a_model_that_is_gone_is_named_and_nothing_can_be_segmented(panel, a_volume):
-    panel._parameterNode.volume = a_volume
-    panel._parameterNode.model = "vanished"
+def test_a_missing_model_is_named_and_nothing_can_be_segmented(panel, a_volume):
+    panel.parameterNode.volume = a_volume
+    panel.parameterNode.model = "vanished"
     panel.models.show("vanished")
     panel.updateButtons()
     assert panel.ui.modelCardLabel.text.startswith("There is no model 'vanished'")
     assert state(panel.ui.segmentButton) == (False, panel.ui.modelCardLabel.text)
 
 
-def test_what_writes_its_result_is_not_cancelled(
+def test_a_run_that_writes_its_result_cannot_be_cancelled(
     panel, threshold_model, tmp_path, own_models, chosen_file, monkeypatch
 ):
     pack_model(threshold_model, tmp_path / "threshold.zip")
     panel.ui.removeModelButton.click()
     chosen_file.path = str(tmp_path / "threshold.zip")
-    install = lambda *given, **named: time.sleep(0.5) or install_model(*given, **named)  # noqa: E731 - seen at work
+    install = lambda *given, **named: time.sleep(0.5) or install_model(*given, **named)  # noqa: E731
     monkeypatch.setattr("LiverUNetPanel.logic.install_model", install)
     panel.ui.addModelButton.click()
     run_until(panel, "Verifying the model; this cannot be cancelled")
-    panel.runner.cancel()
-    assert panel.runner.running
+    panel.run.cancel()
+    assert panel.run.running
     run_to_the_end(panel)
     assert panel.ui.statusLabel.text == "Installed threshold 1."
 
@@ -157,7 +159,7 @@ def test_a_broken_model_can_be_removed(panel, own_models):
     assert not (own_models / "threshold").exists()
 
 
-def test_the_doctor_copies_what_it_finds(panel):
+def test_the_doctor_copies_its_findings(panel):
     panel.ui.doctorButton.click()
     run_to_the_end(panel)
     assert "liver-ct" in slicer.app.clipboard().text()
@@ -165,9 +167,8 @@ def test_the_doctor_copies_what_it_finds(panel):
 
 
 def test_consent_is_asked_before_every_kind_of_run_and_for_every_license(panel, a_volume, tmp_path, dialogs):
-    panel._parameterNode.volume = a_volume
-    panel._onModelChosen("liver-ct")
-    panel.models.show("liver-ct")
+    panel.parameterNode.volume = a_volume
+    panel.parameterNode.model = "liver-ct"
     panel.ui.sourcePath.currentPath = str(tmp_path)
     panel.ui.targetPath.currentPath = str(tmp_path / "livers")
     panel.settings.addConsent("another license")
@@ -176,4 +177,4 @@ def test_consent_is_asked_before_every_kind_of_run_and_for_every_license(panel, 
         asked = len(dialogs.asked)
         button.click()
         assert len(dialogs.asked) == asked + 1
-        assert not panel.runner.running
+        assert not panel.run.running

@@ -1,4 +1,4 @@
-"""A real CT in the main window, with the bundled model, as a user would do it."""
+"""A real CT is segmented in the main window with the bundled model."""
 
 import numpy as np
 import slicer
@@ -10,13 +10,12 @@ from panel_helpers import run_to_the_end
 
 
 def test_the_liver_of_a_real_ct_is_found_by_the_button(panel, dialogs, real_data):
-    from LiverUNetPanel.volume_node import scanSteps
-    from LiverUNetTrainPanel.segments import maskSteps
+    from LiverUNetPanel.nodes.volume import scanSteps
+    from LiverUNetTrainPanel.nodes.segments import maskSteps
 
     volume = slicer.util.loadVolume(str(real_data / "ircad/ircad_e17_orig.nii.gz"))
-    panel._parameterNode.volume = volume
-    panel._onModelChosen("liver-ct")
-    panel.models.show("liver-ct")
+    panel.parameterNode.volume = volume
+    panel.parameterNode.model = "liver-ct"
     panel.ui.segmentButton.click()
     run_to_the_end(panel, seconds=170)
     assert "non-commercial" in dialogs.asked[0].lower()

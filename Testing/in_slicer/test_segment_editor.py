@@ -1,4 +1,4 @@
-"""What Slicer's Segment Editor makes of our segments."""
+"""Our segments in Slicer's Segment Editor."""
 
 import slicer
 

@@ -1,4 +1,4 @@
-"""The panel of LiverUNetTrain, with real trainings in processes of their own."""
+"""The panel of LiverUNetTrain, with real trainings in separate processes."""
 
 import os
 import shutil
@@ -28,18 +28,18 @@ def cells(table, row):
     return [table.item(row, column).text() for column in range(table.columnCount)]
 
 
-def test_without_folders_every_button_says_what_is_missing(panel):
+def test_without_folders_every_button_tells_what_is_missing(panel):
     ui = panel.ui
     tips = {name: state(button) for name, button in vars(ui).items() if name.endswith("Button")}
     assert tips["prepareButton"] == (False, "Choose a folder of cases.")
     assert tips["startButton"] == (False, "Prepare the cases first.")
-    assert tips["stopButton"] == (False, "No training works in this run folder.")
+    assert tips["stopButton"] == (False, "No training is running in this folder.")
     assert tips["installButton"] == (False, "There is no run with a validated epoch.")
-    assert tips["cancelButton"] == (False, "This panel is doing nothing.")
+    assert tips["cancelButton"] == (False, "Nothing is running in this panel.")
 
 
 def test_from_data_to_an_installed_model_that_liverunet_uses(panel, tmp_path, a_volume, chosen_file):
-    """The whole way by its buttons, with a real training in a process of its own."""
+    """The complete work flow by the buttons, with a real training in a separate process."""
     data = tmp_path / "data"
     data.mkdir()
     for n in range(3):
@@ -57,8 +57,8 @@ def test_from_data_to_an_installed_model_that_liverunet_uses(panel, tmp_path, a_
     ]
     ui.previewButton.click()
     run_to_the_end(panel)
-    assert panel.data._preview.pixmap.height() == 800
-    panel.data._preview.close()
+    assert panel.data.preview.pixmap.height() == 800
+    panel.data.preview.close()
     ui.runPath.currentPath = str(tmp_path / "run")
     ui.epochsSpin.value = 2
     ui.batchSpin.value = 4
@@ -70,7 +70,7 @@ def test_from_data_to_an_installed_model_that_liverunet_uses(panel, tmp_path, a_
     assert not ui.startButton.enabled
     turn(panel, lambda: ui.runStateLabel.text.startswith("finished, 2 of 2 epochs"))
     assert slicer.mrmlScene.GetFirstNodeByName("run Dice")
-    assert sorted(cells(ui.caseTable, row)[2] for row in range(3)) == ["held out", "trains", "validates"]
+    assert sorted(cells(ui.caseTable, row)[2] for row in range(3)) == ["held out", "training", "validation"]
     assert ui.overlayLabel.pixmap.width() == 320, "the validation case is drawn"
     ui.nameEdit.text = "my-liver"
     ui.licenseEdit.text = "CC0-1.0"
@@ -104,7 +104,7 @@ def test_from_data_to_an_installed_model_that_liverunet_uses(panel, tmp_path, a_
     assert outcome.result.provenance.model == "my-liver"
 
 
-def test_a_new_panel_finds_a_training_stops_it_and_lets_it_go_on(panel, a_cache, tmp_path):
+def test_a_new_panel_finds_a_training_stops_it_and_can_resume_it(panel, a_cache, tmp_path):
     ui = panel.ui
     ui.cachePath.currentPath = str(a_cache.folder)
     ui.runPath.currentPath = str(tmp_path / "run")
@@ -118,7 +118,7 @@ def test_a_new_panel_finds_a_training_stops_it_and_lets_it_go_on(panel, a_cache,
     assert other.ui.runPath.currentPath == str(tmp_path / "run"), "folders are remembered"
     assert other.ui.runStateLabel.text.startswith("running")
     other.ui.stopButton.click()
-    panel.train._process.wait()
+    panel.logic.trainings[tmp_path / "run"].wait()
     other.train.watch()
     assert "stopped" in other.ui.runStateLabel.text
     assert other.ui.resumeButton.enabled
@@ -126,7 +126,7 @@ def test_a_new_panel_finds_a_training_stops_it_and_lets_it_go_on(panel, a_cache,
 
 @unix_only
 def test_after_sigkill_of_trainer_and_parent_a_new_panel_shows_the_whole_curve_and_resumes(a_cache, tmp_path, panel):
-    """A process in Slicer's place orders the training and is killed; so is the trainer, later."""
+    """Another process starts the training and is killed; later the trainer is killed, too."""
     run, ui = tmp_path / "run", panel.ui
     code = (
         "import sys, os; from pathlib import Path; from LiverUNetTrainLib.run.background import launch;"
@@ -143,7 +143,7 @@ def test_after_sigkill_of_trainer_and_parent_a_new_panel_shows_the_whole_curve_a
     os.kill(int((run / "running").read_text()), signal.SIGKILL)
     turn(panel, lambda: ui.runStateLabel.text.startswith("died"))
     done = len(state_of(run).history)
-    assert slicer.mrmlScene.GetFirstNodeByName("run training") is None, "no curves were asked for"
+    assert slicer.mrmlScene.GetFirstNodeByName("run training") is None, "the user has not asked for curves"
     ui.curvesButton.click()
     assert slicer.mrmlScene.GetFirstNodeByName("run training").GetTable().GetNumberOfRows() == done >= 2
     ui.resumeButton.click()
@@ -151,7 +151,7 @@ def test_after_sigkill_of_trainer_and_parent_a_new_panel_shows_the_whole_curve_a
 
 
 @unix_only
-def test_a_run_folder_that_is_deleted_in_mid_run_is_named_by_panel_and_trainer(panel, a_cache, tmp_path):
+def test_panel_and_trainer_report_a_run_folder_that_is_deleted_during_the_run(panel, a_cache, tmp_path):
     ui, run = panel.ui, tmp_path / "run"
     ui.cachePath.currentPath = str(a_cache.folder)
     ui.runPath.currentPath = str(run)
@@ -164,10 +164,10 @@ def test_a_run_folder_that_is_deleted_in_mid_run_is_named_by_panel_and_trainer(p
     end = time.monotonic() + 30
     while run.exists():  # the trainer may write into it meanwhile
         shutil.rmtree(run, ignore_errors=True)
-        assert time.monotonic() < end, "somebody holds it"
+        assert time.monotonic() < end, "the folder cannot be deleted"
     turn(panel, lambda: "is gone; what was in it cannot be resumed" in ui.runStateLabel.text)
-    assert panel.train._process.wait() == 1
-    last = errors.read().splitlines()[-1]  # the second sentence if it was writing just then
+    assert panel.logic.trainings[run].wait() == 1
+    last = errors.read().splitlines()[-1]  # the second message if it was writing at that moment
     assert "is gone; what was trained in it is lost, start a new run." in last or "could not be written" in last
     errors.close()
     panel.train.watch()
@@ -175,7 +175,7 @@ def test_a_run_folder_that_is_deleted_in_mid_run_is_named_by_panel_and_trainer(p
     assert ui.startButton.enabled
 
 
-def test_the_chosen_segment_of_the_scene_stays_chosen_when_the_list_is_made_again(panel, scene, a_phantom, a_volume):
+def test_the_chosen_segment_of_the_scene_stays_chosen_when_the_list_is_updated(panel, scene, a_phantom, a_volume):
     def add_segments(*names):
         for name in names:
             node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
@@ -187,16 +187,19 @@ def test_the_chosen_segment_of_the_scene_stays_chosen_when_the_list_is_made_agai
     table.setCurrentCell(1, 0)
     chosen = cells(table, 1)
     add_segments("liver")
-    assert "liver" in cells(table, 0)[0], "the likeliest comes first"
+    assert "liver" in cells(table, 0)[0], "the most likely liver comes first"
     assert cells(table, table.currentRow()) == chosen
 
 
-def test_a_learning_rate_that_is_none_is_named_and_nothing_starts(panel, a_cache, tmp_path, dialogs):
+def test_an_invalid_learning_rate_is_reported_and_nothing_starts(panel, a_cache, tmp_path, dialogs):
     panel.ui.cachePath.currentPath = str(a_cache.folder)
     panel.ui.runPath.currentPath = str(tmp_path / "run")
     panel.ui.rateEdit.text = "fast"
     panel.ui.startButton.click()
-    assert "The learning rate must be a number between 0 and 1, not fast." in dialogs.shown[0]
+    panel.ui.estimateButton.click()
+    sentence = "The learning rate must be a number between 0 and 1, not fast."
+    assert dialogs.shown == [f"The training was not started.\n\n{sentence}", f"Nothing was estimated.\n\n{sentence}"]
+    assert not panel.run.running
     assert not (tmp_path / "run").exists()
 
 
@@ -204,7 +207,7 @@ def test_nothing_is_cut_off_at_a_width_of_400_pixels(panel):
     assert_nothing_is_cut_off(panel, 400)
 
 
-def test_why_no_case_can_be_used_is_shown(panel, pairs, tmp_path, dialogs):
+def test_the_reasons_why_no_case_can_be_used_are_shown(panel, pairs, tmp_path, dialogs):
     for path in pairs.glob("*_liver.nii.gz"):
         path.write_bytes(b"damaged")
     panel.ui.dataPath.currentPath = str(pairs)
@@ -222,11 +225,11 @@ def test_nothing_is_trained_while_cases_are_prepared(panel, a_cache, pairs, tmp_
     assert panel.ui.startButton.enabled
     panel.ui.prepareButton.click()
     assert not panel.ui.startButton.enabled
-    panel.runner.stop()
+    panel.run.stop()
     assert panel.ui.startButton.enabled
 
 
-def test_a_run_that_cannot_be_read_is_said_and_the_buttons_live(panel, tmp_path, monkeypatch):
+def test_an_unreadable_run_is_reported_and_the_panel_keeps_working(panel, tmp_path, monkeypatch):
     from LiverUNetTrainLib.run import background
 
     def refuse(*_):

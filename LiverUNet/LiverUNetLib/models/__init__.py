@@ -3,6 +3,7 @@
 spec.py      all numbers of a model
 network.py   its networks, as MONAI builds them
 engines.py   what computes them: ONNX Runtime or PyTorch
+scores.py    how good a model was measured to be
 card.py      all that is known about a model
 calibration.py  how its results are judged
 folder.py    a model on disk: opened, verified, loaded

@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .scores import Evaluation
 from .spec import ModelSpec
 
 __all__ = [
@@ -67,7 +68,7 @@ class ModelCard:
     Attributes:
         spec: the numbers that it computes with.
         training: the settings of its training, for the record.
-        scores: the command that measured it, its summary and cases; empty if not measured.
+        scores: None if it was not evaluated.
         notes: what else users have to know, Markdown.
         checksums: SHA-256 of every file of weights, and of the calibration.
     """
@@ -79,7 +80,7 @@ class ModelCard:
     spec: ModelSpec
     lineage: Lineage = field(default_factory=Lineage)
     training: dict[str, Any] = field(default_factory=dict)
-    scores: dict[str, Any] = field(default_factory=dict)
+    scores: Evaluation | None = None
     notes: str = ""
     checksums: dict[str, str] = field(default_factory=dict)
 
@@ -103,8 +104,8 @@ class ModelCard:
     def check(self) -> None:
         """Raise ValueError, KeyError or TypeError unless every value used in computation is valid."""
         self.spec.check()
-        if self.scores and not (self.scores["summary"]["dice"].keys() >= {"mean", "worst"} and self.scores["cases"]):
-            raise ValueError("unusable scores")
+        if self.scores:
+            self.scores.check()
         if not all(isinstance(checksum, str) for checksum in self.checksums.values()):
             raise ValueError("unusable checksums")
         if unknown := self.checksums.keys() - {*WEIGHT_FILES, CALIBRATION}:

@@ -27,6 +27,7 @@ from .calibration import Calibration, calibration_from_json
 from .card import CALIBRATION, COARSE, FINE, WEIGHT_FILES, Lineage, ModelCard, onnx_file, weights_file
 from .engines import Network, OnnxNetwork, TorchNetwork
 from .network import build_network, fold_batch_norm
+from .scores import evaluation_from_json
 from .spec import NetworkSpec, Rules, spec_from_json
 
 if TYPE_CHECKING:
@@ -235,9 +236,10 @@ def open_model(folder: Path) -> LiverModel:
             ours = _as_today(ours)
         card = ModelCard(
             **{key: metadata[key] for key in ("name", "version", "description", "license")},
-            **{key: ours[key] for key in ("training", "scores", "notes", "checksums")},
+            **{key: ours[key] for key in ("training", "notes", "checksums")},
             spec=spec_from_json(ours["spec"]),
             lineage=from_json(Lineage, ours["lineage"]),
+            scores=evaluation_from_json(ours["scores"]),
         )
         card.check()
     except (KeyError, TypeError, AttributeError, ValueError) as error:

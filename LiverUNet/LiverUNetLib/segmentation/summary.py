@@ -94,5 +94,5 @@ def model_score(model: LiverModel) -> str:
     scores = model.card.scores
     if not scores:
         return "not evaluated"
-    dice = scores["summary"]["dice"]
-    return f"Dice {dice['mean']:.3f} on {len(scores['cases'])} patients, worst {dice['worst']:.3f}"
+    dice = scores.summary["dice"]
+    return f"Dice {dice.mean:.3f} on {len(scores.cases)} patients, worst {dice.worst:.3f}"

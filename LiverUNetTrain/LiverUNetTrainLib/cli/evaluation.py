@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from LiverUNetLib.models.store import DEFAULT_MODEL
 
-from .shared import DATA_HELP, DEVICE_HELP, device_for, print_summary
+from .shared import DATA_HELP, DEVICE_HELP, device_for
 
 if TYPE_CHECKING:
     from LiverUNetLib.models.folder import LiverModel
@@ -43,40 +44,39 @@ def _add_evaluate(commands: Any) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from LiverUNetLib.errors import TrainingError
     from LiverUNetLib.models.store import find_model
-    from LiverUNetLib.system.files import check_writable, write_json
+    from LiverUNetLib.system.files import check_writable
 
     from ..evaluation.evaluate import evaluate_predictions
     from ..evaluation.export import record_scores
-    from ..evaluation.tables import TABLE_HEAD, table_row, write_csv
+    from ..evaluation.metrics import summarise
+    from ..evaluation.tables import TABLE_HEAD, case_line, summary_lines, write_csv, write_evaluation
 
     _check_sources(options)
     for path in filter(None, (options.json, options.csv)):
         check_writable(path, overwrite=True)
     faults: list[Finding] = []
-    if options.predictions:
-        model, evaluated = None, evaluate_predictions(options.predictions, options.reference)
-    else:
-        model = find_model(options.model)
+    model = None if options.predictions else find_model(options.model)
+    if model:
         evaluated = _evaluated_by_model(model, options, faults)
-    cases = []
+    else:
+        evaluated = evaluate_predictions(options.predictions, options.reference)
+    cases: list[CaseScores] = []
     for case in evaluated:
         if not cases:
             print(TABLE_HEAD)
-        print(table_row(f"{case.case} ({case.role})" if model else case.case, case.row()), flush=True)
+        print(case_line(case, f"{case.case} ({case.role})" if model else case.case), flush=True)
         cases.append(case)
-    summary = print_summary(cases)
+    print("\n".join(summary_lines(summarise(cases))))
     command = _command_line(options)
     if options.json:
         identity = model and {"name": model.card.name, "version": model.card.version, "checksum": model.card.checksum}
-        rows = [case.row() for case in cases]
-        content = {"schema_version": 1, "command": command, "model": identity, "summary": summary, "cases": rows}
-        write_json(options.json, content)
+        write_evaluation(options.json, cases, command, model=identity)
     if options.csv:
         write_csv(options.csv, cases)
     if faults:
-        words = "Not all cases could be used" + (", so the scores were not recorded:" if options.record else ":")
-        raise TrainingError("\n".join([words, *map(str, faults)]))
-    if options.record:
+        message = "Not all cases could be used" + (", so the scores were not recorded:" if options.record else ":")
+        raise TrainingError("\n".join([message, *map(str, faults)]))
+    if model and options.record:
         record_scores(model, cases, command)
 
 
@@ -101,10 +101,12 @@ def _evaluated_by_model(model: LiverModel, options: argparse.Namespace, faults: 
 
 def _command_line(options: argparse.Namespace) -> str:
     """The command that measures the same figures again."""
-    words = ["liver-unet-train", "evaluate", *map(str, options.data)]
+    command = ["liver-unet-train", "evaluate", *options.data]
     if options.predictions:
-        return " ".join([*words, "--predictions", str(options.predictions), "--reference", str(options.reference)])
-    return " ".join([*words, "--model", options.model] + ["--held-out"] * options.held_out)
+        command += ["--predictions", options.predictions, "--reference", options.reference]
+    else:
+        command += ["--model", options.model, *(["--held-out"] if options.held_out else [])]
+    return shlex.join(map(str, command))
 
 
 def _add_compare(commands: Any) -> None:

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check_packages() -> None:
-    """Say at once what is not installed, not after hours of work."""
+    """Report missing packages at once, not after hours of work."""
     from importlib.util import find_spec
 
     from LiverUNetLib.errors import TrainingError
@@ -50,7 +50,7 @@ def _add_prepare(commands: Any) -> None:
         "--strict", action="store_true", help="stop at the first faulty case instead of leaving it out"
     )
     command.add_argument(
-        "--cache", type=Path, required=True, help="folder for the prepared slices; what is unchanged there is kept"
+        "--cache", type=Path, required=True, help="folder for the prepared slices; unchanged cases in it are kept"
     )
     command.add_argument(
         "--pixel-mm", type=float, default=1.25, help="in-plane pixel size of the fine look (%(default)s mm)"
@@ -58,7 +58,7 @@ def _add_prepare(commands: Any) -> None:
     command.add_argument(
         "--slice-mm", type=float, default=2.0, help="thinner slices are averaged up to this (%(default)s mm)"
     )
-    command.add_argument("--like", metavar="MODEL", help="instead on the grid of this model, to fine-tune it")
+    command.add_argument("--like", metavar="MODEL", help="use the grid of this model, to fine-tune it")
     command.set_defaults(run=_prepare)
 
 
@@ -105,7 +105,7 @@ def _export_nnunet(options: argparse.Namespace) -> None:
 
 
 def _add_export(commands: Any) -> None:
-    command = commands.add_parser("export", help="make a model folder of a run")
+    command = commands.add_parser("export", help="make a model from a run")
     command.add_argument("run_folder", type=Path, metavar="RUN")
     command.add_argument(
         "-o", "--output", type=Path, required=True, help="model folder to write; its name is the model's"
@@ -114,11 +114,11 @@ def _add_export(commands: Any) -> None:
         "--weights",
         choices=("best", "last"),
         default="best",
-        help="by validation Dice, or of the last epoch (%(default)s)",
+        help="those of the best validation Dice, or of the last epoch (%(default)s)",
     )
     command.add_argument("--model-version", default="0.1.0", help="(%(default)s)")
     command.add_argument("--description", help="one sentence")
-    command.add_argument("--license", help="what the weights may be used for; the data they learned from decide")
+    command.add_argument("--license", help="what the weights may be used for, which depends on the training data")
     command.add_argument("--notes", type=Path, help="Markdown file that the card ends with")
     command.add_argument("--overwrite", action="store_true", help="replace a model folder that exists")
     command.set_defaults(run=_export)
@@ -132,14 +132,14 @@ def _export(options: argparse.Namespace) -> None:
 
     if exists(options.output, OutputError) and not options.overwrite:
         raise OutputError(f"{options.output} exists already; name another folder or allow replacing it (--overwrite).")
-    said = {"version": options.model_version, "description": options.description, "license": options.license}
+    given = {"version": options.model_version, "description": options.description, "license": options.license}
     if options.notes:
         try:
-            said["notes"] = options.notes.read_text(encoding="utf-8-sig")
+            given["notes"] = options.notes.read_text(encoding="utf-8-sig")
         except OSError as error:
             raise TrainingError(f"The notes {options.notes} cannot be read ({error.strerror}).") from error
         except UnicodeDecodeError as error:
-            raise TrainingError(f"The notes {options.notes} are not text in UTF-8; save them as such.") from error
-    info = ModelInfo(options.output.name, **{key: value for key, value in said.items() if value is not None})
+            raise TrainingError(f"The notes {options.notes} are not text in UTF-8; save them as UTF-8.") from error
+    info = ModelInfo(options.output.name, **{key: value for key, value in given.items() if value is not None})
     model = export_run(options.run_folder, options.output, info, weights=options.weights)
     print(f"{model.folder}: {model.card.name} {model.card.version}, SHA-256 {model.card.checksum}")

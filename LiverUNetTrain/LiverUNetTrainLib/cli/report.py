@@ -24,14 +24,16 @@ def add_commands(commands: Any) -> None:
     command.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="(%(default)s)")
     command.add_argument("--scores", type=Path, help="what evaluate --json wrote (a cross-validation has its own)")
     command.add_argument("--data", nargs="+", type=Path, default=[], help=f"for overlays; {DATA_HELP}")
-    command.add_argument("--model", default=DEFAULT_MODEL, help="whose overlays, for a run (%(default)s)")
+    command.add_argument(
+        "--model", default=DEFAULT_MODEL, help="for a run: the model to draw overlays of (%(default)s)"
+    )
     command.add_argument("--overwrite", action="store_true", help="replace a report that exists")
     command.add_argument("--device", default="auto", help=DEVICE_HELP)
     command.set_defaults(run=_report)
     command = commands.add_parser("augment-preview", help="a picture of what augmentation does to a slice")
     command.add_argument("cache", type=Path, help="what prepare made")
     command.add_argument("-o", "--output", type=Path, default=Path("augmentation.png"), help="(%(default)s)")
-    command.add_argument("--case", help="which case (the first)")
+    command.add_argument("--case", help="name of the case (default: the first)")
     command.add_argument("--recipe", choices=RECIPE_NAMES, default=RECIPE_NAMES[0], help="(%(default)s)")
     command.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     command.add_argument("--overwrite", action="store_true", help="replace a picture that exists")

@@ -1,27 +1,26 @@
-"""What several commands of liver-unet-train say and do."""
+"""What several commands of liver-unet-train share."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from LiverUNetLib.system.environment import Device
 
     from ..data.cache import Grids
-    from ..evaluation.metrics import CaseScores
     from ..run.folder import EpochLog
 
-__all__ = ["DATA_HELP", "DEVICE_HELP", "device_for", "epoch_line", "prepare_cases", "print_summary"]
+__all__ = ["DATA_HELP", "DEVICE_HELP", "device_for", "epoch_line", "prepare_cases"]
 
 DATA_HELP = "folders: pairs *_orig.nii.gz / *_liver.nii.gz, 3D-IRCADb-01 as downloaded, nnU-Net or Decathlon"
 DEVICE_HELP = "auto, cpu, cuda, cuda:N or mps (%(default)s)"
 
 
 def device_for(name: str, engine: str = "auto") -> Device:
-    """The device of that name; what the user should know of the choice goes to stderr."""
+    """The device of that name; a note on the choice goes to stderr."""
     from LiverUNetLib.system.environment import choose_device
 
     device = choose_device(name, engine)
@@ -38,7 +37,7 @@ def prepare_cases(
     strict: bool = False,
     only: Collection[str] | None = None,
 ) -> None:
-    """Find and prepare all cases, or `only` those with these names, a line each."""
+    """Find and prepare all cases, or `only` those with these names; prints a line for each."""
     from ..data.cache import prepare
     from ..data.layouts import find_data_sets
     from ..training.cost import check_disk
@@ -53,24 +52,13 @@ def prepare_cases(
 
 
 def epoch_line(log: EpochLog) -> str:
-    """An epoch in a line."""
+    """A line about an epoch."""
     look = f"{log.stage}, " if log.stage else ""
     line = f"{look}epoch {log.epoch}: loss {log.training_loss:.4f}, Dice {log.training_dice:.4f}, {log.seconds:.0f} s"
     if log.validation_dice is None:
         return line
-    worst = min(log.validation_dice, key=log.validation_dice.get)
+    worst, dice = min(log.validation_dice.items(), key=lambda item: item[1])
     return (
         f"{line}; validation loss {log.validation_loss:.4f}, 3D Dice {log.mean_validation_dice:.4f} "
-        f"(worst {worst} {log.validation_dice[worst]:.4f})"
+        f"(worst {worst} {dice:.4f})"
     )
-
-
-def print_summary(cases: Sequence[CaseScores]) -> dict[str, Any]:
-    """Print the last lines of a table of scores; returns the summary."""
-    from ..evaluation.metrics import summarise
-    from ..evaluation.tables import table_row
-
-    summary = summarise(cases)
-    for figure in ("mean", "sd", "median", "worst"):
-        print(table_row(figure, {name: values.get(figure) for name, values in summary.items()}))
-    return summary

@@ -35,7 +35,7 @@ ENTRIES = ("content_hash", "mask_hash", "slice_mm", "voxel_ml")
 
 @dataclass(frozen=True)
 class Grids:
-    """What of a ModelSpec a cache depends on."""
+    """The part of a ModelSpec that a cache depends on."""
 
     pixel_mm: float = FineLook().pixel_mm
     slice_mm: float = FineLook().slice_mm
@@ -73,12 +73,12 @@ class CachedCase:
 
     @property
     def fine_grid(self) -> Grid:
-        """Of `image` and `mask`."""
+        """The grid of `image` and `mask`."""
         return _grid(self.image.shape, (self.slice_mm, self.grids.pixel_mm, self.grids.pixel_mm))
 
     @property
     def coarse_grid(self) -> Grid:
-        """Of `coarse` and `coarse_mask`."""
+        """The grid of `coarse` and `coarse_mask`."""
         return _grid(self.coarse.shape, (self.grids.voxel_mm,) * 3)
 
 
@@ -91,18 +91,24 @@ class Cache:
     cases: tuple[CachedCase, ...]
 
     def select(self, names: Sequence[str]) -> list[CachedCase]:
-        """The cases with these names, in their order here."""
+        """The cases with these names, in their order here.
+
+        Raises:
+            TrainingError: there is no case of one of the names.
+        """
+        if unknown := sorted(set(names) - {case.name for case in self.cases}):
+            raise TrainingError(f"{self.folder} holds no case {', '.join(unknown)}; prepare it.")
         return [case for case in self.cases if case.name in names]
 
 
 def prepare(cases: Sequence[Case], folder: Path, grids: Grids, *, strict: bool = False) -> Iterator[Finding]:
-    """Bring cases onto the grids; yields what became of each, then the folder can be opened.
+    """Bring cases onto the grids; yields what became of each. Afterwards `open_cache` opens the folder.
+
+    A case is prepared again only if its files or the settings have changed. Faulty cases and repeated
+    scans are left out, and the finding says why.
 
     Args:
-        strict: raise the first fault.
-
-    A case is made anew only if its files or the settings changed. Faulty cases and repeated scans
-    are named and left out, or the first one is raised under `strict`.
+        strict: raise the first fault instead.
 
     Raises:
         TrainingError: no usable case is left.
@@ -113,18 +119,18 @@ def prepare(cases: Sequence[Case], folder: Path, grids: Grids, *, strict: bool =
     check_writable(index, overwrite=True)
     settings = {"schema_version": SCHEMA_VERSION, "grids": asdict(grids)}
     if index.exists() and not _made_with(index, settings):
-        index.unlink()  # a cache of two grids would be a mixture
+        index.unlink()  # so that no cache mixes two grids
     seen: dict[str, str] = {}
     for case in cases:
         try:
-            entry, words = _prepare_case(case, folder, grids)
+            entry, message = _prepare_case(case, folder, grids)
             _check_unique(case.name, seen.setdefault(entry["content_hash"], case.name))
         except ScanError as error:
             if strict:
                 raise
             yield Finding.fault(case.name, error)
             continue
-        yield Finding(case.name, words, from_json(Facts, entry["facts"]))
+        yield Finding(case.name, message, from_json(Facts, entry["facts"]))
     if not seen:
         raise TrainingError("None of the cases can be used, for the reasons given.")
     write_json(index, settings | {"cases": list(seen.values())})
@@ -134,7 +140,7 @@ def open_cache(folder: Path) -> Cache:
     """Open a prepared folder.
 
     Raises:
-        TrainingError: it is no cache, was made by another version, or lost a file.
+        TrainingError: it is no cache, was made by another version, or a file is missing.
     """
     index = read_json(folder / "cache.json", TrainingError)
     if index.get("schema_version") != SCHEMA_VERSION:
@@ -176,16 +182,16 @@ def _prepare_case(case: Case, folder: Path, grids: Grids) -> tuple[dict[str, Any
             save_array(temporary / f"{image_name}.npy", image)
             save_array(temporary / f"{mask_name}.npy", share)
         write_json(temporary / "case.json", entry)
-    words = [f"{fine.slices.size} slices of {fine.slices.step_mm:.2f} mm.", *checked.scan.notes]
-    return entry, " ".join(words).removesuffix(".")
+    message = [f"{fine.slices.size} slices of {fine.slices.step_mm:.2f} mm.", *checked.scan.notes]
+    return entry, " ".join(message).removesuffix(".")
 
 
 def _rounded(hu: np.ndarray) -> np.ndarray:
-    return np.rint(hu).astype(np.int16)
+    return np.asarray(np.rint(hu), np.int16)
 
 
 def _shares(mask: np.ndarray) -> np.ndarray:
-    return np.rint(mask * 255).astype(np.uint8)
+    return np.asarray(np.rint(mask * 255), np.uint8)
 
 
 def _grid(shape: tuple[int, ...], steps_mm: tuple[float, ...]) -> Grid:
@@ -195,7 +201,7 @@ def _grid(shape: tuple[int, ...], steps_mm: tuple[float, ...]) -> Grid:
 def _made_with(index: Path, settings: dict[str, Any]) -> bool:
     """Whether the cases that an index lists were made with these settings."""
     try:
-        return json.loads(json.dumps(settings)).items() <= read_json(index, TrainingError).items()
+        return bool(json.loads(json.dumps(settings)).items() <= read_json(index, TrainingError).items())
     except TrainingError:
         return False
 
@@ -206,7 +212,7 @@ def _check_unique(name: str, first: str) -> None:
 
 
 def _stamp(path: Path) -> list[Any]:
-    """What changes when a file, or one in a folder, does, or is another one."""
+    """What changes when a file, or one in a folder, is changed or replaced."""
     if not path.exists():
         raise ScanError(f"{path} does not exist.")
     return [str(path.resolve()), *stamp(path)]

@@ -29,7 +29,7 @@ __all__ = [
 PLAUSIBLE_LIVER_ML = (5.0, 6000.0)
 # Millimetres by which the affines of scan and mask may differ: rounding in file headers.
 AFFINE_TOLERANCE_MM = 1e-2
-# Air is -1000 HU, and no scanner stores less than -1024 but as padding.
+# Air is -1000 HU; scanners store less than -1024 only as padding.
 LOWEST_HU = np.float32(-1024)
 
 
@@ -62,7 +62,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the user wants to know about a case that can be used.
+    """What a table shows of a usable case.
 
     Attributes:
         size: voxels along i, j, k.
@@ -78,12 +78,12 @@ class Facts:
 
     @property
     def grid(self) -> str:
-        """The size in words."""
+        """The size as text."""
         return " x ".join(map(str, self.size))
 
     @property
     def spacing(self) -> str:
-        """The spacing in words."""
+        """The spacing as text."""
         return " x ".join(f"{mm:.2f}" for mm in self.spacing_mm)
 
     def __str__(self) -> str:
@@ -93,7 +93,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class CheckedCase:
-    """A case that can be used.
+    """A usable case.
 
     Attributes:
         content_hash, mask_hash: see `content_hash`.
@@ -112,13 +112,13 @@ class Finding:
     """What became of a case.
 
     Attributes:
-        words: what was done with it, or why it is left out.
+        message: what was done with it, or why it is left out.
         facts: None if they are not known, as of a case that is left out.
-        usable: whether it is not left out.
+        usable: False for a case that is left out.
     """
 
     name: str
-    words: str
+    message: str
     facts: Facts | None = None
     usable: bool = True
 
@@ -128,11 +128,11 @@ class Finding:
         return cls(name, f"left out: {error}", usable=False)
 
     def __str__(self) -> str:
-        return f"{self.name}: {', '.join(map(str, filter(None, (self.facts, self.words))))}"
+        return f"{self.name}: {', '.join(map(str, filter(None, (self.facts, self.message))))}"
 
 
-def align_mask(mask: CTVolume, other: CTVolume, words: str) -> CTVolume:
-    """The mask with its axes in the order and direction of those of another volume, which the message calls `words`.
+def align_mask(mask: CTVolume, other: CTVolume, other_name: str) -> CTVolume:
+    """The mask with its axes in the order and direction of those of another volume, called `other_name` in messages.
 
     Raises:
         ScanError: the grids differ in more than the order and the direction of their axes.
@@ -145,11 +145,11 @@ def align_mask(mask: CTVolume, other: CTVolume, words: str) -> CTVolume:
     affine = mask.affine @ inv_ornt_aff(orientation, mask.hu_kji.shape[::-1])
     if other.hu_kji.shape != turned.shape:
         raise ScanError(
-            f"{mask.name} has shape {mask.hu_kji.shape} (k, j, i) but {words} has {other.hu_kji.shape}; "
-            f"draw or resample the mask on the grid of {words}."
+            f"{mask.name} has shape {mask.hu_kji.shape} (k, j, i) but {other_name} has {other.hu_kji.shape}; "
+            f"draw or resample the mask on the grid of {other_name}."
         )
     if not np.allclose(other.affine, affine, atol=AFFINE_TOLERANCE_MM):
-        raise ScanError(f"{mask.name} lies elsewhere than {words}: their affines differ; resample the mask.")
+        raise ScanError(f"{mask.name} lies elsewhere than {other_name}: their affines differ; resample the mask.")
     return replace(mask, hu_kji=np.ascontiguousarray(turned), affine=affine)
 
 
@@ -157,7 +157,8 @@ def check_case(case: Case) -> CheckedCase:
     """Read a case and check it.
 
     Raises:
-        ScanError: unreadable, on two grids, no CT, a mask that is empty or of an implausible size.
+        ScanError: it cannot be read, scan and mask lie on two grids, the scan is no CT, or the mask is empty or of an
+            implausible size.
     """
     scan, mask = case.read()
     check_ct(scan)
@@ -169,7 +170,7 @@ def check_case(case: Case) -> CheckedCase:
 
 
 def check_liver(liver_ml: float, name: str) -> None:
-    """Raise ScanError unless a mask, called `name` in the message, can be that of a liver."""
+    """Raise ScanError unless a mask, called `name` in the message, has a plausible volume."""
     if liver_ml == 0:
         raise ScanError(f"{name} is empty: a case to learn from needs a liver.")
     low, high = PLAUSIBLE_LIVER_ML
@@ -182,9 +183,9 @@ def check_liver(liver_ml: float, name: str) -> None:
 def content_hash(scan: CTVolume) -> str:
     """SHA-256 of the voxels in the patient's axes (LPS): the same scan in any file, type and order of axes.
 
-    The voxels alone identify a scan, for the noise of no two is the same. Position and spacing play no part: they are
-    rounded differently by every format, and a repaired header makes no new patient. HU count whole and from -1024
-    up, so that neither a rescale in floating point nor another padding outside the field of view makes one.
+    The voxels alone identify a scan, since no two scans have the same noise. Position and spacing play no part: every
+    format rounds them differently, and a repaired header makes no new patient. HU are rounded, and less than -1024
+    counts as -1024, so that neither a rescale in floating point nor another padding makes a new patient.
     """
     voxels = reoriented(scan.hu_kji, orientation_to_lps(scan.affine))
     digest = hashlib.sha256(repr(voxels.shape).encode())

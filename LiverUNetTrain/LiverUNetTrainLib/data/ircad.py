@@ -21,12 +21,12 @@ from .cases import Case
 
 __all__ = ["find_ircad", "unpacked_ircad"]
 
-# What a case is made of; meshes and labelled slices lie beside it.
+# The files of a case; meshes and labelled slices lie beside them and are not needed.
 NEEDED = re.compile(r"(^|/)3Dircadb1\.\d+/(PATIENT|MASKS)_DICOM(\.zip$|/)")
 
 
 def find_ircad(folder: Path) -> Iterable[Case]:
-    """The patients below `folder`, or the one that `folder` is, called `ircad_e01` and so on."""
+    """The patients below `folder`, or `folder` itself if it is one, named `ircad_e01` and so on."""
     patients = [folder, *folder.rglob("3Dircadb1.*")]
     numbered = {int(match[1]): path for path in patients if (match := re.fullmatch(r"3Dircadb1\.(\d+)", path.name))}
     for number in sorted(numbered):
@@ -41,13 +41,13 @@ def find_ircad(folder: Path) -> Iterable[Case]:
 
 @contextmanager
 def unpacked_ircad(archive: Path, near: Path) -> Iterator[Path]:
-    """Unpack scans and masks from the zip of all patients, for as long as the block lasts.
+    """Unpack scans and masks from the zip of all patients into a folder that is removed after the block.
 
     Args:
-        near: an existing folder, on whose disk there is room.
+        near: an existing folder, on whose disk they are unpacked.
 
     Raises:
-        TrainingError: no zip, no patient in it, or the disk is too small.
+        TrainingError: `archive` is no zip or holds no patient, or the disk is too small.
     """
     with temporary_folder(near) as folder:
         try:

@@ -1,4 +1,4 @@
-"""The ways in which data sets lie on disk; each is recognised by itself.
+"""The layouts of data sets on disk; each is detected automatically.
 
 - pairs: `NAME_orig.nii.gz` beside `NAME_liver.nii.gz`, non-zero is liver;
 - 3D-IRCADb-01 as downloaded: see `ircad`;
@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.system.files import read_json
@@ -22,7 +23,7 @@ from .ircad import find_ircad
 __all__ = ["DataSet", "find_cases", "find_data_sets"]
 
 SCAN_ENDING, MASK_ENDING = "_orig.nii.gz", "_liver.nii.gz"
-# What a label of liver or of something inside it is called; tumours are liver here, where no other organ has labels.
+# Words in the names of labels of the liver and of tumours, which count as liver where no other organ has a label.
 LIVER_WORDS = ("liver", "hepat")
 TUMOUR_WORDS = ("tumor", "tumour", "cancer", "lesion", "metasta", "cyst")
 
@@ -78,7 +79,7 @@ def _find_pairs(folder: Path) -> Iterable[Case]:
 
 
 def _find_lits(folder: Path) -> Iterable[Case]:
-    """The training volumes, in whatever batch they lie; tumours count as liver."""
+    """The training volumes in all batches; tumours count as liver."""
     for scan in sorted(folder.rglob("volume-*.nii*")):
         if match := re.fullmatch(r"volume-(\d+)(\.nii(?:\.gz)?)", scan.name):
             number, ending = match.groups()
@@ -86,7 +87,7 @@ def _find_lits(folder: Path) -> Iterable[Case]:
 
 
 def _find_nnunet(folder: Path) -> Iterable[Case]:
-    """The training cases; names lose nnU-Net's `_0000` of the first channel."""
+    """The training cases, named without nnU-Net's `_0000` for the first channel."""
     if not (folder / "dataset.json").is_file() or not (folder / "imagesTr").is_dir():
         return
     description = read_json(folder / "dataset.json", TrainingError)
@@ -97,7 +98,7 @@ def _find_nnunet(folder: Path) -> Iterable[Case]:
         yield Case(name, scan, folder / "labelsTr" / f"{name}{ending}", labels=labels)
 
 
-def _liver_labels(labels: dict[str, object], folder: Path) -> tuple[int, ...]:
+def _liver_labels(labels: dict[str, Any], folder: Path) -> tuple[int, ...]:
     """Label values that count as liver.
 
     The Decathlon writes {"1": "liver"}, nnU-Net {"liver": 1}, or {"liver": [1, 2]} for a region of
@@ -105,14 +106,14 @@ def _liver_labels(labels: dict[str, object], folder: Path) -> tuple[int, ...]:
     """
     pairs = [(key, value) if not str(key).isdigit() else (value, key) for key, value in labels.items()]
     names = {str(name).casefold(): value for name, value in pairs if str(name).casefold() != "background"}
-    words = LIVER_WORDS
+    counted: tuple[str, ...] = LIVER_WORDS
     if all(_has(word, LIVER_WORDS + TUMOUR_WORDS) for name in names for word in re.findall("[a-z]+", name)):
-        words += TUMOUR_WORDS
+        counted += TUMOUR_WORDS
     if not any("liver" in name for name in names):
         raise TrainingError(
             f"{folder / 'dataset.json'} names no label of the liver among {', '.join(map(str, labels))}."
         )
-    values = [value if isinstance(value, list) else [value] for name, value in names.items() if _has(name, words)]
+    values = [value if isinstance(value, list) else [value] for name, value in names.items() if _has(name, counted)]
     return tuple(sorted({int(value) for several in values for value in several}))
 
 

@@ -37,7 +37,7 @@ def export_nnunet(cases: Sequence[Case], folder: Path) -> Iterator[Finding]:
         written += 1
         yield Finding(case.name, "written", checked.facts)
     if not written:
-        raise TrainingError("None of the cases can be used; the lines above say why.")
+        raise TrainingError("None of the cases can be used, for the reasons given.")
     description = {
         "channel_names": {"0": "CT"},
         "labels": {"background": 0, "liver": 1},

@@ -1,8 +1,8 @@
-"""Write cases as pairs of NIfTI: other people's data sets, and one's own corrected scans as a growing training set.
+"""Write cases as pairs of NIfTI files: public data sets, and the user's own corrected scans as a training set.
 
 NAME_orig.nii.gz        the scan, in HU
 NAME_liver.nii.gz       its mask, 1 is liver
-NAME_provenance.json    where an own case comes from
+NAME_provenance.json    where a case of the user's own comes from
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PROVENANCE_ENDING = "_provenance.json"
 
 
 def write_pairs(source: Path, folder: Path) -> Iterator[Finding]:
-    """Write every usable case as a pair; yields what became of each. Pairs that are there already are kept.
+    """Write every usable case as a pair; yields what became of each. Pairs that exist already are kept.
 
     Args:
         source: a folder of any layout, or 3D-IRCADb-01 as one zip.
@@ -51,7 +51,7 @@ def _write_all(cases: Sequence[Case], folder: Path) -> Iterator[Finding]:
         # The mask is written last: a pair is complete when it is there.
         if (folder / f"{case.name}{MASK_ENDING}").exists():
             usable += 1
-            yield Finding(case.name, "is there already")
+            yield Finding(case.name, "exists already")
             continue
         try:
             checked = check_case(case)
@@ -62,14 +62,14 @@ def _write_all(cases: Sequence[Case], folder: Path) -> Iterator[Finding]:
         usable += 1
         yield Finding(case.name, "written", checked.facts)
     if not usable:
-        raise TrainingError("None of the cases can be used; the lines above say why.")
+        raise TrainingError("None of the cases can be used, for the reasons given.")
 
 
 def add_case(folder: Path, scan: CTVolume, mask_kji: np.ndarray, provenance: Mapping[str, Any]) -> str:
-    """Add a scan with its corrected mask to a training set of one's own; returns the case's name.
+    """Add a scan with its corrected mask to the user's own training set; returns the case's name.
 
-    The name is made of the voxels' hash: it says nothing of the patient, and the same scan, corrected
-    once more, takes the place of the older case.
+    The name is made from the hash of the voxels: it tells nothing about the patient, and the same scan,
+    corrected again, replaces the older case.
 
     Args:
         mask_kji: non-zero is liver, shape of the scan.

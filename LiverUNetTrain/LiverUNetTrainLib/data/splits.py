@@ -1,4 +1,4 @@
-"""Which patients train, which validate, which are held out; also where a model learns from new ones."""
+"""Split patients into training, validation and held out, for new models and for fine-tuning."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from LiverUNetLib.errors import TrainingError
+from LiverUNetLib.models.card import Lineage
 from LiverUNetLib.models.folder import LiverModel
 
 from .cache import Cache
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Split:
-    """Names of cases, by what they are for; no patient is in two of the lists."""
+    """Names of cases by their use; no patient is in two of the lists."""
 
     training: tuple[str, ...]
     validation: tuple[str, ...]
@@ -64,8 +65,8 @@ def split_for_finetuning(
     """Split new cases by patient; old ones keep the part that the parent's lineage gave them, by content.
 
     A case whose mask was corrected since the parent trained on it is learned from as if it were new. The
-    parent's validation patients join those drawn from the new ones; alone they would choose the
-    least-trained epoch, so validation is off then.
+    parent's validation patients join those drawn from the new ones. Alone they would choose the
+    least-trained epoch, so without new ones validation is off.
 
     Returns:
         The split, and which of its training cases the parent has learned from: they are replayed.
@@ -73,27 +74,10 @@ def split_for_finetuning(
     Raises:
         TrainingError: there is nothing to learn from, or a case that the parent knows is to be held out.
     """
-    lineage = parent.card.lineage
-    parts = lineage.roles()
-    asked, names = set(held_out), {case.name for case in cache.cases}
+    names, asked = {case.name for case in cache.cases}, set(held_out)
     if asked - names:
         raise TrainingError(f"Cannot hold out {', '.join(sorted(asked - names))}: there is no such case.")
-    found = defaultdict(list)
-    for case in cache.cases:
-        part = parts.get(case.content_hash, "new")
-        if case.name in asked:
-            part = "held out" if part in ("new", "held out") else "learned"
-        elif part == "training" and lineage.masks.get(case.content_hash, case.mask_hash) != case.mask_hash:
-            part = "corrected"
-        found[part].append(case.name)
-    namesakes = sorted({*found["new"], *found["corrected"]} & set(lineage.held_out))
-    if namesakes:
-        logger.warning(
-            "%s called like what %s holds out, with other content: if they are the same patients in other files, "
-            "hold them out as well.",
-            f"{', '.join(namesakes)} {'is' if len(namesakes) == 1 else 'are'}",
-            parent.card.name,
-        )
+    found = _by_part(cache, parent.card.lineage, asked)
     if found["learned"]:
         learned = ", ".join(sorted(found["learned"]))
         raise TrainingError(f"Cannot hold out {learned}: {parent.card.name} has learned from it already.")
@@ -101,6 +85,7 @@ def split_for_finetuning(
         raise TrainingError(
             f"There is nothing new for {parent.card.name} to learn from: all {len(names)} cases are known or held out."
         )
+    _warn_of_namesakes([*found["new"], *found["corrected"]], parent)
     drawn = split_by_patient(found["new"], validation=validation, seed=seed) if found["new"] else Split((), (), ())
     old = tuple(sorted(found["training"]))
     split = Split(
@@ -109,3 +94,31 @@ def split_for_finetuning(
         held_out=tuple(sorted(found["held out"])),
     )
     return split, old
+
+
+def _by_part(cache: Cache, lineage: Lineage, held_out: set[str]) -> dict[str, list[str]]:
+    """Names by the part that the parent's lineage gives them, or "new", "corrected" or "learned".
+
+    "learned" are those of `held_out` that the parent trained or validated on.
+    """
+    roles = lineage.roles()
+    found = defaultdict(list)
+    for case in cache.cases:
+        part = roles.get(case.content_hash, "new")
+        if case.name in held_out:
+            part = "held out" if part in ("new", "held out") else "learned"
+        elif part == "training" and lineage.masks.get(case.content_hash, case.mask_hash) != case.mask_hash:
+            part = "corrected"
+        found[part].append(case.name)
+    return found
+
+
+def _warn_of_namesakes(names: Sequence[str], parent: LiverModel) -> None:
+    namesakes = sorted(set(names) & set(parent.card.lineage.held_out))
+    if namesakes:
+        logger.warning(
+            "%s holds out cases of the same name but other content: %s. If they are the same patients in other files, "
+            "hold them out as well.",
+            parent.card.name,
+            ", ".join(namesakes),
+        )

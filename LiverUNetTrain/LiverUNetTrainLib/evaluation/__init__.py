@@ -1,12 +1,14 @@
-"""How good models are, and what becomes of a run.
+"""How good models are, and how a run becomes one.
 
+measures.py      what is measured, and how it is shown
 metrics.py       a mask is compared with its reference
 evaluate.py      a model on cases, or masks made elsewhere
 tables.py        scores as text, CSV and JSON; two evaluations side by side
 figures.py       curves and scores, drawn
 report.py        all of it as one HTML file
-export.py        a run becomes a model with its card
-before_after.py  whether fine-tuning has made a model better
+export.py        a run becomes a model
+card_text.py     the model card as text
+before_after.py  whether fine-tuning has improved a model
 crossval.py      every patient is tested once
 alterations.py   cases as other hospitals and patients would have them
 altered_runs.py  a model runs on altered cases that it holds out

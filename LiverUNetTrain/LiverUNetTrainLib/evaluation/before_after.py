@@ -1,4 +1,4 @@
-"""Whether a model has become better by learning from new cases."""
+"""Whether fine-tuning has improved a model."""
 
 from __future__ import annotations
 
@@ -31,34 +31,34 @@ SMALLEST_LOSS = 0.0005
 
 @dataclass(frozen=True)
 class Verdict:
-    """What fine-tuning has done to the same held-out cases.
+    """How a model did on the same held-out cases before and after fine-tuning.
 
     Attributes:
         before, after: mean Dice; None if nothing could be compared.
         cases: how many were compared.
-        obstacle: why nothing could.
+        obstacle: why nothing could be compared.
     """
 
     before: float | None
     after: float | None
     cases: int
-    obstacle: str = "no held-out case is there"
+    obstacle: str = "there is no held-out case"
 
     @property
     def good(self) -> bool:
-        """Whether it was shown that the new model is no worse."""
+        """Whether the new model was measured and is no worse."""
         return self.before is not None and not self.worse
 
     @property
     def worse(self) -> bool:
-        """Whether the new model should not be used without a second thought."""
-        return self.before is not None and self.after < self.before - SMALLEST_LOSS
+        """Whether the new model was measured and is worse."""
+        return self.before is not None and self.after is not None and self.after < self.before - SMALLEST_LOSS
 
     @property
-    def words(self) -> str:
-        """The figures in a sentence."""
+    def message(self) -> str:
+        """The result in a sentence."""
         if self.before is None:
-            return f"Nobody knows whether the model has become better or worse: {self.obstacle}."
+            return f"It is unknown whether the model has become better or worse: {self.obstacle}."
         change = "worse" if self.worse else "no worse"
         return (
             f"On the same {self.cases} held-out cases the mean Dice was {self.before:.4f} before and "
@@ -75,8 +75,10 @@ def compare_before_after(before: Sequence[CaseScores], after: Sequence[CaseScore
     names = [sorted(case.case for case in cases) for cases in (before, after)]
     if names[0] != names[1]:
         raise TrainingError("Before and after were not measured on the same cases.")
-    means = [float(np.mean([case.scores.dice for case in cases])) if cases else None for cases in (before, after)]
-    return Verdict(*means, len(before))
+    if not before:
+        return Verdict(None, None, 0)
+    one, other = (float(np.mean([case.scores.dice for case in cases])) for cases in (before, after))
+    return Verdict(one, other, len(before))
 
 
 def judge(run: Path, cases: Sequence[Case], device: Device) -> Verdict | None:
@@ -90,15 +92,15 @@ def judge(run: Path, cases: Sequence[Case], device: Device) -> Verdict | None:
     Raises:
         TrainingError: the run has no weights yet.
     """
-    parent = RunFolder(run).settings().get("parent")
-    if not parent:
+    parent = RunFolder(run).settings().parent
+    if parent is None:
         return None
     try:
-        before = find_model(parent["name"])
+        before = find_model(parent.name)
     except ModelError as error:
         return Verdict(None, None, 0, str(error).rstrip("."))
-    if before.card.checksum != parent["checksum"]:
-        return Verdict(None, None, 0, f"{parent['name']} is not the model any more that this run started from")
+    if before.card.checksum != parent.checksum:
+        return Verdict(None, None, 0, f"{parent.name} is no longer the model that this run started from")
     with tempfile.TemporaryDirectory() as folder:
         after = export_run(run, Path(folder) / "tuned", ModelInfo("tuned"))
         held_out = set(after.card.lineage.held_out.values())

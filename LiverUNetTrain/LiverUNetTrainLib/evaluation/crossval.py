@@ -22,9 +22,9 @@ from LiverUNetLib.system.files import from_json, read_json, write_json
 
 from ..data.cache import Cache, CachedCase
 from ..data.cases import Case
-from ..data.splits import split_by_patient
 from ..run.folder import EpochLog, RunFolder
 from ..training.model_training import ModelTraining
+from ..training.plan import Plan
 from ..training.recipes import Recipe
 from .evaluate import evaluate_model
 from .export import ModelInfo, export_run
@@ -35,7 +35,7 @@ __all__ = ["CrossValidation", "folds_as_in", "folds_of", "scores_of_folds"]
 
 
 def folds_of(cases: Sequence[CachedCase], count: int, seed: int) -> list[tuple[str, ...]]:
-    """Deal cases into folds by a hash of seed and content: names, order and other cases' names play no part.
+    """Deal cases into folds by a hash of seed and content; names and order play no part.
 
     Raises:
         TrainingError: fewer than two folds, or fewer cases than folds.
@@ -53,13 +53,13 @@ def folds_as_in(files: Sequence[Path], cases: Sequence[CachedCase]) -> list[tupl
         files: what `crossval --fold N --json FILE` wrote for each fold, in their order.
 
     Raises:
-        TrainingError: a file is no such thing, or the patients are not the same.
+        TrainingError: a file holds something else, or the patients are not the same.
     """
     folds = [tuple(sorted(case.case for case in read_scores(path))) for path in files]
     dealt, names = sorted(name for fold in folds for name in fold), sorted(case.name for case in cases)
     if dealt != names:
         raise TrainingError(
-            f"These folds deal {', '.join(dealt)}, the cases are {', '.join(names)}; name all folds of the same cases."
+            f"These folds hold {', '.join(dealt)}, the cases are {', '.join(names)}; name all folds of the same cases."
         )
     return folds
 
@@ -87,7 +87,7 @@ class CrossValidation:
     Attributes:
         cache: all cases; those in `references` are dealt into folds, all others only ever train.
         references: the cases with their files, which every fold is tested on.
-        same_folds_as: deal as in these files, see `folds_as_in`; `folds` then plays no part.
+        same_folds_as: deal as in these files, see `folds_as_in`; `folds` is then ignored.
     """
 
     work: Path
@@ -98,7 +98,7 @@ class CrossValidation:
     same_folds_as: tuple[Path, ...] = ()
 
     def run(self, device: Device, *, only: int | None = None) -> Iterator[tuple[int, Progress | EpochLog | CaseScores]]:
-        """Train and test fold after fold; yields the fold's number with whatever happens in it.
+        """Train and test fold after fold; yields the number of the fold with each event in it.
 
         Args:
             only: this fold alone, counted from 1, so that several processes can share the work.
@@ -125,24 +125,11 @@ class CrossValidation:
         return scores_of_folds(self.work, only=only)
 
     def _train(self, run: Path, held_out: Sequence[str], device: Device) -> Iterator[Progress | EpochLog]:
-        split = split_by_patient(
-            [case.name for case in self.cache.cases],
-            held_out=held_out,
-            validation=self.recipe.validation,
-            seed=self.recipe.settings.seed,
-        )
-        training = ModelTraining(
-            self.cache,
-            split,
-            run,
-            spec=self.recipe.on(self.cache.grids),
-            settings=self.recipe.settings,
-            device=device,
-            resume=RunFolder(run).exists(),
-        )
-        yield from training.epochs()
-        if training.ending.interrupted:
-            raise TrainingError(f"{run}: {training.ending.words.split(';')[0]}; run the same command to resume.")
+        start = ModelTraining.resume if RunFolder(run).exists() else ModelTraining.begin
+        training = start(Plan.for_recipe(self.cache, self.recipe, held_out=held_out), run, device)
+        ending = yield from training.epochs()
+        if ending.interrupted:
+            raise TrainingError(f"{run}: {ending.message.split(';')[0]}; run the same command to resume.")
 
     def _test(self, folder: Path, names: Sequence[str], device: Device) -> Iterator[CaseScores]:
         info = ModelInfo(f"{folder.name}", description="A fold of a cross-validation, for measurement only")

@@ -1,4 +1,4 @@
-"""Evaluate a model on cases, or masks that were made elsewhere on references."""
+"""Evaluate a model on cases, or compare masks made elsewhere with references."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def evaluate_model(
 
     Args:
         held_out_only: only the cases that the model's lineage holds out, recognised by content, not by name.
-        faults: takes the cases that are left out because they cannot be used; without it the first one ends all.
+        faults: a list to which cases that cannot be used are added; without it the first one is raised.
 
     Raises:
-        ScanError: a case cannot be read or its mask lies on another grid, and there is no list for it.
+        ScanError: a case cannot be read or its mask lies on another grid, and `faults` is None.
         TrainingError: there is no case to evaluate.
     """
     roles, evaluated = model.card.lineage.roles(), 0
@@ -59,20 +59,23 @@ def evaluate_model(
         scores = compare_masks(result.mask_kji, reference.hu_kji, scan.spacing_kji_mm)
         yield CaseScores(case.name, role, scores, result.provenance.seconds)
     if not evaluated:
-        words = "There is no case to evaluate."
-        if held_out_only:
-            held_out = model.card.lineage.held_out
-            words = f"None of the {len(cases)} cases is among the {len(held_out)} that {model.card.name} holds out."
-            if namesakes := [case.name for case in cases if case.name in held_out]:
-                words += f" {', '.join(namesakes)} have their names but other content; evaluate those by themselves."
-        raise TrainingError("\n".join([words, *map(str, faults or [])]))
+        message = _no_held_out_case(model, cases) if held_out_only else "There is no case to evaluate."
+        raise TrainingError("\n".join([message, *map(str, faults or [])]))
+
+
+def _no_held_out_case(model: LiverModel, cases: Sequence[Case]) -> str:
+    held_out = model.card.lineage.held_out
+    message = f"None of the {len(cases)} cases is among the {len(held_out)} that {model.card.name} holds out."
+    if namesakes := [case.name for case in cases if case.name in held_out]:
+        message += f" {', '.join(namesakes)} have their names but other content; evaluate them separately."
+    return message
 
 
 def evaluate_predictions(predictions: Path, references: Path) -> Iterator[CaseScores]:
-    """Compare masks made elsewhere with references, file by file; `role` and `seconds` say nothing here.
+    """Compare masks made elsewhere with references, file by file; `role` and `seconds` mean nothing here.
 
     Files belong together if their names are equal without format and without an ending such as
-    `_liver`, `_seg` or `_0000`. Of a folder of cases the masks are taken. Where a prediction holds
+    `_liver`, `_seg` or `_0000`. Of a folder of cases, the masks are used. Where a prediction holds
     several labels, those that are liver in the reference count.
 
     Raises:
@@ -109,7 +112,7 @@ def _masks(folder: Path) -> dict[str, Case]:
         if path.name.endswith(tuple(READERS)):
             name = _bare(scan_stem(path))
             if name in masks:
-                raise TrainingError(f"{masks[name].mask} and {path.name} both belong to {name}; leave the mask alone.")
+                raise TrainingError(f"{masks[name].mask} and {path.name} both belong to {name}; keep one of them.")
             masks[name] = Case(name, path, path)
     if not masks:
         raise TrainingError(f"{folder} holds no mask ({', '.join(READERS)}).")
@@ -117,5 +120,5 @@ def _masks(folder: Path) -> dict[str, Case]:
 
 
 def _bare(stem: str) -> str:
-    """A name without what marks it as a scan, a mask or a channel."""
+    """A name without the endings that mark a scan, a mask or a channel."""
     return re.sub(r"(_(liver|orig|seg|mask|label|pred|prediction|0000))+$", "", stem.removesuffix(".seg"))

@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from LiverUNetLib.segmentation.verdict import GOOD_DICE
 
-from ..run.folder import EpochLog
+from ..run.folder import CURVES, EpochLog
 from .altered_runs import SPOILT, UNALTERED
 from .calibration import JudgedRun
+from .measures import MEASURES
 from .metrics import CaseScores
 
 __all__ = ["draw_bars", "draw_bland_altman", "draw_calibration", "draw_curves"]
 
 TRAINING, VALIDATION, LIVER = "#90a4ae", "#1976d2", "#dd8265"
-CURVES = (
-    ("loss", "training_loss", "validation_loss"),
-    ("accuracy", "training_accuracy", "validation_accuracy"),
-    ("Dice", "training_dice", "mean_validation_dice"),
-)
-BARS = (("Dice", "dice"), ("HD95 in mm", "hd95_mm"), ("volume error in %", "volume_error_percent"))
+BARS = tuple(measure for measure in MEASURES if measure.name in ("dice", "hd95_mm", "volume_error_percent"))
 
 
-def draw_curves(histories: dict[str, Sequence[EpochLog]]) -> Figure:
+def draw_curves(histories: Mapping[str, Sequence[EpochLog]]) -> Figure:
     """Loss, accuracy and Dice by epoch, a row a run; training per slice, validation per patient in 3D."""
     figure = Figure(figsize=(13, 3.2 * len(histories)), layout="constrained")
     rows = figure.subplots(len(histories), len(CURVES), squeeze=False)
     for axes_of_run, (name, history) in zip(rows, histories.items(), strict=True):
-        for axes, (title, training, validation) in zip(axes_of_run, CURVES, strict=True):
+        for axes, (title, (training, validation)) in zip(axes_of_run, CURVES.items(), strict=True):
             for label, attribute, colour in (("training", training, TRAINING), ("validation", validation, VALIDATION)):
                 points = [(log.epoch, value) for log in history if (value := getattr(log, attribute)) is not None]
-                if not points:  # in the legend it would look lost
+                if not points:  # a legend must not name a curve that is not there
                     continue
                 axes.plot(
                     [epoch for epoch, _ in points],
@@ -53,12 +49,12 @@ def draw_bars(cases: Sequence[CaseScores]) -> Figure:
     """Dice, HD95 and volume error of every patient, the worst Dice first."""
     ordered = sorted(cases, key=lambda case: case.scores.dice)
     figure = Figure(figsize=(13, 1.2 + 0.3 * len(cases)), layout="constrained")
-    for axes, (title, measure) in zip(figure.subplots(1, len(BARS), sharey=True), BARS, strict=True):
-        values = [getattr(case.scores, measure) for case in ordered]
+    for axes, measure in zip(figure.subplots(1, len(BARS), sharey=True), BARS, strict=True):
+        values = [getattr(case.scores, measure.name) for case in ordered]
         bars = axes.barh([case.case for case in ordered], values, color=LIVER)
-        axes.bar_label(bars, fmt="%.3f" if measure == "dice" else "%.1f", fontsize=7, padding=2)
+        axes.bar_label(bars, [measure.text(value) for value in values], fontsize=7, padding=2)
         axes.axvline(float(np.mean(values)), color="black", linewidth=0.8, linestyle="--")
-        axes.set(title=f"{title} (dashed: mean)")
+        axes.set(title=f"{measure.heading} (dashed: mean)")
         axes.margins(x=0.15)
     axes.invert_yaxis()
     return figure

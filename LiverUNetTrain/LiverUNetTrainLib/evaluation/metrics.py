@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from LiverUNetLib.models.scores import EvaluationSummary, Figures
 from LiverUNetLib.segmentation.measurement import bounding_box
+
+from .measures import MEASURES
 
 __all__ = [
     "CaseScores",
@@ -67,33 +70,72 @@ class CaseScores:
         """All figures side by side."""
         return {"case": self.case, "role": self.role, **asdict(self.scores), "seconds": self.seconds}
 
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> CaseScores:
+        """The scores that `row` gave.
 
-def compare_masks(mask: np.ndarray, reference: np.ndarray, spacing_mm: tuple[float, float, float]) -> MaskScores:
+        Raises:
+            KeyError, TypeError, ValueError: a figure is missing or no number.
+        """
+        scores = MaskScores(**{each.name: float(row[each.name]) for each in fields(MaskScores)})
+        return cls(row["case"], row["role"], scores, float(row["seconds"]))
+
+
+def compare_masks(mask: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[float]) -> MaskScores:
     """Compare two masks on one grid; overlap and surfaces by MONAI's metrics.
 
     Two empty masks agree: all shares are 1, distances and errors 0. If one alone is empty, all
-    shares are 0 and no distance exists: the diagonal of the scan stands in, so that a mean over
+    shares are 0 and no distance exists: the diagonal of the scan is taken for it, so that a mean over
     patients still shows the failure. The percentage of an empty reference is 0 or 100.
 
     Args:
-        mask, reference: 3D, non-zero is liver.
-        spacing_mm: along their axes, in the same order.
+        mask, reference: bool or numbers, 3D; non-zero is liver.
+        spacing_mm: distance of the voxels along the three axes of the masks, in the same order.
 
     Raises:
-        ValueError: the shapes differ or are not 3D.
+        ValueError: an argument is of another kind, or the shapes differ.
+
+    References:
+        HD95: the larger of the two directed 95th percentiles, as in Taha & Hanbury, Metrics for evaluating 3D medical
+        image segmentation, BMC Medical Imaging 2015, doi:10.1186/s12880-015-0068-x; some tools pool both directions.
+        ASSD: Heimann et al., Comparison and evaluation of methods for liver segmentation from CT datasets, IEEE TMI
+        2009, doi:10.1109/TMI.2009.2013851.
+        Surface Dice: Nikolov et al., Clinically applicable segmentation of head and neck anatomy for radiotherapy,
+        J Med Internet Res 2021, doi:10.2196/26151.
+
+    Example:
+        Two single voxels lie beside each other along the last axis, 2 mm apart.
+
+        >>> mask, reference = np.zeros((2, 3, 3, 4), bool)
+        >>> mask[1, 1, 1] = reference[1, 1, 2] = True
+        >>> scores = compare_masks(mask, reference, (5.0, 3.0, 2.0))
+        >>> scores.dice, scores.hd95_mm, scores.surface_dice_1mm, scores.surface_dice_3mm
+        (0.0, 2.0, 0.0, 1.0)
     """
-    if mask.shape != reference.shape or mask.ndim != 3:
-        raise ValueError(f"Masks to compare need one 3D shape, not {mask.shape} and {reference.shape}.")
+    _check_masks(mask, reference, spacing_mm)
     mask, reference = mask != 0, reference != 0
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     volumes = _volumes(*(int(np.count_nonzero(part)) * voxel_ml for part in (mask, reference)))
     if mask.any() != reference.any():
         diagonal = float(np.linalg.norm(np.array(mask.shape) * spacing_mm))
         return MaskScores(0.0, 0.0, 0.0, 0.0, diagonal, diagonal, 0.0, 0.0, **volumes)
-    if not mask.any():
+    box = bounding_box(mask | reference)
+    if box is None:
         return MaskScores(1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, **volumes)
-    box = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in bounding_box(mask | reference))
-    return MaskScores(*_overlap_and_distances(mask[box], reference[box], spacing_mm), **volumes)
+    wider = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in box)
+    return MaskScores(*_overlap_and_distances(mask[wider], reference[wider], spacing_mm), **volumes)
+
+
+def _check_masks(mask: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[float]) -> None:
+    for name, array in (("mask", mask), ("reference", reference)):
+        if not isinstance(array, np.ndarray) or array.ndim != 3:
+            raise ValueError(f"{name} must be an array with three axes, not one of shape {np.shape(array)}.")
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"{name} must hold bool or numbers, not {array.dtype}.")
+    if mask.shape != reference.shape:
+        raise ValueError(f"mask and reference must have one shape, not {mask.shape} and {reference.shape}.")
+    if np.shape(spacing_mm) != (3,) or not all(np.isfinite(mm) and mm > 0 for mm in spacing_mm):
+        raise ValueError(f"spacing_mm must be three positive numbers, not {spacing_mm}.")
 
 
 def largest_disagreement(mask: np.ndarray, reference: np.ndarray) -> int:
@@ -102,27 +144,22 @@ def largest_disagreement(mask: np.ndarray, reference: np.ndarray) -> int:
     return int(np.argmax(different if different.any() else np.count_nonzero(reference, axis=(1, 2))))
 
 
-def summarise(cases: Sequence[CaseScores]) -> dict[str, dict[str, float]]:
+def summarise(cases: Sequence[CaseScores]) -> EvaluationSummary:
     """Mean, standard deviation, median and worst of every measure over the patients.
 
     The worst Dice is the lowest, the worst distance the largest, the worst error the one farthest
     from zero; of errors the mean of their sizes is given too.
     """
     summary = {}
-    for measure in fields(MaskScores):
+    for measure in MEASURES:
         values = np.array([getattr(case.scores, measure.name) for case in cases])
-        figures = {
-            "mean": values.mean(),
-            "sd": values.std(ddof=1) if len(values) > 1 else 0.0,
-            "median": np.median(values),
-        }
-        if "dice" in measure.name or measure.name in ("jaccard", "precision", "recall"):
-            figures["worst"] = values.min()
-        elif measure.name in ("hd95_mm", "assd_mm"):
-            figures["worst"] = values.max()
-        elif "error" in measure.name:
-            figures |= {"worst": values[np.abs(values).argmax()], "mean_absolute": np.abs(values).mean()}
-        summary[measure.name] = {key: float(figure) for key, figure in figures.items()}
+        summary[measure.name] = Figures(
+            mean=float(values.mean()),
+            sd=float(values.std(ddof=1)) if len(values) > 1 else 0.0,
+            median=float(np.median(values)),
+            worst=measure.worst(values),
+            mean_absolute=float(np.abs(values).mean()) if measure.better == "zero" else None,
+        )
     return summary
 
 
@@ -137,24 +174,24 @@ def _volumes(volume_ml: float, reference_ml: float) -> dict[str, float]:
     }
 
 
-def _overlap_and_distances(
-    mask: np.ndarray, reference: np.ndarray, spacing_mm: tuple[float, float, float]
-) -> list[float]:
+def _overlap_and_distances(mask: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[float]) -> list[float]:
     """The overlaps, HD95, ASSD and the surface Dice of two masks that are not empty."""
     import torch
     from monai import metrics
 
-    pair = [torch.from_numpy(part)[None, None] for part in (mask, reference)]
-    surface = {"include_background": True, "spacing": spacing_mm}
+    one, other = (torch.from_numpy(part)[None, None] for part in (mask, reference))
+    spacing = [float(mm) for mm in spacing_mm]
     with warnings.catch_warnings():  # MONAI 1.6 warns of an argument that it passes on itself
         warnings.simplefilter("ignore", FutureWarning)
-        figures = [
-            metrics.compute_dice(*pair),
-            metrics.compute_hausdorff_distance(*pair, percentile=95, **surface),
-            metrics.compute_average_surface_distance(*pair, symmetric=True, **surface),
-            *(metrics.compute_surface_dice(*pair, [tolerance], **surface) for tolerance in SURFACE_TOLERANCES_MM),
+        dice = metrics.compute_dice(one, other)
+        hd95 = metrics.compute_hausdorff_distance(one, other, include_background=True, percentile=95, spacing=spacing)
+        assd = metrics.compute_average_surface_distance(
+            one, other, include_background=True, symmetric=True, spacing=spacing
+        )
+        surface_dice = [
+            metrics.compute_surface_dice(one, other, [tolerance_mm], include_background=True, spacing=spacing)
+            for tolerance_mm in SURFACE_TOLERANCES_MM
         ]
     common = np.count_nonzero(mask & reference)
     overlaps = [common / np.count_nonzero(part) for part in (mask | reference, mask, reference)]
-    dice, *distances = (float(figure) for figure in figures)
-    return [dice, *overlaps, *distances]
+    return [float(dice), *overlaps, *map(float, (hd95, assd, *surface_dice))]

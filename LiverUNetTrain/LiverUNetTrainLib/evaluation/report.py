@@ -21,7 +21,9 @@ from LiverUNetLib.system.files import staged
 from ..data.cases import Case
 from ..run.folder import EpochLog, RunFolder
 from .figures import draw_bars, draw_bland_altman, draw_curves
+from .measures import MEASURES
 from .metrics import CaseScores, summarise
+from .tables import SUMMARY_ROWS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,19 +37,6 @@ table { border-collapse: collapse; font-size: 13px }
 th, td { padding: 2px 10px; text-align: right; border-bottom: 1px solid #ddd }
 th:first-child, td:first-child { text-align: left }
 """
-COLUMNS = {
-    "Dice": ("dice", ".4f"),
-    "Jaccard": ("jaccard", ".4f"),
-    "precision": ("precision", ".4f"),
-    "recall": ("recall", ".4f"),
-    "HD95 mm": ("hd95_mm", ".2f"),
-    "ASSD mm": ("assd_mm", ".2f"),
-    "surface Dice 1 mm": ("surface_dice_1mm", ".3f"),
-    "surface Dice 3 mm": ("surface_dice_3mm", ".3f"),
-    "volume ml": ("volume_ml", ".0f"),
-    "error ml": ("volume_error_ml", "+.0f"),
-    "error %": ("volume_error_percent", "+.1f"),
-}
 
 
 def histories_of(source: Path) -> dict[str, list[EpochLog]]:
@@ -130,14 +119,12 @@ def _image(figure: Figure, description: str) -> str:
 
 def _table(scores: Sequence[CaseScores]) -> str:
     summary = summarise(scores)
-    rows = [(case.case, case.row()) for case in scores] + [
-        (figure, {name: values.get(figure) for name, values in summary.items()})
-        for figure in ("mean", "sd", "median", "worst")
-    ]
-    head = "".join(f"<th>{escape(title)}</th>" for title in ("patient", *COLUMNS))
+    rows = [(case.case, [getattr(case.scores, measure.name) for measure in MEASURES]) for case in scores]
+    rows += [(row, [getattr(summary[measure.name], row) for measure in MEASURES]) for row in SUMMARY_ROWS]
+    head = "".join(f"<th>{escape(title)}</th>" for title in ("patient", *(measure.heading for measure in MEASURES)))
     lines = [f"<tr>{head}</tr>"]
-    for title, figures in rows:
-        cells = ((figures.get(name), form) for name, form in COLUMNS.values())
-        texts = "".join(f"<td>{'' if value is None else format(value, form)}</td>" for value, form in cells)
-        lines.append(f"<tr><td>{escape(title)}</td>{texts}</tr>")
+    for title, values in rows:
+        texts = (measure.text(value) for measure, value in zip(MEASURES, values, strict=True))
+        cells = "".join(f"<td>{text}</td>" for text in (escape(title), *texts))
+        lines.append(f"<tr>{cells}</tr>")
     return f"<table>{''.join(lines)}</table>"

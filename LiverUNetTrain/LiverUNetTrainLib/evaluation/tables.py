@@ -4,38 +4,51 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.system.files import read_json, staged
+from LiverUNetLib.models.scores import EvaluationSummary
+from LiverUNetLib.system.files import read_json, staged, write_json
 
-from .metrics import CaseScores, MaskScores
+from .measures import MAIN_MEASURES, MEASURES
+from .metrics import CaseScores, summarise
 
-__all__ = ["TABLE_HEAD", "comparison", "paired", "read_scores", "table_row", "write_csv"]
+__all__ = [
+    "SUMMARY_ROWS",
+    "TABLE_HEAD",
+    "case_line",
+    "comparison",
+    "paired",
+    "read_scores",
+    "summary_lines",
+    "write_csv",
+    "write_evaluation",
+]
 
-COLUMNS = {
-    "Dice": ("dice", ".4f"),
-    "HD95 mm": ("hd95_mm", ".2f"),
-    "ASSD mm": ("assd_mm", ".2f"),
-    "SD 1 mm": ("surface_dice_1mm", ".3f"),
-    "SD 3 mm": ("surface_dice_3mm", ".3f"),
-    "ml": ("volume_ml", ".0f"),
-    "error ml": ("volume_error_ml", "+.0f"),
-    "error %": ("volume_error_percent", "+.1f"),
-    "s": ("seconds", ".1f"),
-}
-TABLE_HEAD = f"{'patient':<24}" + "".join(f"{title:>10}" for title in COLUMNS)
-COMPARED = ("dice", "hd95_mm", "assd_mm", "surface_dice_3mm", "volume_error_percent")
+NARROW = tuple(measure for measure in MEASURES if measure.narrow)
+TABLE_HEAD = f"{'patient':<24}" + "".join(f"{measure.narrow:>10}" for measure in NARROW) + f"{'s':>10}"
+SUMMARY_ROWS = ("mean", "sd", "median", "worst")
 
 
-def table_row(title: str, figures: dict[str, Any]) -> str:
-    """A line under TABLE_HEAD; figures that are missing stay blank."""
-    cells = [(figures.get(name), form) for name, form in COLUMNS.values()]
-    return f"{title:<24}" + "".join(f"{'' if cell is None else format(cell, form):>10}" for cell, form in cells)
+def case_line(case: CaseScores, title: str = "") -> str:
+    """A case as a line under TABLE_HEAD, called `title` instead of by its name."""
+    numbers = (measure.number(getattr(case.scores, measure.name)) for measure in NARROW)
+    return _line(title or case.case, [*numbers, f"{case.seconds:.1f}"])
+
+
+def summary_lines(summary: EvaluationSummary) -> list[str]:
+    """The last lines of the table; what a measure does not have stays blank."""
+    return [
+        _line(row, [measure.number(getattr(summary[measure.name], row)) for measure in NARROW]) for row in SUMMARY_ROWS
+    ]
+
+
+def _line(title: str, cells: Sequence[str]) -> str:
+    return f"{title:<24}" + "".join(f"{cell:>10}" for cell in cells)
 
 
 def write_csv(path: Path, cases: Sequence[CaseScores]) -> None:
@@ -45,6 +58,17 @@ def write_csv(path: Path, cases: Sequence[CaseScores]) -> None:
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
+
+
+def write_evaluation(path: Path, cases: Sequence[CaseScores], command: str, **more: Any) -> None:
+    """Write the summary and all figures of an evaluation as JSON, with the command that measured it.
+
+    Args:
+        more: further entries.
+    """
+    summary = {name: asdict(figures) for name, figures in summarise(cases).items()}
+    rows = [case.row() for case in cases]
+    write_json(path, {"schema_version": 1, "command": command, **more, "summary": summary, "cases": rows})
 
 
 def comparison(first: Path, second: Path) -> list[str]:
@@ -60,23 +84,22 @@ def comparison(first: Path, second: Path) -> list[str]:
 
 
 def paired(first: Sequence[CaseScores], second: Sequence[CaseScores], *, names: tuple[str, str]) -> list[str]:
-    """The lines of `comparison` for scores in memory; `names` says what the two are called."""
-    one, other = ({case.case: case.row() for case in cases} for cases in (first, second))
+    """The lines of `comparison` for scores in memory; `names` are those of the two."""
+    one, other = ({case.case: case.scores for case in cases} for cases in (first, second))
     shared = [name for name in one if name in other]
     if not shared:
         raise TrainingError(f"{names[0]} and {names[1]} share no case.")
     lines = [f"{len(shared)} cases in both; differences are {names[1]} minus {names[0]}"]
-    differences = {}
-    for measure in COMPARED:
-        pairs = np.array([[one[name][measure], other[name][measure]] for name in shared])
-        pairs = np.abs(pairs) if "error" in measure else pairs
-        differences[measure] = pairs[:, 1] - pairs[:, 0]
-        lines.append(
-            f"{measure:<24}{pairs[:, 0].mean():>10.4f}{pairs[:, 1].mean():>10.4f}  {_test(differences[measure])}"
-        )
-    lines.append(f"{'case':<24}" + "".join(f"{measure:>22}" for measure in COMPARED))
-    for n, name in enumerate(shared):
-        lines.append(f"{name:<24}" + "".join(f"{differences[measure][n]:>+22.4f}" for measure in COMPARED))
+    differences = []
+    for measure in MAIN_MEASURES:
+        pairs = np.array([[getattr(scores[name], measure.name) for scores in (one, other)] for name in shared])
+        pairs = np.abs(pairs) if measure.better == "zero" else pairs
+        differences.append(pairs[:, 1] - pairs[:, 0])
+        means = "".join(f"{mean:>10.4f}" for mean in pairs.mean(axis=0))
+        lines.append(f"{measure.name:<24}{means}  {_test(differences[-1])}")
+    lines.append(f"{'case':<24}" + "".join(f"{measure.name:>22}" for measure in MAIN_MEASURES))
+    for name, of_case in zip(shared, np.transpose(differences), strict=True):
+        lines.append(f"{name:<24}" + "".join(f"{difference:>+22.4f}" for difference in of_case))
     return lines
 
 
@@ -84,17 +107,11 @@ def read_scores(path: Path) -> list[CaseScores]:
     """What `evaluate --json` wrote.
 
     Raises:
-        TrainingError: the file is no such thing.
+        TrainingError: the file holds something else.
     """
     content = read_json(path, TrainingError)
     try:
-        names = [each.name for each in fields(MaskScores)]
-        return [
-            CaseScores(
-                row["case"], row["role"], MaskScores(*(float(row[name]) for name in names)), float(row["seconds"])
-            )
-            for row in content["cases"]
-        ]
+        return [CaseScores.from_row(row) for row in content["cases"]]
     except (KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{path} is not what `evaluate --json` writes ({error}).") from error
 

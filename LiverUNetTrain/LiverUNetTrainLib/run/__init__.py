@@ -1,7 +1,9 @@
-"""A training seen from outside; none of it imports torch to watch.
+"""A training seen from outside: options, settings, run folder, process. Watching it does not import torch.
 
-options.py     what is chosen, as arguments of the command line
-folder.py      the run folder: all that a training says and keeps
-lock.py        who works in it
-background.py  a training as a process of its own
+options.py       what the user chooses, as arguments of the command line
+settings.py      how long, how fast, on what
+run_settings.py  what a training was asked for
+folder.py        the run folder: all files of a training
+lock.py          whether a process works in it
+background.py    a training in a separate process
 """

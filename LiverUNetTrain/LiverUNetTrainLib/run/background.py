@@ -1,4 +1,4 @@
-"""A training as a process of its own, which outlives its parent and communicates through its run folder alone."""
+"""A training in a separate process, which outlives this one; both communicate through the run folder alone."""
 
 from __future__ import annotations
 
@@ -10,46 +10,48 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.system.files import make_folder
 
 from .folder import COARSE_FOLDER, COARSE_TITLE, EpochLog, RunFolder
 from .lock import is_locked, locked_since
+from .settings import TrainingSettings
 
 __all__ = ["RunState", "launch", "resume", "state_of"]
 
 OUTPUT, ERRORS = "output.txt", "errors.txt"
 RESUME = "--resume"
-WITHOUT_A_WORD = "it ended without a word; it was killed, or the machine was switched off"
-# Importing takes seconds, on a slow disk many; a process that is silent for longer is reported as dead until it works.
+# Flags of Windows, which `subprocess` defines only there.
+DETACHED_PROCESS, CREATE_NEW_PROCESS_GROUP = 0x00000008, 0x00000200
+NO_MESSAGE = "it ended without a message: it was killed, or the machine was switched off"
+# Importing takes seconds, many of them on a slow disk; a process that is silent for longer is reported as dead.
 LONGEST_START_SECONDS = 30
-# A warning of Python: its place and kind, and indented below it the line of code. It ends nothing.
+# A warning of Python: its place and kind, and the line of code, indented below. A warning ends no training.
 WARNING = re.compile(r"^\S.*:\d+: \w*Warning: .*\n?(?:[ \t]+.*\n?)?", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class RunState:
-    """How a run is, as its folder tells.
+    """The state of a run, read from its folder.
 
     Attributes:
         phase: "none" (nothing was begun here), "starting", "running", "stopped" (it can be resumed), "finished"
             or "died".
-        epochs: how many it was asked for; 0 if that is not known yet.
-        words: why it ended, or the last sentence of one that died.
-        stage: how far the training of the coarse look is, while that of the fine one has not begun.
+        epochs: how many were asked for; 0 if that is not known yet.
+        message: why it ended, or the last sentence of one that died.
+        stage: how far the coarse look is trained; empty once the fine look is trained.
     """
 
     phase: str
     history: tuple[EpochLog, ...] = ()
     epochs: int = 0
-    words: str = ""
+    message: str = ""
     stage: str = ""
 
 
-def launch(arguments: Sequence[str], run: Path, *, python: str = sys.executable) -> subprocess.Popen:
-    """Start `liver-unet-train` with these arguments, detached; its output goes to files in the run folder.
+def launch(arguments: Sequence[str], run: Path, *, python: str = sys.executable) -> subprocess.Popen[bytes]:
+    """Start `liver-unet-train` with these arguments in a detached process; its output goes to files in the run folder.
 
     Args:
         python: the interpreter; inside Slicer that is PythonSlicer.
@@ -63,71 +65,79 @@ def launch(arguments: Sequence[str], run: Path, *, python: str = sys.executable)
     folder = RunFolder(run)
     folder.forget_end()
     command = [python, "-m", "LiverUNetTrainLib", *map(str, arguments)]
-    detached = {"creationflags": 0x00000008 | 0x00000200} if os.name == "nt" else {"start_new_session": True}
+    windows = os.name == "nt"
     try:
         with (run / OUTPUT).open("a") as output, (run / ERRORS).open("w") as errors:
             process = subprocess.Popen(  # noqa: S603 - our own module
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=_environment(), **detached
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                env=_environment(),
+                creationflags=DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP if windows else 0,
+                start_new_session=not windows,
             )
     except OSError as error:
         raise TrainingError(f"The training could not be started with {python} ({error.strerror}).") from error
-    folder.write_order([str(word) for word in arguments if word != RESUME])
+    folder.write_arguments([str(argument) for argument in arguments if argument != RESUME])
     return process
 
 
-def resume(run: Path, *, python: str = sys.executable) -> subprocess.Popen:
-    """Resume a training with the options it was launched with, see `launch`.
+def resume(run: Path, *, python: str = sys.executable) -> subprocess.Popen[bytes]:
+    """Resume a training with the arguments of its launch, see `launch`.
 
     Raises:
         TrainingError: also if it was not launched by `launch`.
     """
-    return launch([*RunFolder(run).order(), RESUME], run, python=python)
+    return launch([*RunFolder(run).arguments(), RESUME], run, python=python)
 
 
-def state_of(run: Path, process: subprocess.Popen | None = None) -> RunState:
+def state_of(run: Path, process: subprocess.Popen[bytes] | None = None) -> RunState:
     """The state of a run, however it was started.
 
     Args:
-        process: what `launch` gave, if it was started from here: it is reaped.
+        process: what `launch` returned, if this process started the run; it is reaped.
 
     Raises:
         TrainingError: the folder is gone, or its files are damaged.
     """
     if not run.is_dir():
-        raise TrainingError(f"The run folder {run} is gone; what was in it cannot be resumed.")
+        raise TrainingError(f"The run folder {run} is gone, so the run cannot be resumed.")
     folder = RunFolder(run)
-    settings = folder.settings()["training"] if folder.exists() else {}
+    settings = folder.settings().training if folder.exists() else None
     history = tuple(folder.history())
-    state = RunState("running", history, settings.get("epochs", 0), stage="" if history else _stage(run, settings))
+    state = RunState("running", history)
+    if settings:
+        state = replace(state, epochs=settings.epochs, stage="" if history else _stage(run, settings))
     if is_locked(run):
         return state
-    if not settings and not (run / ERRORS).exists():
+    if settings is None and not (run / ERRORS).exists():
         return RunState("none")
     if process.poll() is None if process else _begins(run):
         return replace(state, phase="starting")
     end = folder.end()
     if end:
-        return replace(state, phase="stopped" if end["interrupted"] else "finished", words=end["words"])
-    return replace(state, phase="died", words=_last_sentence(run) or WITHOUT_A_WORD)
+        return replace(state, phase="stopped" if end.interrupted else "finished", message=end.message)
+    return replace(state, phase="died", message=_last_error_line(run) or NO_MESSAGE)
 
 
-def _stage(run: Path, settings: dict[str, Any]) -> str:
-    """How far the training of the coarse look is; empty before, after and without it."""
+def _stage(run: Path, settings: TrainingSettings) -> str:
+    """How far the coarse look is trained; empty before, after and without it."""
     coarse = run / COARSE_FOLDER
     if not (coarse / "last.pt").exists():
         return ""
-    done, epochs = len(RunFolder(coarse).history()), settings["coarse"]["epochs"]
+    done, epochs = len(RunFolder(coarse).history()), settings.coarse.epochs
     return "" if done == epochs else f"{COARSE_TITLE}: epoch {done + 1} of {epochs}"
 
 
 def _begins(run: Path) -> bool:
-    """Whether a process was launched a moment ago that has not reached its folder yet."""
-    launched = RunFolder(run).ordered_at()
+    """Whether a process was launched a moment ago and has not locked its folder yet."""
+    launched = RunFolder(run).launched_at()
     return locked_since(run) < launched and time.time() - launched < LONGEST_START_SECONDS
 
 
-def _last_sentence(run: Path) -> str:
-    """The last line that the process has written on stderr, warnings aside; empty if there is none."""
+def _last_error_line(run: Path) -> str:
+    """The last line that the process wrote to stderr, apart from warnings; empty if there is none."""
     try:
         text = (run / ERRORS).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -137,11 +147,11 @@ def _last_sentence(run: Path) -> str:
 
 
 def _environment() -> Mapping[str, str]:
-    """Ours, with the libraries on Python's path and unbuffered output."""
-    import LiverUNetLib
-    import LiverUNetTrainLib
+    """The environment of this process, with the libraries on Python's path and unbuffered output."""
+    from LiverUNetLib import errors
 
-    folders = [str(Path(package.__file__).parents[1]) for package in (LiverUNetLib, LiverUNetTrainLib)]
+    # Two folders in the source tree, one where both are installed.
+    folders = [str(Path(errors.__file__).parents[1]), str(Path(__file__).parents[2])]
     before = os.environ.get("PYTHONPATH")
     path = os.pathsep.join([*dict.fromkeys(folders), *([before] if before else [])])
     return os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}

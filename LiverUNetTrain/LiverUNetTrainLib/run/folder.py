@@ -1,13 +1,13 @@
-"""A run folder: everything that a training says and keeps, readable while it runs.
+"""A run folder: everything that a training reports and keeps, readable while it runs.
 
-order.json      the arguments of `train`, if it was launched: what resuming needs
+arguments.json  the arguments of `train`, if it was launched in the background; resuming needs them
 settings.json   what was asked for, the split and the content hashes
-log.jsonl       one line an epoch
+log.jsonl       one line for each epoch
 last.pt         everything that resuming needs
 best.pt         the averaged weights with the best validation Dice
-stop            made by anybody: the training ends after the batch in hand, and removes it
-overlay.png     the first validation case as the last validated epoch sees it
-end.json        why it ended; missing while it works, and after a crash
+stop            once this file is there, the training ends after the current batch and removes it
+overlay.png     the first validation case, with its mask and what the last validated epoch found
+end.json        why it ended; missing while it runs, and after a crash
 running         locked by the process that works here, see `lock`
 
 Watching a run does not import torch.
@@ -25,22 +25,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from LiverUNetLib.errors import TrainingError
-from LiverUNetLib.system.files import exists, read_json, save_tensors, staged, write_json
+from LiverUNetLib.system.files import exists, from_json, read_json, save_tensors, staged, write_json
+
+from .run_settings import RunSettings
 
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
-__all__ = ["COARSE_FOLDER", "COARSE_TITLE", "EpochLog", "RunFolder"]
+__all__ = ["COARSE_FOLDER", "COARSE_TITLE", "CURVES", "Ending", "EpochLog", "RunFolder"]
 
-SCHEMA_VERSION = 3
-# Where in a run folder the coarse look is trained, and what that is called.
+SCHEMA_VERSION = 4
+# Where in a run folder the coarse look is trained, and its name in progress messages.
 COARSE_FOLDER, COARSE_TITLE = "coarse", "Coarse look"
 
 
 @dataclass(frozen=True)
 class EpochLog:
-    """One epoch: means over its batches; validation on the model grid by the averaged weights, per patient in 3D.
+    """One epoch: means over its batches, and how the averaged weights did in validation, per patient in 3D.
 
     Attributes:
         stage: what was trained, if it was not the fine look.
@@ -63,20 +65,40 @@ class EpochLog:
         return float(np.mean(list(self.validation_dice.values()))) if self.validation_dice else None
 
 
+# The curves of a training: title -> the attributes of EpochLog for training and validation.
+CURVES = {
+    "loss": ("training_loss", "validation_loss"),
+    "accuracy": ("training_accuracy", "validation_accuracy"),
+    "Dice": ("training_dice", "mean_validation_dice"),
+}
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why a training has ended, in a sentence, and whether it can be resumed."""
+
+    message: str
+    interrupted: bool = False
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The files of one training; every one is written whole or not at all.
 
     Attributes:
-        within: the run of a model that this one of its looks belongs to; asked to stop, both do.
+        within: of the folder of a coarse look, the run folder that it lies in; a request to stop there counts here too.
     """
 
     path: Path
     within: Path | None = None
 
     @property
-    def _order(self) -> Path:
-        return self.path / "order.json"
+    def _settings(self) -> Path:
+        return self.path / "settings.json"
+
+    @property
+    def _arguments(self) -> Path:
+        return self.path / "arguments.json"
 
     @property
     def _both(self) -> tuple[Path, ...]:
@@ -84,26 +106,24 @@ class RunFolder:
 
     def exists(self) -> bool:
         """Whether a run was begun here."""
-        return exists(self.path / "settings.json", TrainingError)
+        return exists(self._settings, TrainingError)
 
-    def begin(self, settings: dict[str, Any]) -> None:
+    def begin(self, settings: RunSettings) -> None:
         """Start a new run.
 
         Raises:
             TrainingError: there is a run already.
         """
         if self.exists():
-            raise TrainingError(f"{self.path} holds a run already; continue it with --resume or name another folder.")
-        write_json(self.path / "settings.json", {"schema_version": SCHEMA_VERSION, **settings})
+            raise TrainingError(f"{self.path} holds a run already; resume it with --resume or name another folder.")
+        write_json(self._settings, {"schema_version": SCHEMA_VERSION, **asdict(settings)})
 
-    def check_resumable(self, settings: dict[str, Any]) -> None:
-        """Raise TrainingError unless the run that is here was asked for in the same way."""
-        found = self.hashed_settings()
-        asked = json.loads(json.dumps(settings))
-        changed = [key for key in asked if asked[key] != found.get(key)]
+    def check_resumable(self, asked: RunSettings) -> None:
+        """Raise TrainingError unless the run that is here was begun with the same settings and data."""
+        found = self.settings()
+        changed = asked.changes(found)
         if {"split", "masks"} & set(changed):
-            before, now = (_contents(settings) for settings in (found, asked))
-            names = ", ".join(sorted({name for name, *_ in before ^ now}))
+            names = ", ".join(sorted({name for name, *_ in found.contents() ^ asked.contents()}))
             raise TrainingError(
                 f"{self.path} cannot be resumed: the data set or its split has changed ({names}); prepare the cases "
                 "that it began with or start a new run."
@@ -114,43 +134,48 @@ class RunFolder:
                 "ask for the same or start a new run."
             )
 
-    def settings(self) -> dict[str, Any]:
-        """What was asked for, and the content hashes of the split."""
-        return read_json(self.path / "settings.json", TrainingError)
-
-    def hashed_settings(self) -> dict[str, Any]:
-        """The settings of a run whose content hashes can be compared with those of today's scans.
+    def settings(self) -> RunSettings:
+        """What was asked for, and the content hashes of the split.
 
         Raises:
-            TrainingError: an older LiverUNet began it.
+            TrainingError: no run was begun here, another version of LiverUNet began it, or the file was changed.
         """
-        settings = self.settings()
-        if settings["schema_version"] != SCHEMA_VERSION:
+        content = read_json(self._settings, TrainingError)
+        try:
+            if content["schema_version"] != SCHEMA_VERSION:
+                raise TrainingError(f"{self.path} was begun by another version of LiverUNet; start a new run.")
+            return RunSettings.from_json(content)
+        except (AttributeError, KeyError, TypeError) as error:
             raise TrainingError(
-                f"{self.path} was begun by an older LiverUNet, whose networks and hashes were others; start a new run."
-            )
-        return settings
+                f"{self._settings} holds no settings of a training ({error}); start a new run."
+            ) from error
 
-    def write_order(self, arguments: Sequence[str]) -> None:
-        """Keep the arguments that the training is launched with."""
-        write_json(self._order, {"schema_version": SCHEMA_VERSION, "arguments": list(arguments)})
+    def write_arguments(self, arguments: Sequence[str]) -> None:
+        """Keep the arguments of the launch."""
+        write_json(self._arguments, {"schema_version": SCHEMA_VERSION, "arguments": list(arguments)})
 
-    def order(self) -> list[str]:
+    def arguments(self) -> list[str]:
         """The arguments of the launch.
 
         Raises:
             TrainingError: the training was started on the command line.
         """
-        if not self._order.exists():
-            raise TrainingError(f"{self.path} was started on the command line; resume it there, by --resume.")
-        return read_json(self._order, TrainingError)["arguments"]
+        if not self._arguments.exists():
+            raise TrainingError(f"{self.path} was started on the command line; resume it there with --resume.")
+        arguments: list[str] = read_json(self._arguments, TrainingError)["arguments"]
+        return arguments
 
-    def ordered_at(self) -> float:
+    def launched_at(self) -> float:
         """When it was launched, in seconds since 1970; 0 if it was started on the command line."""
-        return self._order.stat().st_mtime if self._order.exists() else 0.0
+        return self._arguments.stat().st_mtime if self._arguments.exists() else 0.0
 
     def keep(self, checkpoint: dict[str, Any], history: Sequence[EpochLog], best: dict[str, Any] | None) -> None:
-        """Keep the best weights if they are new, the checkpoint, the log: a kill between them loses nothing."""
+        """Keep the state after an epoch; a kill between two of the files loses nothing.
+
+        Args:
+            checkpoint: what resuming needs beside the history: `Learner.state_dict`, "rate_factor" and "terms".
+            best: weights that replace the best ones; None to leave those.
+        """
         if best is not None:
             self.keep_best(best)
         self._save("last.pt", checkpoint | {"history": [asdict(entry) for entry in history]})
@@ -161,7 +186,7 @@ class RunFolder:
         self._save("best.pt", weights)
 
     def write_log(self, history: Sequence[EpochLog]) -> None:
-        """Write `log.jsonl` anew."""
+        """Write the whole log again."""
         with staged(self.path / "log.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in history))
 
@@ -175,7 +200,7 @@ class RunFolder:
         """The epochs in the log; a last line that is still being written is skipped.
 
         Raises:
-            TrainingError: the log was changed by something else.
+            TrainingError: the log was changed by another program.
         """
         path = self.path / "log.jsonl"
         try:
@@ -198,22 +223,22 @@ class RunFolder:
         return any((path / "stop").exists() for path in self._both)
 
     def withdraw_stop(self) -> None:
-        """Withdraw that request."""
+        """Withdraw a request to stop."""
         for path in self._both:
-            if exists(path / "stop", TrainingError):  # to unlink nothing on a read-only disk is an error, too
+            if exists(path / "stop", TrainingError):  # on a read-only disk, unlinking a missing file is an error
                 (path / "stop").unlink(missing_ok=True)
 
-    def write_end(self, words: str, *, interrupted: bool) -> None:
-        """Say why the training has ended, and whether it could be resumed."""
-        write_json(self.path / "end.json", {"words": words, "interrupted": interrupted})
+    def write_end(self, ending: Ending) -> None:
+        """Keep why the training has ended."""
+        write_json(self.path / "end.json", asdict(ending))
 
-    def end(self) -> dict[str, Any]:
-        """What `write_end` wrote; empty if the training works or has died."""
+    def end(self) -> Ending | None:
+        """What `write_end` wrote; None if the training runs or has crashed."""
         path = self.path / "end.json"
-        return read_json(path, TrainingError) if path.exists() else {}
+        return from_json(Ending, read_json(path, TrainingError)) if path.exists() else None
 
     def forget_end(self) -> None:
-        """The training is running again."""
+        """Remove the ending, since the training runs again."""
         (self.path / "end.json").unlink(missing_ok=True)
 
     def checkpoint(self, device: str) -> tuple[dict[str, Any], list[EpochLog]]:
@@ -247,20 +272,9 @@ class RunFolder:
 
         path = self.path / name
         try:
-            return torch.load(path, map_location=device, weights_only=True)
+            content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         except FileNotFoundError as error:
-            raise TrainingError(
-                f"{path} does not exist: the run has not finished the epoch that would give it."
-            ) from error
+            raise TrainingError(f"{path} does not exist: the run has not finished the epoch that writes it.") from error
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             raise TrainingError(f"{path} is damaged; start a new run.") from error
-
-
-def _contents(settings: dict[str, Any]) -> set[tuple[str, str, str, str]]:
-    """Each case of a split with its part and the content hashes of scan and mask."""
-    masks = settings.get("masks", {})
-    return {
-        (name, part, hash_, masks.get(name, ""))
-        for part, cases in settings["split"].items()
-        for name, hash_ in cases.items()
-    }
+        return content

@@ -1,11 +1,13 @@
-"""Who works in a folder: a lock on a file that the system releases when its process ends, however it ends.
+"""Which process works in a folder: a lock on a file, which the system releases when the process ends, however it ends.
 
-A process id alone would not do: it is given to others again, and says nothing across a restart.
+A process id alone would not do: the system gives it to other processes later, and it means nothing after a restart.
+Not `filelock`: it comes with PyTorch, which watching a run does without, and its locks need write access.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +19,13 @@ from LiverUNetLib.errors import TrainingError
 __all__ = ["is_locked", "locked", "locked_since"]
 
 LOCK = "running"
-# Asking holds the lock for an instant; that must not turn away a training that starts then.
+# `is_locked` holds the lock for an instant; that must not turn away a training that starts then.
 ATTEMPTS, PAUSE_SECONDS = 5, 0.1
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Work in `folder` alone; the file `running` holds the process id meanwhile.
+    """Hold the lock of `folder` during the block; the file `running` then holds the process id.
 
     Raises:
         TrainingError: another process works in it.
@@ -57,7 +59,7 @@ def locked_since(folder: Path) -> float:
 def is_locked(folder: Path) -> bool:
     """Whether a process works in `folder` now."""
     try:
-        # A lock takes no writing; the run of another person can be looked at.
+        # Locking needs no write access, so another user's run can be inspected.
         with (folder / LOCK).open("r+" if os.access(folder / LOCK, os.W_OK) else "r", encoding="utf-8") as file:
             free = _lock(file)
             if free:
@@ -67,10 +69,10 @@ def is_locked(folder: Path) -> bool:
         return False
 
 
-if os.name == "nt":
+if sys.platform == "win32":
     import msvcrt
 
-    FAR = 1 << 30  # beyond the content, which others may then read
+    FAR = 1 << 30  # beyond the content, which others can then still read
 
     def _lock(file: TextIO) -> bool:
         os.lseek(file.fileno(), FAR, os.SEEK_SET)

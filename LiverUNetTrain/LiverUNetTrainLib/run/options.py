@@ -1,14 +1,15 @@
-"""The options of a training: what is chosen in a panel becomes the arguments of `liver-unet-train train`."""
+"""The options of a training: what the user chooses in a panel becomes the arguments of `liver-unet-train train`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["RECIPE_NAMES", "TrainingOptions"]
+__all__ = ["FINE_TUNING", "NEW_MODEL_RECIPES", "RECIPE_NAMES", "TrainingOptions"]
 
-# Of `recipes.RECIPES`, whose import needs torch; the last one is meant for a start from a model.
-RECIPE_NAMES = ("accurate", "notebook", "fine-tuning")
+# The names of `recipes.RECIPES`, whose import needs torch.
+NEW_MODEL_RECIPES, FINE_TUNING = ("accurate", "notebook"), "fine-tuning"
+RECIPE_NAMES = (*NEW_MODEL_RECIPES, FINE_TUNING)
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class TrainingOptions:
     Attributes:
         parent: name or folder of the model to fine-tune; None for a new one.
         minutes: the time budget.
-        held_out: names of cases that neither train nor validate.
+        held_out: names of cases to keep out of training and validation.
     """
 
     cache: Path
@@ -35,7 +36,7 @@ class TrainingOptions:
     device: str = "auto"
 
     def arguments(self) -> list[str]:
-        """For `background.launch`."""
+        """The arguments for `background.launch`."""
         chosen = {
             "--recipe": self.recipe,
             "--from": self.parent,
@@ -47,7 +48,7 @@ class TrainingOptions:
             "--patience": self.patience,
             "--device": self.device,
         }
-        words = ["train", str(self.cache), "--run", str(self.run)]
+        arguments = ["train", str(self.cache), "--run", str(self.run)]
         for option, value in chosen.items():
-            words += [] if value is None else [option, str(value)]
-        return words + (["--hold-out", *self.held_out] if self.held_out else [])
+            arguments += [] if value is None else [option, str(value)]
+        return arguments + (["--hold-out", *self.held_out] if self.held_out else [])

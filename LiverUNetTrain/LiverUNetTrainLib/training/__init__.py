@@ -1,14 +1,15 @@
-"""The networks learn.
+"""How the networks learn.
 
-settings.py         how long, how fast, on what
 recipes.py          named ways to train
-augmentation.py     scans are varied
+augmentation.py     random changes of what is shown
 fine_sampling.py    what the fine look learns from
 coarse_sampling.py  what the coarse look learns from
+sampler.py          what a training needs of both
 learner.py          one step of learning
+schedule.py         learning rate, validation and end, from settings and log
 trainer.py          the training of one look: epochs, validation, resuming
+plan.py             what to train, on which cases, and how
 model_training.py   both looks, in one run folder
-run_settings.py     what a run folder keeps of what was asked for
 cost.py             disk, time and memory, estimated before
-pictures.py         a validated case, augmented slices
+pictures.py         pictures of a validated case and of augmented slices
 """

@@ -1,68 +1,23 @@
-"""Augmentation of whole batches on the device: image and mask move together, intensities change in the image alone."""
+"""Augmentation of whole batches on the device: image and mask move together, intensities change in the image alone.
+
+Written here instead of taken from kornia or TorchIO, so that all random numbers follow from one seed per batch, on any
+device, and rare changes are computed only for the slices that get them.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn.functional import conv2d, grid_sample, interpolate, pad
 
-__all__ = ["AugmentationSettings", "augment"]
+from ..run.settings import AugmentationSettings
+
+__all__ = ["augment"]
 
 # Normalised images lie in [-1, 1]; what is at the lower end is air, which no change of contrast moves.
 AIR = -1.0
-
-
-@dataclass(frozen=True)
-class AugmentationSettings:
-    """Probabilities (`p_…`, per slice) and ranges of every change; p = 0 switches one off.
-
-    Attributes:
-        p_flip_left_right, p_flip_top_bottom: mirror a slice. Off by default: the liver lies on the right.
-        rotation_degrees, scaling, shift: of one affine map; scaling in factors around 1, shift in shares of the side.
-        blur_px: standard deviation of the Gaussian, in pixels of the model grid.
-        noise: highest standard deviation, low ones are likelier; in units of the window's half width, of which 0.05
-            is 10 HU of [-160, 240].
-        contrast, gamma: factors are drawn from [1 / (1 + x), 1 + x].
-        shift_hu: of all but air, in units of the window's half width.
-        liver_shift: the same, of the liver alone: fatty livers, and other phases of contrast.
-        lesion: largest radius, in shares of the side, of an ellipse of another density, drawn inside the liver or
-            outside of it: a tumour, a cyst, or a mass of another organ, which the mask never shows.
-        mass: largest radius, in shares of the columns, of a round mass of another organ that touches the liver.
-        p_fluid: fat around the liver becomes fluid, as in ascites.
-        streaks: amplitude of rays from a point, as metal and arms cause, in units of the window's half width.
-        low_resolution: pixels are enlarged by up to this factor and interpolated back.
-    """
-
-    p_flip_left_right: float = 0.0
-    p_flip_top_bottom: float = 0.0
-    p_affine: float = 0.8
-    rotation_degrees: float = 20.0
-    scaling: float = 0.25
-    shift: float = 0.08
-    p_blur: float = 0.15
-    blur_px: float = 1.2
-    p_noise: float = 0.3
-    noise: float = 0.35
-    p_contrast: float = 0.5
-    contrast: float = 0.3
-    p_gamma: float = 0.35
-    gamma: float = 0.35
-    p_shift: float = 0.5
-    shift_hu: float = 0.2
-    p_liver_shift: float = 0.35
-    liver_shift: float = 0.4
-    p_lesion: float = 0.2
-    lesion: float = 0.2
-    p_mass: float = 0.25
-    mass: float = 0.22
-    p_fluid: float = 0.05
-    p_streaks: float = 0.08
-    streaks: float = 0.4
-    p_low_resolution: float = 0.1
-    low_resolution: float = 2.5
 
 
 def augment(
@@ -70,8 +25,8 @@ def augment(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Change a batch at random; the same generator state gives the same result.
 
-    Volumes get no lesions, fluid, blur, low resolution or streaks: on a coarse grid little of these is seen. Masses of
-    other organs they get, which are large.
+    Volumes get no lesions, fluid, blur, low resolution or streaks, which a coarse grid hardly shows. They do get masses
+    of other organs, which are large.
 
     Args:
         image: normalised to [-1, 1], float32 (batch, channels, rows, columns) or (batch, channels, slices, rows,
@@ -94,15 +49,14 @@ def augment(
 
 
 class _Draw:
-    """Random numbers, one an image, shaped (batch, 1, 1, 1) or (batch, 1, 1, 1, 1)."""
+    """Random numbers, one for each image, shaped (batch, 1, 1, 1) or (batch, 1, 1, 1, 1)."""
 
     def __init__(self, image: torch.Tensor, generator: torch.Generator) -> None:
         self._shape, self._generator, self._device = (len(image), *[1] * (image.ndim - 1)), generator, image.device
-        self._there = {"generator": generator, "device": generator.device}
 
     def uniform(self, low: float, high: float) -> torch.Tensor:
-        numbers = torch.rand(self._shape, **self._there).to(self._device)
-        return low + (high - low) * numbers
+        numbers = torch.rand(self._shape, generator=self._generator, device=self._generator.device)
+        return low + (high - low) * numbers.to(self._device)
 
     def happens(self, probability: float) -> torch.Tensor:
         return self.uniform(0, 1) < probability
@@ -124,16 +78,19 @@ class _Draw:
 
     def normal(self, count: int) -> torch.Tensor:
         """So many normally distributed numbers for each image, (batch, count)."""
-        return torch.randn(self._shape[0], count, **self._there).to(self._device)
+        return self._normal((self._shape[0], count))
 
     def noise(self, like: torch.Tensor) -> torch.Tensor:
-        return torch.randn(like.shape, **self._there).to(self._device)
+        return self._normal(like.shape)
+
+    def _normal(self, shape: Sequence[int]) -> torch.Tensor:
+        return torch.randn(shape, generator=self._generator, device=self._generator.device).to(self._device)
 
 
 def _move(
     image: torch.Tensor, mask: torch.Tensor, settings: AugmentationSettings, draw: _Draw
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One affine map: flips, rotation, scaling, shift. What comes from outside is air."""
+    """One affine map: flips, rotation, scaling, shift. Beyond the image there is air."""
     angle = draw.amount(settings.p_affine, math.radians(settings.rotation_degrees)).flatten()
     scale_x, scale_y = (draw.factor(settings.p_affine, settings.scaling).flatten() for _ in "xy")
     shift_x, shift_y = (draw.amount(settings.p_affine, 2 * settings.shift).flatten() for _ in "xy")
@@ -172,7 +129,7 @@ def _move_volumes(
 
 
 def _sample(image: torch.Tensor, mask: torch.Tensor, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Look up image and mask where an affine map says."""
+    """Sample image and mask through an affine map."""
     both = torch.cat([image - AIR, mask], dim=1)  # air is 0, as grid_sample pads
     where = torch.nn.functional.affine_grid(theta, list(both.shape), align_corners=False)
     both = grid_sample(both, where, mode="bilinear", padding_mode="zeros", align_corners=False)
@@ -184,7 +141,7 @@ def _add_mass(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A round mass of another organ that pushes the liver aside; its middle lies outside of the liver.
 
-    Without it a network takes what is large, round and dark beside a liver for a tumour inside of it.
+    Without it a network mistakes what is large, round and dark beside a liver for a tumour in it.
     """
     start = draw.pixel((mask > 0.5).float()).float()
     radius = draw.uniform(0.2, 1) * settings.mass * image.shape[-1]
@@ -237,7 +194,7 @@ def _change_tissue(
 def _sometimes(
     image: torch.Tensor, happens: torch.Tensor, change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ) -> torch.Tensor:
-    """Change only the slices to which it happens; most changes are rare and cost more than the choice."""
+    """Change only the slices that are drawn; most changes are rare, and cost more than the selection."""
     chosen = happens.flatten()
     if not chosen.any():
         return image
@@ -254,17 +211,17 @@ def _from(pixel: torch.Tensor, image: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _softened(mask: torch.Tensor) -> torch.Tensor:
-    """The mask, fading over its border: what changes the liver alone must not make an edge that gives it away."""
+    """The mask with a soft border, so that a change of the liver alone leaves no edge that gives it away."""
     return _blur(mask, torch.full((len(mask), 1, 1, 1), 1.5, device=mask.device))
 
 
 def _change_contrast(
     image: torch.Tensor, liver: torch.Tensor, settings: AugmentationSettings, draw: _Draw
 ) -> torch.Tensor:
-    """Contrast, gamma and shifts of everything but air, and of the liver alone."""
-    changed = image + draw.amount(settings.p_liver_shift, settings.liver_shift) * liver
+    """Contrast, gamma and brightness of everything but air, and brightness of the liver alone."""
+    changed = image + draw.amount(settings.p_liver_brightness, settings.liver_brightness) * liver
     changed = changed * draw.factor(settings.p_contrast, settings.contrast)
-    changed = changed + draw.amount(settings.p_shift, settings.shift_hu)
+    changed = changed + draw.amount(settings.p_brightness, settings.brightness)
     share = ((changed + 1) / 2).clamp(0, 1)
     changed = 2 * share.pow(draw.factor(settings.p_gamma, settings.gamma)) - 1
     return torch.where(image > AIR + 0.01, changed, image)
@@ -300,7 +257,7 @@ def _degrade(image: torch.Tensor, settings: AugmentationSettings, draw: _Draw) -
 
 
 def _blur(image: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """Gaussian of a standard deviation of its own for each slice of the batch, in pixels."""
+    """Gaussian blur; `sigma` has a standard deviation in pixels for each slice of the batch."""
     radius = math.ceil(2.5 * float(sigma.max()))
     distance = torch.arange(-radius, radius + 1, device=image.device)
     kernel = torch.exp(-0.5 * (distance / sigma.view(-1, 1)) ** 2)

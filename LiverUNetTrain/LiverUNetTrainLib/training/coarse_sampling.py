@@ -14,8 +14,8 @@ from LiverUNetLib.segmentation.looks import coarse_probabilities
 from LiverUNetLib.steps import finish
 
 from ..data.cache import CachedCase
-from .augmentation import AugmentationSettings, augment
-from .settings import TrainingSettings
+from ..run.settings import AugmentationSettings, TrainingSettings
+from .augmentation import augment
 
 __all__ = ["CoarseSampler", "Part"]
 
@@ -29,12 +29,18 @@ class Part:
 
 
 class CoarseSampler:
-    """Draws parts of cached cases; what it draws depends on its arguments alone."""
+    """Draws parts of cached cases; what it draws depends on its arguments alone.
+
+    Args:
+        spec: of a model with a coarse look.
+    """
 
     def __init__(self, cases: Sequence[CachedCase], spec: ModelSpec, settings: TrainingSettings) -> None:
+        if spec.coarse is None:
+            raise ValueError("spec must have a coarse look.")
         self._cases, self._spec, self._settings = cases, spec, settings
-        multiple, coarse = spec.coarse.network.multiple, spec.coarse
-        cubes = (round(mm / coarse.voxel_mm) for mm in settings.coarse.size_mm)
+        multiple = spec.coarse.network.multiple
+        cubes = (round(mm / spec.coarse.voxel_mm) for mm in settings.coarse.size_mm)
         self._size = tuple(-(-side // multiple) * multiple for side in cubes)
 
     def epoch(self, epoch: int) -> list[Part]:
@@ -47,7 +53,7 @@ class CoarseSampler:
     def batch(
         self, parts: Sequence[Part], seed: int, device: str, augmentation: AugmentationSettings | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Parts as they are learned from: what the network takes and share of liver, float32 (batch, 1, *size)."""
+        """Parts as the network learns from them: what it takes and share of liver, float32 (batch, 1, *size)."""
         image, mask = (
             torch.from_numpy(np.stack([self._padded(array[part.slices], fill) for part, array in arrays])[:, None])
             for arrays, fill in (
@@ -69,7 +75,7 @@ class CoarseSampler:
         return case.coarse
 
     def mask(self, case: CachedCase) -> np.ndarray:
-        """Its share of liver, uint8."""
+        """The share of liver in a whole case, uint8."""
         return case.coarse_mask
 
     def _part(self, case: CachedCase, random: np.random.Generator) -> Part:

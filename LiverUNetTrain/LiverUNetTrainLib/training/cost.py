@@ -23,12 +23,13 @@ from LiverUNetLib.system.environment import Device
 from ..data.cache import Cache, CachedCase
 from ..data.cases import Case
 from ..run.options import TrainingOptions
+from ..run.settings import TrainingSettings
 from .coarse_sampling import CoarseSampler
 from .fine_sampling import FineSampler
 from .learner import Learner
-from .recipes import choose_recipe, split_cases
-from .settings import TrainingSettings
-from .trainer import Sampler
+from .plan import Plan
+from .recipes import choose_recipe
+from .sampler import Sampler
 
 __all__ = ["Cost", "check_disk", "estimate_options", "estimate_training"]
 
@@ -46,7 +47,7 @@ class Cost:
 
     Attributes:
         memory_gib: beside Python's own.
-        coarse_seconds: what of all the coarse look takes.
+        coarse_seconds: the part of `total_seconds` that the coarse look takes.
     """
 
     epoch_seconds: float
@@ -54,8 +55,8 @@ class Cost:
     memory_gib: float
     coarse_seconds: float = 0.0
 
-    def words(self, budget_minutes: float | None = None) -> str:
-        """In a line, and what a time budget allows."""
+    def summary(self, budget_minutes: float | None = None) -> str:
+        """A line with time and memory, and how many epochs a time budget allows."""
         minutes = self.total_seconds / 60
         length = f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
         line = f"about {length} ({self.epoch_seconds:.0f} s an epoch), {self.memory_gib:.1f} GiB of memory"
@@ -90,17 +91,17 @@ def estimate_options(
     Raises:
         TrainingError: nothing is left to learn from, or what is to be held out cannot be.
     """
-    recipe = choose_recipe(options.recipe, parent, vars(options))
-    split, replayed = split_cases(cache, recipe, parent, options.held_out)
-    spec, settings = recipe.on(cache.grids, parent), recipe.settings
-    training, validation = (cache.select(names) for names in (split.training, split.validation))
-    sampler = FineSampler(training, spec, settings, replayed=replayed)
-    fine = yield from estimate_training(sampler, spec.fine.network, settings, device, validated=validation)
+    plan = Plan.for_recipe(
+        cache, choose_recipe(options.recipe, parent, vars(options)), parent=parent, held_out=options.held_out
+    )
+    spec, settings = plan.spec, plan.settings
+    sampler = FineSampler(plan.training, spec, settings, replayed=plan.replayed)
+    fine = yield from estimate_training(sampler, spec.fine.network, settings, device, validated=plan.validation)
     if spec.coarse is None or parent:
         return fine
     settings = replace(settings, epochs=settings.coarse.epochs, batch_size=settings.coarse.batch_size)
-    sampler = CoarseSampler(training, spec, settings)
-    coarse = yield from estimate_training(sampler, spec.coarse.network, settings, device)
+    coarse_sampler = CoarseSampler(plan.training, spec, settings)
+    coarse = yield from estimate_training(coarse_sampler, spec.coarse.network, settings, device)
     return replace(
         fine,
         total_seconds=fine.total_seconds + coarse.total_seconds,

@@ -1,4 +1,4 @@
-"""What the fine look learns from: slices out of stacks such as scanners make."""
+"""What the fine look learns from: slices of stacks such as scanners make."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from LiverUNetLib.segmentation.measurement import bounding_box
 from LiverUNetLib.steps import finish
 
 from ..data.cache import CachedCase
-from .augmentation import AugmentationSettings, augment
-from .settings import StackSettings, TrainingSettings
+from ..run.settings import AugmentationSettings, StackSettings, TrainingSettings
+from .augmentation import augment
 
 __all__ = ["FineSampler", "Slice"]
 
-# A canvas is moved by up to so much beyond the place where it shows the whole liver, or as much of it as it can.
+# A canvas may lie so far beyond the places where it shows the whole liver, or as much of it as fits.
 JITTER_MM = 15.0
 
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """One slice of a case; with its neighbours it is drawn as part of some stack."""
+    """One slice of a case; the stack around it is drawn at random."""
 
     case: CachedCase
     index: int
@@ -64,7 +64,7 @@ class FineSampler:
     ) -> None:
         self._cases, self._spec, self._settings = cases, spec, settings
         self._replayed = replayed
-        self._has_liver = {case.name: (case.mask > 127).any(axis=(1, 2)) for case in cases}
+        self._has_liver = {case.name: np.any(case.mask > 127, axis=(1, 2)) for case in cases}
         self._box = {case.name: _plane_box(case.mask) for case in cases}
         sides = (math.ceil(mm / case.grids.pixel_mm) for mm in settings.canvas_mm for case in cases[:1])
         multiple = spec.fine.network.multiple
@@ -73,7 +73,8 @@ class FineSampler:
     def epoch(self, epoch: int) -> list[Slice]:
         """Slices with liver and a share of those without, in random order."""
         random = np.random.default_rng([self._settings.seed, epoch])
-        new, old = [], []
+        new: list[Slice] = []
+        old: list[Slice] = []
         for case in self._cases:
             has_liver = self._has_liver[case.name]
             chosen = has_liver | (random.random(len(has_liver)) < self._settings.empty_slices)
@@ -87,7 +88,7 @@ class FineSampler:
     def batch(
         self, slices: Sequence[Slice], seed: int, device: str, augmentation: AugmentationSettings | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Slices as they are learned from.
+        """Slices as the network learns from them.
 
         Returns:
             What the network takes, float32 (batch, context, *canvas), and share of liver (batch, 1, *canvas).
@@ -101,11 +102,11 @@ class FineSampler:
     def read(self, slices: Sequence[Slice], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         """HU with context and share of liver, before augmentation; float32 (batch, …, *canvas)."""
         random = np.random.default_rng(seed)
-        parts = zip(*(self._read(each, random) for each in slices), strict=True)
-        return tuple(torch.from_numpy(np.stack(part)) for part in parts)
+        images, masks = zip(*(self._read(each, random) for each in slices), strict=True)
+        return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks))
 
     def probability(self, network: Network, case: CachedCase) -> np.ndarray:
-        """What the network finds where a coarse look that is right makes it look, or in all of a case; float32."""
+        """What the network finds in the box of a perfect coarse look, or in a whole case without one; float32."""
         grid, coarse, liver = case.fine_grid, self._spec.coarse, bounding_box(case.mask > 127)
         box = grid.around(grid, liver, coarse.margin_mm) if coarse and liver else grid.whole
         probability = np.zeros(grid.shape, np.float32)
@@ -118,7 +119,7 @@ class FineSampler:
         return case.image
 
     def mask(self, case: CachedCase) -> np.ndarray:
-        """Its share of liver, uint8."""
+        """The share of liver in a whole case, uint8."""
         return case.mask
 
     def _read(self, each: Slice, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -127,11 +128,11 @@ class FineSampler:
         steps = np.rint(np.array(self._spec.fine.context_mm) / (stack.block * case.slice_mm)).astype(int)
         context = steps.clip(stack.low, stack.high) if random.random() >= settings.stacks.p_alone else 0 * steps
         rows, columns = (
-            _place(found, size, full, round(JITTER_MM / case.grids.pixel_mm), random)
+            _place(found, size, full, jitter=round(JITTER_MM / case.grids.pixel_mm), random=random)
             for found, size, full in zip(self._box[case.name], self._canvas, case.image.shape[1:], strict=True)
         )
-        blocks = {n: _crop(case.image, stack.slices(n), rows, columns, self._spec.window_hu[0]) for n in set(context)}
-        mask = _crop(case.mask, stack.slices(0), rows, columns, 0)[None] / 255
+        blocks = {n: _crop(case.image, stack.slices(n), (rows, columns), self._spec.window_hu[0]) for n in set(context)}
+        mask = _crop(case.mask, stack.slices(0), (rows, columns), 0)[None] / 255
         return np.stack([blocks[n] for n in context]), mask
 
 
@@ -150,19 +151,19 @@ def _stack(case: CachedCase, index: int, settings: StackSettings, random: np.ran
     return _Stack(first, block, low, high)
 
 
-def _place(found: slice, size: int, full: int, jitter: int, random: np.random.Generator) -> slice:
-    """Where along an axis a canvas shows the liver; it may reach a little beyond the image."""
+def _place(found: slice, size: int, full: int, *, jitter: int, random: np.random.Generator) -> slice:
+    """A random place of a canvas along an axis, around the liver; it may reach a little beyond the image."""
     free = abs(size - (found.stop - found.start)) / 2 + jitter
     start = (found.start + found.stop - size) / 2 + random.uniform(-free, free)
     start = round(min(max(start, min(-jitter, full - size)), max(full - size + jitter, 0)))
     return slice(start, start + size)
 
 
-def _crop(volume: np.ndarray, slices: slice, rows: slice, columns: slice, fill: float) -> np.ndarray:
-    """The mean of some slices on a canvas, float32; `fill` where there is no image."""
-    canvas = np.full((rows.stop - rows.start, columns.stop - columns.start), fill, dtype=np.float32)
+def _crop(volume: np.ndarray, slices: slice, canvas_place: tuple[slice, slice], fill: float) -> np.ndarray:
+    """The mean of some slices on a canvas of these rows and columns, float32; `fill` where there is no image."""
+    canvas = np.full([part.stop - part.start for part in canvas_place], fill, dtype=np.float32)
     inside, there = [], []
-    for part, full in zip((rows, columns), volume.shape[1:], strict=True):
+    for part, full in zip(canvas_place, volume.shape[1:], strict=True):
         start, stop = max(part.start, 0), min(part.stop, full)
         inside.append(slice(start, stop))
         there.append(slice(start - part.start, stop - part.start))
@@ -174,8 +175,7 @@ def _crop(volume: np.ndarray, slices: slice, rows: slice, columns: slice, fill: 
 def _plane_box(mask: np.ndarray) -> tuple[slice, slice]:
     """The rows and columns that show liver in any slice; all if none does."""
     found = np.logical_or.reduce(mask > 127)
-    box = []
-    for axis in (1, 0):
-        shown = np.flatnonzero(found.any(axis=axis))
-        box.append(slice(int(shown[0]), int(shown[-1]) + 1) if shown.size else slice(0, found.shape[1 - axis]))
-    return tuple(box)
+    rows, columns = (np.flatnonzero(found.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return slice(0, found.shape[0]), slice(0, found.shape[1])
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)

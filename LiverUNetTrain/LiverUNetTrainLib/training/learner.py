@@ -15,18 +15,24 @@ from monai.losses import DiceCELoss, DiceFocalLoss, DiceLoss
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from LiverUNetLib.models.network import build_network
+from LiverUNetLib.models.spec import NetworkSpec
 from LiverUNetLib.system.environment import Device
 
-from .settings import TrainingSettings
+from ..run.settings import TrainingSettings
 
 __all__ = ["LOSSES", "BatchScores", "Learner", "NotFiniteError", "scores_of"]
 
 logger = logging.getLogger(__name__)
 
-# A pixel of a mask is liver if half of it is.
+# A voxel of a mask counts as liver if more than half of it is.
 HALF = 0.5
-# By the names that the settings use; the first one is the standard.
+# By their names in the settings; the first one is the default.
 LOSSES = {"dice+cross-entropy": DiceCELoss, "dice": DiceLoss, "dice+focal": DiceFocalLoss}
+
+
+# As torch's averaging hands them on.
+Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 
 class NotFiniteError(Exception):
@@ -47,15 +53,15 @@ class Learner:
 
     Args:
         network: on the CPU.
-        tuned: it was trained before; `settings.parent_share` of its weights then stays in the averaged ones. What it
-            has learned is kept by that (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022).
+        tuned: it was trained before. `settings.parent_share` of its weights then stays in the averaged ones, to keep
+            what it has learned (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022).
     """
 
     def __init__(self, network: nn.Module, device: Device, settings: TrainingSettings, *, tuned: bool = False) -> None:
-        self._device, self._gradient_norm = device, settings.gradient_norm
+        self.device, self._gradient_norm = device, settings.gradient_norm
         self._network = network.to(device.name)
         if all(weight.ndim < 5 for weight in network.parameters()):
-            self._network = self._network.to(memory_format=torch.channels_last)
+            self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in torch's stubs
         self.averaged = AveragedModel(self._network, multi_avg_fn=_moving_average(settings.ema_decay), use_buffers=True)
         self._keep_share_of_start(settings.parent_share if tuned else 0.0)
         self._weight_decay = settings.weight_decay
@@ -63,6 +69,22 @@ class Learner:
         self._scaler = torch.amp.GradScaler(device.kind, enabled=device.dtype == "float16")
         self.loss = LOSSES[settings.loss](sigmoid=True, batch=True)
         self._parts = 1
+
+    @classmethod
+    def start(
+        cls,
+        spec: NetworkSpec,
+        device: Device,
+        settings: TrainingSettings,
+        weights: dict[str, torch.Tensor] | None = None,
+    ) -> Learner:
+        """A learner of a network with these weights, or with fresh ones, which depend on `settings.seed` alone."""
+        with torch.random.fork_rng():  # leaves the caller's generator as it was
+            torch.manual_seed(settings.seed)
+            network = build_network(spec)
+        if weights:
+            network.load_state_dict(weights)
+        return cls(network, device, settings, tuned=weights is not None)
 
     def step(self, image: torch.Tensor, mask: torch.Tensor, rate: float) -> BatchScores:
         """Learn from a batch. When a GPU's memory is too small the batch is processed in halves, which is logged.
@@ -81,16 +103,16 @@ class Learner:
             try:
                 return self._learn(image, mask, rate)
             except torch.OutOfMemoryError:
-                if self._device.kind == "cpu" or len(image) <= self._parts:
+                if self.device.kind == "cpu" or len(image) <= self._parts:
                     raise
                 self._parts *= 2
                 size = math.ceil(len(image) / self._parts)
                 logger.warning(
-                    "The memory of %s is too small; going on with %d slices at once.", self._device.name, size
+                    "The memory of %s is too small; continuing with %d slices at once.", self.device.name, size
                 )
 
     def restart(self, share: float) -> None:
-        """Begin anew from the averaged weights, of which this share stays in the averaged ones to come."""
+        """Start again from the averaged weights; this share of them stays in the new average."""
         self._network.load_state_dict(self.averaged.module.state_dict())
         self.averaged.n_averaged.zero_()
         self._optimizer = self._new_optimizer()
@@ -102,7 +124,7 @@ class Learner:
         return {name: part.state_dict() for name, part in self._stateful().items()} | {"start_terms": terms}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self._keep_share_of_start(**state["start_terms"])
         for name, part in self._stateful().items():
             part.load_state_dict(state[name])
@@ -114,7 +136,7 @@ class Learner:
         total, logits = 0.0, []
         for images, masks in zip(image.chunk(self._parts), mask.chunk(self._parts), strict=True):
             order = torch.channels_last if images.ndim == 4 else torch.contiguous_format
-            with self._device.autocast():
+            with self.device.autocast():
                 found = self._network(images.contiguous(memory_format=order))
             loss = self.loss(found.float(), masks) * (len(images) / len(image))
             if not math.isfinite(loss.item()):
@@ -132,8 +154,8 @@ class Learner:
         return _scores(total, torch.cat(logits) > 0, mask > HALF)
 
     def _mixed(self) -> nn.Module:
-        """The network with a share of its weights those of the start, see `_keep_share_of_start`."""
-        if self._mixture is None:
+        """The network with a share of the weights of the start mixed in, see `_keep_share_of_start`."""
+        if self._mixture is None or self._start is None:
             return self._network
         self._mixture.load_state_dict(self._network.state_dict())
         mixed, start = self._mixture.state_dict(), self._start.state_dict()
@@ -144,14 +166,14 @@ class Learner:
         return self._mixture
 
     def _keep_share_of_start(self, share: float, *, with_statistics: bool = False) -> None:
-        """Let a share of the network's weights as they are now stay in the averaged ones.
+        """Let a share of the network's present weights stay in the averaged ones.
 
         Args:
-            with_statistics: also of those of its norms, which are its own where it learns from other data.
+            with_statistics: also of the statistics of its norms; not in fine-tuning, where the data have others.
         """
         self._start_share, self._start_statistics = share, with_statistics
-        copies = (copy.deepcopy(self._network) for _ in range(2))
-        self._start, self._mixture = copies if share else (None, None)
+        self._start = copy.deepcopy(self._network) if share else None
+        self._mixture = copy.deepcopy(self._network) if share else None
 
     def _stateful(self) -> dict[str, Any]:
         stateful = {
@@ -164,7 +186,7 @@ class Learner:
 
 
 def scores_of(loss: nn.Module, probability: np.ndarray, mask: np.ndarray, threshold: float) -> BatchScores:
-    """How what was found in a whole case agrees with its mask.
+    """Compare the probabilities of a whole case with its mask; Dice and accuracy count its voxels together, in 3D.
 
     Args:
         probability: float32 (slices, rows, columns).
@@ -176,10 +198,10 @@ def scores_of(loss: nn.Module, probability: np.ndarray, mask: np.ndarray, thresh
     return _scores(value, found > threshold, share > HALF)
 
 
-def _moving_average(decay: float) -> Callable[[list[torch.Tensor], list[torch.Tensor], torch.Tensor], None]:
+def _moving_average(decay: float) -> Callable[[Tensors, Tensors, torch.Tensor | int], None]:
     """An exponential moving average whose decay rises to `decay`, so that the first steps are soon forgotten."""
 
-    def average(averaged: list[torch.Tensor], current: list[torch.Tensor], updates: torch.Tensor) -> None:
+    def average(averaged: Tensors, current: Tensors, updates: torch.Tensor | int) -> None:
         reached = min(decay, (1 + int(updates)) / (10 + int(updates)))
         if averaged[0].is_floating_point():
             torch._foreach_lerp_(averaged, current, 1 - reached)

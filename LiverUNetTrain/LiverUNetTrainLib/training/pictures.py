@@ -1,4 +1,4 @@
-"""What a training sees, as figures of matplotlib: a validated case, augmented slices."""
+"""Pictures of a training, as figures of matplotlib: a validated case, augmented slices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ __all__ = ["draw_augmentation", "draw_validation"]
 
 MASK, FOUND = "#1976d2", "#dd8265"
 LONGEST_CAPTION = 45
-CAPTION = {"color": "white", "fontsize": 8, "va": "top"}
 
 
 def draw_validation(name: str, image: np.ndarray, mask: np.ndarray, probability: np.ndarray) -> Figure:
@@ -35,7 +34,7 @@ def draw_validation(name: str, image: np.ndarray, mask: np.ndarray, probability:
     # Two lines, above the image and not beyond the picture's edge, whatever the case is called.
     name = name if len(name) <= LONGEST_CAPTION else f"{name[: LONGEST_CAPTION - 1]}…"
     caption = f"{name}, slice {fullest + 1}\nmask blue, found orange"
-    figure.text(0.02, 1 - 0.08 / figure.get_figheight(), caption, **CAPTION)
+    figure.text(0.02, 1 - 0.08 / figure.get_figheight(), caption, color="white", fontsize=8, va="top")
     axes.axis("off")
     return figure
 

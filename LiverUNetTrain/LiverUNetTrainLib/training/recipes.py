@@ -1,25 +1,22 @@
-"""Named ways to train: ours, and that of the notebook this began with."""
+"""Named ways to train: LiverUNet's own, and that of the notebook that the project started from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from LiverUNetLib.models.folder import LiverModel
 from LiverUNetLib.models.spec import CoarseLook, FineLook, ModelSpec, NetworkSpec
 
-from ..data.cache import Cache, Grids
-from ..data.splits import Split, split_by_patient, split_for_finetuning
-from .augmentation import AugmentationSettings
-from .settings import Refinement, StackSettings, TrainingSettings
+from ..data.cache import Grids
+from ..run.settings import AugmentationSettings, Refinement, StackSettings, TrainingSettings
 
-__all__ = ["RECIPES", "Recipe", "choose_recipe", "split_cases"]
+__all__ = ["RECIPES", "Recipe", "choose_recipe"]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything of a training but its data.
+    """All of a training except its data.
 
     Attributes:
         spec: the model; its grids are those of the cache that it learns from.
@@ -31,7 +28,7 @@ class Recipe:
     validation: float = 0.2
 
     def with_settings(self, given: dict[str, Any]) -> Recipe:
-        """The same with what the user has set; None and names of other things are skipped."""
+        """This recipe with the settings of the user; None and unknown names are skipped."""
         names = {each.name for each in fields(TrainingSettings)}
         changed = {name: value for name, value in given.items() if name in names and value is not None}
         if given.get("coarse_epochs") is not None:
@@ -44,7 +41,7 @@ class Recipe:
         )
 
     def on(self, grids: Grids, parent: LiverModel | None = None) -> ModelSpec:
-        """The model on the grids of a cache; that of a parent stays as it is."""
+        """The numbers of the model, on the grids of a cache; a parent's stay as they are."""
         if parent:
             return parent.card.spec
         fine = replace(self.spec.fine, pixel_mm=grids.pixel_mm, slice_mm=grids.slice_mm)
@@ -52,7 +49,7 @@ class Recipe:
         return replace(self.spec, fine=fine, coarse=coarse, window_hu=grids.window_hu)
 
 
-# What the notebook did, under honest splits: single slices, batch 10, 50 epochs at 1e-3, flips, rotation and blur.
+# What the notebook did, but split by patient: single slices, batch 10, 50 epochs at 1e-3, flips, rotation and blur.
 NOTEBOOK = Recipe(
     spec=ModelSpec(
         FineLook(
@@ -82,8 +79,8 @@ NOTEBOOK = Recipe(
             p_noise=0.0,
             p_contrast=0.0,
             p_gamma=0.0,
-            p_shift=0.0,
-            p_liver_shift=0.0,
+            p_brightness=0.0,
+            p_liver_brightness=0.0,
             p_lesion=0.0,
             p_mass=0.0,
             p_fluid=0.0,
@@ -93,8 +90,8 @@ NOTEBOOK = Recipe(
     ),
 )
 
-# A model that exists learns from a few new cases: small steps, most of what is shown known to it, the mean of its
-# weights before and after, and an early end when nothing gets better.
+# An existing model learns from a few new cases: small steps, mostly known cases among those shown, the mean of the
+# weights before and after, and an early end when validation does not improve.
 FINE_TUNING = Recipe(
     settings=TrainingSettings(
         epochs=12,
@@ -113,25 +110,11 @@ RECIPES = {"accurate": ACCURATE, "notebook": NOTEBOOK, "fine-tuning": FINE_TUNIN
 
 
 def choose_recipe(name: str | None, parent: LiverModel | None, given: dict[str, Any]) -> Recipe:
-    """The recipe that is meant.
+    """The recipe of a training.
 
     Args:
         name: of RECIPES; None for "fine-tuning" with a parent and "accurate" without one.
-        parent: the model that is to learn more.
-        given: what is set, see `Recipe.with_settings`.
+        parent: the model to fine-tune.
+        given: settings of the user, see `Recipe.with_settings`.
     """
     return RECIPES[name or ("fine-tuning" if parent else "accurate")].with_settings(given)
-
-
-def split_cases(
-    cache: Cache, recipe: Recipe, parent: LiverModel | None, held_out: Iterable[str]
-) -> tuple[Split, tuple[str, ...]]:
-    """What each case is for, and which of those that train are replayed; see `split_for_finetuning`.
-
-    Raises:
-        TrainingError: what is to be held out does not exist or was learned from, or nothing is left to learn from.
-    """
-    chosen = {"held_out": held_out, "validation": recipe.validation, "seed": recipe.settings.seed}
-    if parent:
-        return split_for_finetuning(cache, parent, **chosen)
-    return split_by_patient([case.name for case in cache.cases], **chosen), ()

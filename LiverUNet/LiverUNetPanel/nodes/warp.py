@@ -1,4 +1,4 @@
-"""Grids of voxels through Slicer's transforms, linear or not."""
+"""Move grids of voxels through Slicer's transforms, linear or not."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from LiverUNetLib.steps import Progress
 
 __all__ = ["chained", "moved", "regularGrid", "resampleSteps", "toWorld", "warpOver"]
 
-# Of one step, so that the event loop comes by often even where a transform has to be inverted point by point.
+# In one step, so that the event loop runs often even if a transform must be inverted point by point.
 VOXELS_AT_ONCE = 65536
-# Points along each axis at which a transform is looked at; slices may lie at any distances, so there are more.
+# Points along each axis at which a transform is sampled; more along k, since slices may be unevenly spaced.
 LATTICE_KJI = (65, 9, 9)
-# A transform under which a scan needs more voxels than this many times its own does not show a patient.
+# A transform that needs more than this many times the voxels of the scan cannot be that of a patient.
 LARGEST_GROWTH = 8
 
 
 def warpOver(node: vtkMRMLTransformableNode) -> vtkMRMLTransformNode | None:
-    """The lowest of the transforms above a node that is not linear, if there is one."""
+    """The lowest nonlinear transform above a node; None if all are linear."""
     parent = node.GetParentTransformNode()
     while parent is not None and parent.IsLinear():
         parent = parent.GetParentTransformNode()
@@ -33,7 +33,7 @@ def warpOver(node: vtkMRMLTransformableNode) -> vtkMRMLTransformNode | None:
 
 
 def toWorld(parent: vtkMRMLTransformNode | None, *, inverse: bool = False) -> vtk.vtkGeneralTransform:
-    """A copy of the transform from the RAS under `parent` to the world's, or back; None is the world."""
+    """A copy of the transform from RAS under `parent` to RAS of the world, or its inverse; None is the world."""
     transform, copy = vtk.vtkGeneralTransform(), vtk.vtkGeneralTransform()
     nodes = (None, parent) if inverse else (parent, None)
     slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(*nodes, transform)
@@ -42,7 +42,7 @@ def toWorld(parent: vtkMRMLTransformNode | None, *, inverse: bool = False) -> vt
 
 
 def chained(*parts: np.ndarray | vtk.vtkAbstractTransform) -> vtk.vtkGeneralTransform:
-    """One transform after the other; an array is a 4x4 matrix."""
+    """Apply one transform after the other; an array is a 4x4 matrix."""
     chain = vtk.vtkGeneralTransform()
     chain.PostMultiply()
     for part in parts:
@@ -51,7 +51,7 @@ def chained(*parts: np.ndarray | vtk.vtkAbstractTransform) -> vtk.vtkGeneralTran
 
 
 def moved(points: np.ndarray, transform: vtk.vtkAbstractTransform) -> np.ndarray:
-    """Points (n, 3) through a transform."""
+    """Move points (n, 3) through a transform."""
     before, after = vtk.vtkPoints(), vtk.vtkPoints()
     before.SetData(numpy_to_vtk(np.ascontiguousarray(points, dtype=float)))
     after.SetDataTypeToDouble()
@@ -62,21 +62,22 @@ def moved(points: np.ndarray, transform: vtk.vtkAbstractTransform) -> np.ndarray
 def regularGrid(
     first_kji: tuple[int, int, int], shape_kji: tuple[int, int, int], transform: vtk.vtkAbstractTransform, name: str
 ) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """The perpendicular grid that fits best to a box of voxels after a transform, and holds all of it.
+    """Fit a perpendicular grid to a transformed box of voxels, large enough to enclose it.
 
-    Its i runs as those of the voxels do, in the middle; its j lies in their plane; its k is upright on both, and
-    the spacings are the mean ones. A stack under an acquisition transform keeps its slices' planes so.
+    Its i axis has the mean direction of the voxels' i axis, its j axis lies in their mean plane, and its k
+    axis is perpendicular to both; the spacings are the means. So a stack under an acquisition transform
+    keeps the planes of its slices.
 
     Args:
-        first_kji: the box's first voxel.
+        first_kji: the first voxel of the box.
         transform: from (i, j, k) of the voxels.
-        name: how a message calls what the voxels belong to.
+        name: of the volume, for messages.
 
     Returns:
-        4x4 from (i, j, k, 1) of the new grid to where `transform` leads to; its shape (k, j, i).
+        4x4 from (i, j, k, 1) of the new grid to the space that `transform` leads to; its shape (k, j, i).
 
     Raises:
-        ScanError: the transform folds the voxels up or tears them apart.
+        ScanError: the transform collapses the voxels or spreads them too far.
     """
     axes = [
         first - 0.5 + np.linspace(0, size, min(size + 1, points))
@@ -90,7 +91,7 @@ def regularGrid(
     signs = np.where(np.diag(steps) < 0, -1.0, 1.0)
     spacing_mm = np.abs(np.diag(steps))
     if not np.isfinite(fit).all() or not spacing_mm.min() > 0:
-        raise ScanError(f"The transform over {name} leads nowhere; take {name} out of it, or choose another transform.")
+        raise ScanError(f"The transform of {name} collapses it; remove {name} from it or choose another transform.")
     affine = np.eye(4)
     affine[:3, :3] = directions * signs * spacing_mm
     inside = np.linalg.solve(affine[:3, :3], places.T).T
@@ -98,7 +99,7 @@ def regularGrid(
     size = np.maximum(np.ceil(high - low - 1e-3), 1)
     if np.prod(size) > LARGEST_GROWTH * np.prod(shape_kji) + VOXELS_AT_ONCE:
         raise ScanError(
-            f"The transform over {name} tears it apart; take {name} out of it, or choose another transform."
+            f"The transform of {name} spreads it too far; remove {name} from it or choose another transform."
         )
     affine[:3, 3] = affine[:3, :3] @ ((low + high - size + 1) / 2)
     return affine, tuple(int(n) for n in size[::-1])
@@ -111,12 +112,12 @@ def resampleSteps(
     *,
     outside: float,
 ) -> Generator[Progress, None, np.ndarray]:
-    """Voxels of an image on a box of another grid, interpolated linearly; takes some rows a step.
+    """Resample an image to a box of another grid with linear interpolation, some rows in each step.
 
     Args:
-        image: its own origin, spacing and directions do not count.
+        image: its origin, spacing and directions are ignored.
         toImage: from (i, j, k) of the grid to (i, j, k) of the image.
-        outside: the value where there is no image.
+        outside: the value outside the image.
     """
     bare = vtk.vtkImageData()
     bare.ShallowCopy(image)

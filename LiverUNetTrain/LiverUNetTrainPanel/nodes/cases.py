@@ -1,4 +1,4 @@
-"""A case of a data set as nodes: the scan, and masks as segments over it."""
+"""Show a case of a data set as nodes: the scan as a volume, its masks as segments."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import slicer
 from slicer import vtkMRMLSegmentationNode, vtkSegment
 
 from LiverUNetLib.scan.volume import CTVolume
-from LiverUNetPanel.edits import LABELMAP, checksumOf
-from LiverUNetPanel.segmentation_node import labelmapOf, volumeOf
+from LiverUNetPanel.nodes.edits import LABELMAP, checksumOf
+from LiverUNetPanel.nodes.segmentation import labelmapOf, volumeOf
 
 __all__ = ["showCase", "shownHeight"]
 
-# The attribute by which what this module shows is known.
+# The attribute of nodes that this module shows: the name of the case.
 CASE = "LiverUNetTrain.Case"
-# And whether it is still what was shown.
+# A checksum of the segments as they were shown; it differs once the user has edited them.
 DRAWN = "LiverUNetTrain.Drawn"
-COLOURS = {"reference": (0.31, 0.76, 0.97), "prediction": (0.87, 0.51, 0.40)}
+COLORS = {"reference": (0.31, 0.76, 0.97), "prediction": (0.87, 0.51, 0.40)}
 
 
 def showCase(name: str, scan: CTVolume, masks: dict[str, np.ndarray | None]) -> vtkMRMLSegmentationNode:
-    """Show a volume with a segmentation that has a segment for each mask; views go to the slice to look at.
+    """Show a scan and its masks; the slice views jump to the slice of interest.
 
-    Shown again it takes the place of what was shown before, but what the user has drawn since stays.
+    A case that is shown again replaces its nodes, except those that the user has edited.
 
     Args:
-        masks: (k, j, i) by name, None for one that there is not.
+        masks: arrays (k, j, i) by name; None for a mask that does not exist.
     """
     _forget(name)
     volume = slicer.util.addVolumeFromArray(scan.hu_kji, scan.affine, name)
@@ -38,7 +38,7 @@ def showCase(name: str, scan: CTVolume, masks: dict[str, np.ndarray | None]) -> 
     for title, mask in shown.items():
         segment = vtkSegment()
         segment.SetName(title)
-        segment.SetColor(*COLOURS[title])
+        segment.SetColor(*COLORS[title])
         segment.AddRepresentation(LABELMAP, labelmapOf(mask, (0, 0, 0), scan.affine))
         node.GetSegmentation().AddSegment(segment, title)
     for each in (volume, node):
@@ -51,7 +51,7 @@ def showCase(name: str, scan: CTVolume, masks: dict[str, np.ndarray | None]) -> 
 
 
 def shownHeight(name: str) -> float | None:
-    """Where the red view cuts a volume of that name, as a share of it from its lowest point; None if it does not."""
+    """The height of the red view in a volume of that name, from 0 at its lowest point to 1; None if outside."""
     volume = slicer.mrmlScene.GetFirstNode(name, "vtkMRMLScalarVolumeNode")
     view = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeRed")
     if volume is None or view is None:
@@ -63,7 +63,7 @@ def shownHeight(name: str) -> float | None:
 
 
 def _forget(name: str) -> None:
-    """Remove what was shown of a case, but no segmentation that was changed since, and no volume with one."""
+    """Remove the nodes of a case, but keep a segmentation that was edited, and its volume."""
     segmentations = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     shown = [node for node in segmentations if node.GetAttribute(CASE) == name]
     removed = [node for node in shown if node.GetAttribute(DRAWN) == _drawn(node)]
@@ -79,7 +79,7 @@ def _forget(name: str) -> None:
 
 
 def _drawn(node: vtkMRMLSegmentationNode) -> str:
-    """What the segments hold, as one checksum."""
+    """One checksum of all segments."""
     segmentation = node.GetSegmentation()
     known = [(segmentId, checksumOf(segmentation.GetSegment(segmentId))) for segmentId in segmentation.GetSegmentIDs()]
     return hashlib.sha256(repr(sorted(known)).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Fill a table of the panel."""
+"""Fill a table widget."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["showRows"]
 
 
 def showRows(table: qt.QTableWidget, rows: Sequence[Sequence[str]]) -> None:
-    """Show a text in every cell, columns as wide as it needs; the last one takes what is left."""
+    """Show a text in every cell and fit the columns to the texts; the last column takes the remaining width."""
     table.rowCount = len(rows)
     for row, texts in enumerate(rows):
         for column, text in enumerate(texts):

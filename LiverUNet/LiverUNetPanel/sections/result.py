@@ -1,50 +1,49 @@
-"""The part of the panel that shows the last result and takes it further: 3D, Segment Editor, table, clipboard."""
+"""The section *Result*: shows the last result, and passes it on to 3D, Segment Editor, table or clipboard."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 
-from LiverUNetLib.errors import ScanError
 from LiverUNetLib.segmentation.summary import sentence, table_row
 
+from ..case_action import caseAction
+from ..logic import Outcome
+from ..nodes.edits import millilitres
+from ..nodes.segmentation import findLiver, isLiverEdited, volumeOf
+from ..nodes.table import addMeasurements
 from .buttons import enableOrSayWhy
-from .edits import millilitres
-from .logic import Outcome
-from .segmentation_node import findLiver, isLiverEdited, volumeOf
-from .table_node import addMeasurements
+from .run import RunSection
 
 __all__ = ["ResultSection"]
 
-DEVICE_HINT = _("Auto takes a GPU that computes, or else the CPU; a run says which.")
+DEVICE_HINT = _("Auto uses a GPU that works, otherwise the CPU; the result names the device.")
 
 
 class ResultSection:
-    """Shows what became of a volume.
+    """Shows the result of a volume.
 
     Args:
-        panel: has the widgets `ui`, the `settings`, `say`, and `start` for what takes time.
+        ui: the widgets of the panel by name.
     """
 
-    def __init__(self, panel: Any) -> None:
-        self._panel, self._ui = panel, panel.ui
-        ui = panel.ui
+    def __init__(self, ui: Any, run: RunSection) -> None:
+        self._ui, self._run = ui, run
         self._outcome: Outcome | None = None
         self._edited = ""
         ui.editButton.clicked.connect(self._onEdit)
         ui.tableButton.clicked.connect(self._onAddToTable)
         ui.copyButton.clicked.connect(self._onCopy)
-        ui.teachButton.clicked.connect(self._onTeach)
+        ui.addCaseButton.clicked.connect(self._onAddCase)
+        self.show(None)
 
     def show(self, outcome: Outcome | None) -> None:
-        """Show a result, or that there is none; it may be of a run long ago, kept with the segmentation."""
+        """Show a result, of the last run or of an earlier one that is kept with its segmentation; None if none."""
         self._outcome = outcome
         result = outcome.result if outcome else None
-        self._edited = self._whatWasEdited()
+        self._edited = self._describeEdit()
         self._ui.resultLabel.text = self._text()
         self._ui.warningLabel.text = "\n".join(result.warnings) if result else ""
         self._ui.warningLabel.visible = bool(result and result.warnings)
@@ -53,45 +52,45 @@ class ResultSection:
         self.updateButtons("")
 
     def _text(self) -> str:
-        """The liver in some lines."""
+        """The measurements of the liver, in a few lines."""
         if self._outcome is None:
             return _("Nothing segmented yet.")
         lines = [self._outcome.name]
         if self._outcome.result:
             lines.append(sentence(self._outcome.result))
         else:
-            lines.append(_("A liver was found here; what the run measured was not saved with it."))
+            lines.append(_("There is a liver from an earlier run; its measurements were not saved with it."))
         return "\n".join([*lines, self._edited] if self._edited else lines)
 
     def _deviceText(self) -> str:
-        """Where the run computed."""
         if not (self._outcome and self._outcome.result):
             return DEVICE_HINT
-        made = self._outcome.result.provenance
-        return _("The last run was on {device} in {dtype}.").format(device=made.device, dtype=made.dtype)
+        provenance = self._outcome.result.provenance
+        return _("The last run was on {device} in {dtype}.").format(device=provenance.device, dtype=provenance.dtype)
 
-    def _whatWasEdited(self) -> str:
-        """A radiologist reports the corrected volume; all other figures are those of the run, and should say so."""
+    def _describeEdit(self) -> str:
+        """Tell the volume of an edited liver, which a radiologist reports; the other figures are those of the run."""
         node = self._outcome.segmentationNode if self._outcome else None
         if node is None or not isLiverEdited(node):
             return ""
         volume_ml = millilitres(node, findLiver(node))
         if volume_ml is None:
-            return _("The liver was edited since; these are the figures of the run.")
+            return _("The liver was edited after the run; these are the figures of the run.")
         return _(
-            "The liver was edited since, it has {volume:.0f} ml now; the figures above are those of the run."
+            "The liver was edited after the run and has {volume:.0f} ml now; the figures above are those of the run."
         ).format(volume=volume_ml)
 
     def updateButtons(self, busy: str) -> None:
-        """What can be pressed now."""
+        """Enable what is possible now."""
         node = self._outcome.segmentationNode if self._outcome else None
         noLiver = "" if node and node.GetScene() and findLiver(node) else _("There is no liver yet.")
         noVolume = "" if noLiver or volumeOf(node) else _("The liver's volume is no longer in the scene.")
         noResult = "" if self._outcome and self._outcome.result else _("There is no result yet.")
-        correct = _("Correct the liver first; no name of the patient is kept.")
-        enableOrSayWhy(self._ui.editButton, noLiver, _("Correct the liver with Slicer's own tools."))
+        addCase = _("Correct the liver first. The patient's name is not copied.")
+        self._ui.addCaseButton.visible = caseAction() is not None
+        enableOrSayWhy(self._ui.editButton, noLiver, _("Correct the liver in Slicer's Segment Editor."))
         enableOrSayWhy(self._ui.show3DButton, noLiver, _("Show the liver in 3D views."))
-        enableOrSayWhy(self._ui.teachButton, busy or noLiver or noVolume, correct)
+        enableOrSayWhy(self._ui.addCaseButton, busy or noLiver or noVolume, addCase)
         enableOrSayWhy(self._ui.tableButton, noResult, _("Add the measurements to a table node."))
         enableOrSayWhy(self._ui.copyButton, noResult, _("Copy measurements and warnings as text."))
 
@@ -106,30 +105,14 @@ class ResultSection:
         row = table_row(self._outcome.result)
         row["warnings"] = " ".join(filter(None, [row["warnings"], self._edited]))
         node = addMeasurements(slicer.mrmlScene, [row])
-        self._panel.say(_("Added to the table {name}.").format(name=node.GetName()))
+        self._run.say(_("Added to the table {name}.").format(name=node.GetName()))
 
     def _onCopy(self) -> None:
         slicer.app.clipboard().setText("\n".join([self._ui.resultLabel.text, *self._outcome.result.warnings]))
-        self._panel.say(_("Copied."))
+        self._run.say(_("Copied."))
 
-    def _onTeach(self) -> None:
-        """Copy scan and liver to the training set, in a folder that is chosen once."""
+    def _onAddCase(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The case was not added.")):
-            from LiverUNetTrainPanel.logic import LiverUNetTrainLogic, SceneCase
-
-            folder = self._panel.settings.folder("ownPath")
-            if not folder:
-                folder = qt.QFileDialog.getExistingDirectory(self._panel.parent, _("Folder for your training set"))
-                self._panel.settings.setFolder("ownPath", folder)
-            if folder:
-                node = self._outcome.segmentationNode
-                volume, liver = volumeOf(node), findLiver(node)
-                if volume is None or liver is None:
-                    raise ScanError(_("The liver or its volume is no longer in the scene."))
-                case = SceneCase(volume, node, liver)
-                steps = LiverUNetTrainLogic().addCaseSteps(case, Path(folder))
-                self._panel.start(steps, lambda name: self._onTaught(name, folder))
-
-    def _onTaught(self, name: str, folder: str) -> None:
-        words = _("Added as {name} to {folder}; the module LiverUNetTrain learns from it.")
-        self._panel.ended(words.format(name=name, folder=folder))
+            steps = caseAction()(self._outcome.segmentationNode)
+        if steps:
+            self._run.start(steps, self._run.say)

@@ -1,4 +1,4 @@
-"""What a run measured, kept in the attributes of the segmentation, where a saved scene keeps it too."""
+"""The measurements of a run, kept in attributes of its segmentation, which are saved with the scene."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["MODEL_CHECKSUM", "REGION", "store", "stored"]
 REPORT = "LiverUNet.Report"
 REGION = "LiverUNet.Region"
 MODEL_CHECKSUM = "LiverUNet.ModelChecksum"
-# What a reader of the scene should see without parsing JSON: attribute -> field of the provenance.
+# Readable without parsing JSON: attribute -> field of the provenance.
 PLAIN = {
     "LiverUNet.Model": "model",
     "LiverUNet.ModelVersion": "model_version",
@@ -23,14 +23,14 @@ PLAIN = {
 
 
 def store(node: vtkMRMLSegmentationNode, result: Report) -> None:
-    """Keep everything but the voxels."""
+    """Keep everything but the mask."""
     for attribute, field in PLAIN.items():
         node.SetAttribute(attribute, getattr(result.provenance, field))
     node.SetAttribute(REPORT, json.dumps(result.to_json()))
 
 
 def stored(node: vtkMRMLSegmentationNode) -> Report | None:
-    """What was kept; None if there is nothing, or nothing that this version can read."""
+    """The result that was kept; None if there is none, or none that this version can read."""
     try:
         return report_from_json(json.loads(node.GetAttribute(REPORT) or "null"))
     except (ValueError, TypeError, KeyError):

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from LiverUNetLib.errors import TrainingError
+from LiverUNetLib.system.files import from_json
 
-from .augmentation import AugmentationSettings
-
-__all__ = ["CoarseSettings", "Refinement", "StackSettings", "TrainingSettings"]
+__all__ = [
+    "AugmentationSettings",
+    "CoarseSettings",
+    "Refinement",
+    "StackSettings",
+    "TrainingSettings",
+    "training_settings_from_json",
+]
 
 LEAST = {"epochs": 1, "batch_size": 1, "validate_every": 1, "patience": 0}
 COARSE_LEAST = {"epochs": 1, "shown": 1, "batch_size": 1}
@@ -16,7 +23,7 @@ COARSE_LEAST = {"epochs": 1, "shown": 1, "batch_size": 1}
 
 @dataclass(frozen=True)
 class StackSettings:
-    """Stacks of slices as scanners make them, out of the thin and complete ones of the data.
+    """How thick and short stacks, as scanners make them, are drawn from the thin and complete ones of the data.
 
     Attributes:
         p_thick: share of slices that are shown as means of their neighbours, up to `thickest_mm`.
@@ -34,13 +41,65 @@ class StackSettings:
 
 
 @dataclass(frozen=True)
+class AugmentationSettings:
+    """Probabilities (`p_…`, per slice) and ranges of every change; p = 0 switches one off.
+
+    Intensities are given as the networks see them, with the window mapped to [-1, 1]: 1 is half its width, which is
+    200 HU of [-160, 240].
+
+    Attributes:
+        p_flip_left_right, p_flip_top_bottom: mirror a slice. Off by default: the liver lies on the right.
+        rotation_degrees, scaling, shift: of one affine map; scaling in factors around 1, shift in shares of the side.
+        blur_px: largest standard deviation of a Gaussian, in pixels of the model grid.
+        noise: largest standard deviation; small ones are drawn more often.
+        contrast, gamma: factors are drawn from [1 / (1 + x), 1 + x].
+        brightness: largest amount that is added to all but air.
+        liver_brightness: the same for the liver alone: fatty livers, and other phases of contrast.
+        lesion: largest radius of an ellipse of another density, in shares of the side. It is drawn inside the liver or
+            outside of it: a tumour, a cyst, or a mass of another organ. The mask never shows it.
+        mass: largest radius of a round mass of another organ that touches the liver, in shares of the columns.
+        p_fluid: fat around the liver becomes fluid, as in ascites.
+        streaks: largest amplitude of rays from a point, as metal and arms cause.
+        low_resolution: pixels are enlarged by up to this factor and interpolated back.
+    """
+
+    p_flip_left_right: float = 0.0
+    p_flip_top_bottom: float = 0.0
+    p_affine: float = 0.8
+    rotation_degrees: float = 20.0
+    scaling: float = 0.25
+    shift: float = 0.08
+    p_blur: float = 0.15
+    blur_px: float = 1.2
+    p_noise: float = 0.3
+    noise: float = 0.35
+    p_contrast: float = 0.5
+    contrast: float = 0.3
+    p_gamma: float = 0.35
+    gamma: float = 0.35
+    p_brightness: float = 0.5
+    brightness: float = 0.2
+    p_liver_brightness: float = 0.35
+    liver_brightness: float = 0.4
+    p_lesion: float = 0.2
+    lesion: float = 0.2
+    p_mass: float = 0.25
+    mass: float = 0.22
+    p_fluid: float = 0.05
+    p_streaks: float = 0.08
+    streaks: float = 0.4
+    p_low_resolution: float = 0.1
+    low_resolution: float = 2.5
+
+
+@dataclass(frozen=True)
 class CoarseSettings:
     """How the coarse look is trained, where that differs from the fine one.
 
     Attributes:
         epochs: passes; in each every case is shown `shown` times.
-        size_mm: slices, rows and columns of what is shown.
-        p_short: share of what is shown that is a short part of a scan.
+        size_mm: size of the part of a scan that is shown: across the slices, along rows and columns.
+        p_short: share of these parts that are short.
     """
 
     epochs: int = 10
@@ -62,12 +121,12 @@ class Refinement:
     A share of the weights before it is kept, see Wortsman et al., Robust fine-tuning of zero-shot models (CVPR 2022).
 
     Attributes:
-        epochs: the last ones of a training, a fifth of them at most.
-        rate: its highest learning rate and its warm-up, in shares of those of the first course.
-        share: of the weights before it in those that are kept.
-        masses, lesions: factors of the augmentation's shares, so that what is switched off stays off. A network that
+        epochs: the last epochs of a training, at most a fifth of them.
+        rate: its highest learning rate and its warm-up, as shares of those of the first course.
+        share: share of the weights before it in the weights that are kept.
+        masses, lesions: factors for `p_mass` and `p_lesion`, so that what is switched off stays off. A network that
             has seen many masses beside the liver leaves out parts of the liver that lie apart, such as the left lobe;
-            fewer of them make up for that.
+            fewer masses at the end make up for that.
     """
 
     epochs: int = 6
@@ -83,7 +142,7 @@ class TrainingSettings:
 
     Attributes:
         loss: one of `learner.LOSSES`.
-        canvas_mm: rows and columns of what is shown of a slice, around the liver.
+        canvas_mm: height and width of the part of a slice that is shown, around the liver.
         empty_slices: share of the slices without liver that an epoch shows; all others are shown once.
         warmup_epochs: the learning rate rises linearly to its highest, for a fifth of the training at most.
         schedule: then it falls to zero along a "cosine", or stays "constant".
@@ -91,12 +150,12 @@ class TrainingSettings:
         replay: in fine-tuning, slices of known cases for each slice of a new one.
         parent_share: in fine-tuning, share of the parent's weights in the averaged ones.
         validate_every: epochs between validations; the last one is always validated.
-        patience: stop after so many validations without a better one; 0 for never.
-        coarse: of the coarse look, if there is one.
-        refinement: how the fine look's training ends; None for one course alone.
+        patience: stop after so many validations without improvement; 0 for never.
+        coarse: settings of the coarse look, if there is one.
+        refinement: a second course at the end of the fine look's training; None for a single course.
 
     Raises:
-        TrainingError: one of LEAST is smaller, or the learning rate is not positive.
+        TrainingError: a setting is smaller than in LEAST, or the learning rate is not positive.
     """
 
     epochs: int = 30
@@ -132,9 +191,30 @@ class TrainingSettings:
 
     @property
     def refined_augmentation(self) -> AugmentationSettings:
-        """The augmentation of the refinement."""
+        """The augmentation of the refinement; without one that of all epochs."""
         chosen, usual = self.refinement, self.augmentation
+        if chosen is None:
+            return usual
         return replace(usual, p_mass=chosen.masses * usual.p_mass, p_lesion=chosen.lesions * usual.p_lesion)
+
+
+def training_settings_from_json(content: dict[str, Any]) -> TrainingSettings:
+    """Settings from what `dataclasses.asdict` made of them, and JSON of that.
+
+    Raises:
+        KeyError, TypeError: something is missing or unknown.
+    """
+    refinement = content["refinement"]
+    return from_json(
+        TrainingSettings,
+        content
+        | {
+            "stacks": from_json(StackSettings, content["stacks"]),
+            "augmentation": from_json(AugmentationSettings, content["augmentation"]),
+            "coarse": from_json(CoarseSettings, content["coarse"]),
+            "refinement": refinement and from_json(Refinement, refinement),
+        },
+    )
 
 
 def _check_least(settings: object, smallest: dict[str, int], within: str = "") -> None:

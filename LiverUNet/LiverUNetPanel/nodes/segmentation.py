@@ -1,4 +1,4 @@
-"""A mask becomes the liver of a segmentation node: complete before it is seen, and the only segment that is touched."""
+"""Write a mask as the liver of a segmentation node: complete before it is visible, and no other segment changes."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from LiverUNetLib.steps import Progress
 
 from .edits import LABELMAP, isEdited, rememberVoxels
 from .stored_result import store
-from .volume_node import Scan, Warp, ijkToRas, matrixFromArray, transformToWorld
+from .volume import Scan, Warp, ijkToRas, matrixFromArray, transformToWorld
 from .warp import chained, regularGrid, resampleSteps, toWorld, warpOver
 
 __all__ = ["LABELMAP", "checkTarget", "findLiver", "isLiverEdited", "labelmapOf", "volumeOf", "writeSteps"]
 
 SEGMENT_ID = "liver"
-# Marks the segment that is ours, whatever it is called, and says what made it.
+# Marks LiverUNet's segment whatever its name, and tells which model made it.
 SEGMENT_TAG = "LiverUNet"
-# Refers to the volume that the liver was found in; another may have given the segmentation its geometry.
+# Refers to the volume in which the liver was found; the geometry of the segmentation may be that of another volume.
 VOLUME_ROLE = "LiverUNet.Volume"
 SURFACE = "Closed surface"
 
@@ -46,27 +46,27 @@ def writeSteps(
     *,
     beforeReplacing: Callable[[vtkMRMLSegmentationNode], None] = lambda _: None,
 ) -> Generator[Progress, None, vtkMRMLSegmentationNode]:
-    """Put a liver that was found into a segmentation node; nothing has changed before the last step.
+    """Write a liver into a segmentation node; the scene changes only in the last step.
 
-    A new node gets the volume's geometry, parent transform and place in the subject hierarchy. In
-    an existing one our segment is replaced, or added; everything else there stays as it is, its
-    parent transform as well: the labelmap then gets the geometry that puts it over the volume.
+    A new node gets the volume's geometry, parent transform and place in the subject hierarchy. In an
+    existing node LiverUNet's segment is replaced, or added. Everything else there is kept, including
+    the parent transform: the labelmap then gets a geometry that places it over the volume.
 
-    Over a volume whose transform is not linear a new node lies in the world, under no transform.
-    Slicer shows it over the volume in slice and 3D views either way; but under such a transform
-    Segment Statistics would count distorted voxels, an export would leave the patient's place, and
-    the brushes of the Segment Editor, which know matrices only, would paint elsewhere.
+    If the transform of the volume is not linear, a new node gets no transform. Slicer shows the liver
+    over the volume in either case. But under such a transform Segment Statistics would count distorted
+    voxels, an export would be misplaced, and the brushes of the Segment Editor, which support only
+    matrices, would paint in the wrong place.
 
-    A liver that a user has edited since it was written is not replaced: the new one gets a new node.
-    Two segments in one node would be two livers to everything that looks for one there (Segment
-    Statistics, DICOM export, other extensions), and its attributes can tell of one run only.
+    A liver that a user has edited is not replaced: the new one gets a new node. With both in one node,
+    Segment Statistics, DICOM export and other extensions would find two livers there, and the attributes
+    of a node can describe only one run.
 
     Args:
-        scan: what was segmented, with its place in the volume node.
-        beforeReplacing: called when an older segment of ours is about to be replaced.
+        scan: the segmented voxels, with their place in the volume node.
+        beforeReplacing: called before an older liver of LiverUNet's is replaced.
 
     Raises:
-        ScanError: as `checkTarget`.
+        ScanError: see `checkTarget`.
     """
     target = None if segmentationNode is None or isLiverEdited(segmentationNode) else segmentationNode
     if target:
@@ -96,7 +96,7 @@ def writeSteps(
 
 
 def findLiver(segmentationNode: vtkMRMLSegmentationNode) -> str | None:
-    """The id of the segment that LiverUNet has made, if there is one."""
+    """The id of the segment that LiverUNet wrote; None if there is none."""
     segmentation = segmentationNode.GetSegmentation()
     for segmentId in segmentation.GetSegmentIDs():
         if segmentation.GetSegment(segmentId).HasTag(SEGMENT_TAG):
@@ -105,30 +105,30 @@ def findLiver(segmentationNode: vtkMRMLSegmentationNode) -> str | None:
 
 
 def isLiverEdited(segmentationNode: vtkMRMLSegmentationNode) -> bool:
-    """Whether the liver that LiverUNet has put here, if there is one, holds other voxels now."""
+    """Whether a user has edited the liver that LiverUNet wrote here."""
     segmentId = findLiver(segmentationNode)
     return segmentId is not None and isEdited(segmentationNode.GetSegmentation().GetSegment(segmentId))
 
 
 def volumeOf(segmentationNode: vtkMRMLSegmentationNode) -> vtkMRMLScalarVolumeNode | None:
-    """The volume in which our liver was found, or else the one that the segmentation was drawn on."""
+    """The volume in which the liver was found, otherwise the one on which the segmentation was drawn."""
     roles = (VOLUME_ROLE, segmentationNode.GetReferenceImageGeometryReferenceRole())
     return next(filter(None, map(segmentationNode.GetNodeReference, roles)), None)
 
 
 def checkTarget(segmentationNode: vtkMRMLSegmentationNode) -> None:
-    """Raise ScanError unless a liver can be put into an existing segmentation as voxels."""
+    """Raise ScanError unless an existing segmentation can hold a liver as voxels."""
     segmentation = segmentationNode.GetSegmentation()
     source = segmentation.GetSourceRepresentationName()
     if segmentation.GetNumberOfSegments() and source != LABELMAP:
         raise ScanError(
-            f"{segmentationNode.GetName()} is made of {source}, which holds no voxels; choose another segmentation, "
+            f"{segmentationNode.GetName()} consists of {source}, which has no voxels; choose another segmentation, "
             f"or make {LABELMAP} its source representation in the module Segmentations."
         )
 
 
 def _newNode(volumeNode: vtkMRMLScalarVolumeNode, warp: Warp | None) -> vtkMRMLSegmentationNode:
-    """An empty segmentation over the volume, beside it in the subject hierarchy."""
+    """An empty segmentation over the volume, next to it in the subject hierarchy."""
     scene = volumeNode.GetScene()
     name = scene.GenerateUniqueName(f"{volumeNode.GetName()} liver")
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
@@ -154,11 +154,12 @@ def _newNode(volumeNode: vtkMRMLScalarVolumeNode, warp: Warp | None) -> vtkMRMLS
 def _labelmapSteps(
     mask_kji: np.ndarray, first_kji: tuple[int, int, int], affine: np.ndarray, moving: vtkMRMLTransformableNode | None
 ) -> Generator[Progress, None, vtkOrientedImageData]:
-    """The labelmap that lies over the mask once the transforms above `moving` have moved it.
+    """The labelmap that lies over the mask after the transforms of `moving` were applied to it.
 
     Args:
-        first_kji: the mask's first voxel on the grid that `affine` brings to the world.
-        moving: None for no transform. Where one is not linear, the mask is resampled.
+        first_kji: the first voxel of the mask on the grid of `affine`.
+        affine: 4x4, from (i, j, k, 1) of that grid to RAS of the world.
+        moving: the node with the transforms; None for no transform. If one is not linear, the mask is resampled.
     """
     if moving is None or not warpOver(moving):
         fromWorld = np.eye(4) if moving is None else np.linalg.inv(transformToWorld(moving))
@@ -173,7 +174,7 @@ def _labelmapSteps(
 
 
 def labelmapOf(mask_kji: np.ndarray, first_kji: tuple[int, int, int], geometry: np.ndarray) -> vtkOrientedImageData:
-    """The mask, cropped to the liver, where `geometry` (IJK of the volume node -> RAS of the segmentation) puts it."""
+    """The mask, cropped to the liver, with the geometry 4x4 from IJK of the volume to RAS of the segmentation."""
     box = bounding_box(mask_kji)
     cropped = np.ascontiguousarray(mask_kji[box])
     labelmap = vtkOrientedImageData()
@@ -200,12 +201,12 @@ def _add(node: vtkMRMLSegmentationNode, labelmap: vtkOrientedImageData) -> str:
 
 
 def _replace(node: vtkMRMLSegmentationNode, segmentId: str, labelmap: vtkOrientedImageData) -> None:
-    """Only the voxels change; name, colour, terminology and display are what the user has made of them."""
+    """Replace only the voxels; name, color, terminology and display stay as the user set them."""
     segmentation = node.GetSegmentation()
     segment = segmentation.GetSegment(segmentId)
     hasSurface = segment.GetRepresentation(SURFACE) is not None
     wasModifying = node.StartModify()
-    segmentation.SeparateSegmentLabelmap(segmentId)  # others may share the image it lies in
+    segmentation.SeparateSegmentLabelmap(segmentId)  # other segments may share its image
     segment.RemoveAllRepresentations()
     segment.SetLabelValue(1)
     segment.AddRepresentation(LABELMAP, labelmap)

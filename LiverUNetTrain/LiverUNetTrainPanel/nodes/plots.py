@@ -1,4 +1,4 @@
-"""The curves of a training in Slicer's own plot views, and its scores in table nodes."""
+"""The curves of a training for Slicer's plot views, and scores in table nodes."""
 
 from __future__ import annotations
 
@@ -9,25 +9,21 @@ import slicer
 import vtk
 from slicer import vtkMRMLPlotChartNode, vtkMRMLScene, vtkMRMLTableNode
 
+from LiverUNetTrainLib.evaluation.measures import MAIN_MEASURES
 from LiverUNetTrainLib.evaluation.metrics import CaseScores
-from LiverUNetTrainLib.run.folder import EpochLog
+from LiverUNetTrainLib.run.folder import CURVES, EpochLog
 
 __all__ = ["curvesOf", "scoresTable"]
 
-CURVES = {
-    "loss": ("training_loss", "validation_loss"),
-    "accuracy": ("training_accuracy", "validation_accuracy"),
-    "Dice": ("training_dice", "mean_validation_dice"),
-}
-COLOURS = {"training": (0.56, 0.64, 0.68), "validation": (0.10, 0.46, 0.82)}
-SCORES = ("case", "role", "dice", "hd95_mm", "assd_mm", "surface_dice_3mm", "volume_ml", "volume_error_percent")
+COLORS = {"training": (0.56, 0.64, 0.68), "validation": (0.10, 0.46, 0.82)}
+SCORES = ("case", "role", *(measure.name for measure in MAIN_MEASURES), "volume_ml")
 
 
 def curvesOf(scene: vtkMRMLScene, name: str, history: Sequence[EpochLog]) -> dict[str, vtkMRMLPlotChartNode]:
-    """Loss, accuracy and Dice by epoch, a chart each; called again it updates the same nodes.
+    """Charts of loss, accuracy and Dice by epoch; a further call updates the same nodes.
 
-    Training and validation have a table each, since only some epochs are validated. A curve comes
-    with its first point: without one a legend would name what cannot be seen.
+    Training and validation have separate tables, since only some epochs are validated. A curve is added
+    with its first point, so that the legend names no curve that is empty.
     """
     tables = {}
     for column, part in enumerate(("training", "validation")):
@@ -41,7 +37,7 @@ def curvesOf(scene: vtkMRMLScene, name: str, history: Sequence[EpochLog]) -> dic
 
 
 def scoresTable(scene: vtkMRMLScene, name: str, cases: Sequence[CaseScores]) -> vtkMRMLTableNode:
-    """Scores per patient, the worst Dice first."""
+    """Scores for each patient, the lowest Dice first."""
     ordered = sorted(cases, key=lambda case: case.scores.dice)
     return _fill(_node(scene, "vtkMRMLTableNode", f"{name} scores"), SCORES, [case.row() for case in ordered])
 
@@ -51,7 +47,7 @@ def _node(scene: vtkMRMLScene, kind: str, name: str) -> Any:
 
 
 def _fill(node: vtkMRMLTableNode, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> vtkMRMLTableNode:
-    """Write a table anew; its columns stay, so that plots keep them."""
+    """Fill a table; its columns are kept, because plots refer to them."""
     table = node.GetTable()
     wasModifying = node.StartModify()
     if table.GetNumberOfColumns() != len(columns):
@@ -83,7 +79,7 @@ def _chart(scene: vtkMRMLScene, name: str, title: str, tables: dict[str, vtkMRML
         series.SetYColumnName(title)
         series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
         series.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleCircle)
-        series.SetColor(*COLOURS[part])
+        series.SetColor(*COLORS[part])
         if not chart.HasPlotSeriesNodeID(series.GetID()):
             chart.AddAndObservePlotSeriesNodeID(series.GetID())
     chart.Modified()

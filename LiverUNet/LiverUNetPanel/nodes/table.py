@@ -1,4 +1,4 @@
-"""Measurements become rows of a table node."""
+"""Measurements in a table node, one row for each scan."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEXT_COLUMNS = ("scan", "verdict", "warnings", "model", "device")
 
 
 def addMeasurements(scene: vtkMRMLScene, rows: Sequence[Mapping[str, Any]]) -> vtkMRMLTableNode:
-    """Add rows (of `summary.table_row`) to the scene's table of liver measurements, which is made if missing."""
+    """Add rows (of `summary.table_row`) to the table of liver measurements, which is created if missing."""
     node = next(filter(_isOurs, _tables(scene)), None)
     if node is None:
         node = scene.AddNewNodeByClass("vtkMRMLTableNode", scene.GenerateUniqueName(TABLE_NAME))

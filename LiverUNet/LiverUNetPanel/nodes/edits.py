@@ -1,4 +1,4 @@
-"""Whether a segment still holds the voxels that were written to it, or a user has edited them."""
+"""Tell whether a user has edited the voxels of a segment since they were written."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from LiverUNetLib.segmentation.measurement import bounding_box
 
-from .volume_node import arrayFromMatrix, transformToWorld
+from .volume import arrayFromMatrix, transformToWorld
 from .warp import warpOver
 
 __all__ = ["LABELMAP", "checksumOf", "isEdited", "millilitres", "rememberVoxels", "voxelsOf"]
 
 LABELMAP = "Binary labelmap"
-# A tag of the segment: it is saved with it, copied with it, and comes back with it when the Segment Editor undoes.
+# A tag of the segment: it is saved and copied with it, and restored with it by the Segment Editor's undo.
 VOXELS_TAG = "LiverUNet.Voxels"
 
 
 def rememberVoxels(segment: vtkSegment) -> None:
-    """Note what the segment holds now, for `isEdited`."""
+    """Keep a checksum of the voxels in the segment, for `isEdited`."""
     segment.SetTag(VOXELS_TAG, checksumOf(segment))
 
 
 def isEdited(segment: vtkSegment) -> bool:
-    """Whether its voxels are others than those that were remembered, or none were.
+    """Whether the voxels differ from the remembered ones, or none were remembered.
 
-    Name, colour, display and place do not count, nor do the extent of the image, its label value
-    and who shares it: these change when a scene is saved or segments are edited beside this one.
+    Name, color, display and position do not count. Nor do the extent of the image, its label value, and
+    whether segments share it: these change when a scene is saved or another segment is edited.
     """
     tag = vtk.reference("")
     return not segment.GetTag(VOXELS_TAG, tag) or str(tag) != checksumOf(segment)
 
 
 def voxelsOf(segment: vtkSegment) -> np.ndarray | None:
-    """Where the segment is, bool (k, j, i) in the extent of its labelmap; None without one."""
+    """The voxels of the segment, bool (k, j, i) in the extent of its labelmap; None if it has no labelmap."""
     labelmap = segment.GetRepresentation(LABELMAP)
     if labelmap is None or not labelmap.GetNumberOfPoints():
         return None
@@ -46,7 +46,7 @@ def voxelsOf(segment: vtkSegment) -> np.ndarray | None:
 
 
 def millilitres(node: vtkMRMLSegmentationNode, segmentId: str) -> float | None:
-    """The volume of a segment as it is now; None where no matrix tells how large a voxel is in the world."""
+    """The current volume of a segment; None under a nonlinear transform, where voxels have no single size."""
     segment = node.GetSegmentation().GetSegment(segmentId)
     mask = voxelsOf(segment)
     if mask is None or warpOver(node):
@@ -58,7 +58,7 @@ def millilitres(node: vtkMRMLSegmentationNode, segmentId: str) -> float | None:
 
 
 def checksumOf(segment: vtkSegment) -> str:
-    """SHA-256 of the voxels in their own bounding box."""
+    """SHA-256 of the voxels in their bounding box."""
     mask = voxelsOf(segment)
     box = None if mask is None else bounding_box(mask)
     if box is None:

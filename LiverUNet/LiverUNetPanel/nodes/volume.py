@@ -1,4 +1,4 @@
-"""A volume node becomes a CTVolume, as the patient lies in Slicer's world."""
+"""Read a volume node as a CTVolume, in the coordinates of Slicer's world."""
 
 from __future__ import annotations
 
@@ -30,34 +30,34 @@ __all__ = [
     "transformToWorld",
 ]
 
-# A full-size volume copied in one go would hold the event loop for most of a second.
+# Copying a full-size volume at once would block the event loop for most of a second.
 SLICES_AT_ONCE = 32
-# Points of a ROI in units of half its size; the corners alone do not hold it when it is bent.
+# Points of a ROI in units of half its size; under a nonlinear transform the corners alone do not enclose it.
 ROI_POINTS = np.array(list(itertools.product(np.linspace(-1, 1, 5), repeat=3)))
 AIR_HU = -1000
 WARPED = (
     "{transform} moves {name} and is not linear: the scan was resampled to a regular grid, and the liver lies over "
-    "what the views show; segment again if the transform changes."
+    "the scan as the views show it. If the transform changes, segment again."
 )
-# A liver is blurred where the scan ends inside it; one that ends so near to the end may be cut off.
+# Resampling blurs the liver where the scan ends inside it: within this distance of the end it may be cut off.
 CUT_MM = 2.0
 # The names of the ends of the axes R, A and S.
 ENDS = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior"))
 NOT_A_CT = {
     "vtkMRMLLabelMapVolumeNode": "a label map",
-    "vtkMRMLVectorVolumeNode": "a vector or colour volume",
+    "vtkMRMLVectorVolumeNode": "a vector or color volume",
     "vtkMRMLTensorVolumeNode": "a tensor volume",
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Warp:
-    """The regular grid that stands for the voxels of a volume node under a transform that is not linear.
+    """The regular grid that replaces the voxels of a volume node under a nonlinear transform.
 
     Attributes:
         affine: 4x4, from (i, j, k, 1) of the grid to RAS of the world.
         shape_kji: of the whole grid.
-        toOwn: from (i, j, k) of the grid to those of the volume node.
+        toOwn: from (i, j, k) of the grid to (i, j, k) of the volume node.
     """
 
     affine: np.ndarray
@@ -67,11 +67,11 @@ class Warp:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A copy of a volume node's voxels, or of the box of them that is to be segmented.
+    """A copy of the voxels of a volume node, or of the box that is to be segmented.
 
     Attributes:
-        first_kji: the voxel of the node, or of its regular grid, that is the first one here.
-        warp: the regular grid, if there had to be one.
+        first_kji: the place of its first voxel in the node, or in the regular grid.
+        warp: the regular grid; None if the transform of the volume is linear.
     """
 
     volume: CTVolume
@@ -82,16 +82,16 @@ class Scan:
 def scanSteps(
     node: vtkMRMLScalarVolumeNode, roi: vtkMRMLMarkupsROINode | None = None
 ) -> Generator[Progress, None, Scan]:
-    """Copy the voxels slab by slab, as they lie in the world.
+    """Copy the voxels slab by slab, in the coordinates of the world.
 
-    Under a transform that is not linear, as Slicer's DICOM import puts one above every series whose
-    slices are tilted or not evenly spaced, they are resampled: what is segmented is what the views show.
+    Under a nonlinear transform they are resampled, so that the scan is segmented as the views show it.
+    Slicer's DICOM import adds such a transform to every series with tilted or unevenly spaced slices.
 
     Args:
         roi: copy only the box of voxels around it.
 
     Raises:
-        ScanError: the node holds no single scalar volume, or the ROI lies outside.
+        ScanError: the node is not a single scalar volume, or the ROI lies outside it.
     """
     name = node.GetName()
     array = _voxels(node)
@@ -125,9 +125,9 @@ def _warpedScanSteps(
 
 
 def edgesReached(scan: Scan, mask_kji: np.ndarray, node: vtkMRMLScalarVolumeNode) -> tuple[str, ...]:
-    """The ends of the node's own voxels that a mask of its resampled scan reaches.
+    """The edges of a node's own voxels that a mask on its resampled scan reaches.
 
-    The resampled scan has air around these voxels, so that its own ends say nothing.
+    The resampled scan has air around these voxels, so its own edges tell nothing.
     """
     toGrid, size = scan.warp.toOwn.GetInverse(), np.array(node.GetImageData().GetDimensions())
     found = []
@@ -145,7 +145,7 @@ def edgesReached(scan: Scan, mask_kji: np.ndarray, node: vtkMRMLScalarVolumeNode
 
 
 def shifted(affine: np.ndarray, first_kji: tuple[int, int, int]) -> np.ndarray:
-    """The affine of a grid that begins at this voxel of another."""
+    """The affine of the part of a grid that begins at this voxel."""
     shift = np.eye(4)
     shift[:3, 3] = first_kji[::-1]
     return affine @ shift
@@ -159,12 +159,12 @@ def ijkToRas(node: vtkMRMLScalarVolumeNode) -> np.ndarray:
 
 
 def transformToWorld(node: vtkMRMLTransformableNode) -> np.ndarray:
-    """4x4, from a node's own RAS to the world's, through all its parent transforms, which must be linear."""
+    """4x4, from RAS of a node to RAS of the world, through its parent transforms, which must be linear."""
     transform = node.GetParentTransformNode()
     if transform is None:
         return np.eye(4)
     if warpOver(node):
-        raise ValueError(f"No matrix moves {node.GetName()} as {transform.GetName()} does.")
+        raise ValueError(f"{node.GetName()} is under the nonlinear transform {transform.GetName()}.")
     matrix = vtk.vtkMatrix4x4()
     transform.GetMatrixTransformToWorld(matrix)
     return arrayFromMatrix(matrix)
@@ -176,7 +176,7 @@ def arrayFromMatrix(matrix: vtk.vtkMatrix4x4) -> np.ndarray:
 
 
 def span(roi: vtkMRMLMarkupsROINode, node: vtkMRMLScalarVolumeNode) -> None:
-    """Let a ROI hold the whole of a volume, to be drawn in from there."""
+    """Make a ROI enclose a whole volume, as a start for the user."""
     bounds = np.zeros(6)
     node.GetRASBounds(bounds)
     roi.SetSizeWorld(bounds[1::2] - bounds[::2])
@@ -197,11 +197,11 @@ def _voxels(node: vtkMRMLScalarVolumeNode) -> np.ndarray:
             raise ScanError(f"{node.GetName()} is {words}; choose a CT.")
     image = node.GetImageData()
     if image is None or not image.GetNumberOfPoints():
-        raise ScanError(f"{node.GetName()} holds no voxels; load it again.")
+        raise ScanError(f"{node.GetName()} has no voxels; load it again.")
     if image.GetNumberOfScalarComponents() != 1:
         raise ScanError(
-            f"{node.GetName()} holds {image.GetNumberOfScalarComponents()} values a voxel, as colour images and "
-            "sequences do; choose a single CT."
+            f"{node.GetName()} has {image.GetNumberOfScalarComponents()} values for each voxel, like a color image or "
+            "a sequence; choose a single CT."
         )
     return slicer.util.arrayFromVolume(node)
 
@@ -209,17 +209,17 @@ def _voxels(node: vtkMRMLScalarVolumeNode) -> np.ndarray:
 def _box(
     roi: vtkMRMLMarkupsROINode | None, affine: np.ndarray, shape_kji: tuple[int, ...], name: str
 ) -> tuple[slice, slice, slice]:
-    """The voxels in the box around a ROI, which may be turned, moved and bent itself; all without one."""
+    """The box of voxels around a ROI, which may be rotated, moved or deformed; the whole scan without a ROI."""
     if roi is None:
         return tuple(slice(0, size) for size in shape_kji)
     half = np.array(roi.GetSize()) / 2
     if not half.all():
-        raise ScanError(f"The region {roi.GetName()} has no size; draw it over the liver, or take none.")
+        raise ScanError(f"The region {roi.GetName()} has no size; draw it over the liver, or choose no region.")
     toNode = arrayFromMatrix(roi.GetObjectToNodeMatrix())
     toGrid = chained(toNode, toWorld(roi.GetParentTransformNode()), np.linalg.inv(affine))
     ijk = moved(ROI_POINTS * half, toGrid)
     first = np.clip(np.ceil(ijk.min(axis=0) - 0.5), 0, None).astype(int)
     last = np.minimum(np.floor(ijk.max(axis=0) + 0.5), np.array(shape_kji[::-1]) - 1).astype(int)
     if (last < first).any():
-        raise ScanError(f"The region {roi.GetName()} lies outside {name}; move it over the liver, or take none.")
+        raise ScanError(f"The region {roi.GetName()} lies outside {name}; move it over the liver, or choose no region.")
     return tuple(slice(int(start), int(stop) + 1) for start, stop in zip(first[::-1], last[::-1], strict=True))

@@ -1,0 +1,77 @@
+"""The files of both panels keep the rules that Slicer and the architecture set."""
+
+import ast
+import sys
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from helpers import REPOSITORY
+
+MODULES = ("LiverUNet", "LiverUNetTrain")
+FILES = [path for module in MODULES for path in (REPOSITORY / module / f"{module}Panel").rglob("*.py")]
+WIDGETS = [path for path in FILES if path.name == "widget.py" or path.parent.name == "sections"]
+# The functions of the libraries that a widget may call itself: they look up models and word results.
+SHOWN = {"find_model", "is_own", "list_models", "model_score", "sentence", "table_row"}
+
+
+def identity(path):
+    return "-".join(path.relative_to(REPOSITORY).parts[1:])
+
+
+def test_the_rules_reach_both_panels():
+    assert {"LiverUNetPanel-sections-run.py", "LiverUNetTrainPanel-widget.py"} <= set(map(identity, WIDGETS))
+
+
+@pytest.mark.parametrize("path", WIDGETS, ids=identity)
+def test_a_widget_leaves_the_work_to_its_logic(path):
+    """From the libraries it imports only records, constants, and functions that look up models or word results."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
+    of_libraries = [node for node in nodes if (node.module or "").split(".")[0].endswith("Lib")]
+    names = {each.name for node in of_libraries for each in node.names}
+    assert {each for each in names if each[0].islower()} <= SHOWN
+
+
+@pytest.mark.parametrize(
+    "path",
+    [REPOSITORY / f"{module}/Resources/UI/{module}.ui" for module in MODULES],
+    ids=lambda path: path.name,
+)
+def test_every_mrml_widget_of_a_panel_gets_the_scene(path):
+    """In Slicer the connections of the .ui file hand it on, from the root widget to each."""
+    tree = ET.parse(path).getroot()
+    root = tree.find("widget")
+    assert root.get("class") == "qMRMLWidget"
+    selectors = {widget.get("name") for widget in tree.iter("widget") if widget.get("class") == "qMRMLNodeComboBox"}
+    connected = {
+        connection.findtext("receiver")
+        for connection in tree.iter("connection")
+        if connection.findtext("sender") == root.get("name")
+        and connection.findtext("signal") == "mrmlSceneChanged(vtkMRMLScene*)"
+        and connection.findtext("slot") == "setMRMLScene(vtkMRMLScene*)"
+    }
+    assert connected == selectors
+    declared = {each.findtext("class") for each in tree.iter("customwidget")}
+    used = {widget.get("class") for widget in tree.iter("widget") if not widget.get("class").startswith("Q")}
+    assert declared == used
+
+
+@pytest.mark.parametrize("path", FILES, ids=identity)
+def test_a_panel_imports_at_file_scope_only_what_slicer_brings(path):
+    stock = {
+        "slicer",
+        "qt",
+        "ctk",
+        "vtk",
+        "numpy",
+        "scipy",
+        "SimpleITK",
+        "LiverUNetLib",
+        "LiverUNetPanel",
+        "LiverUNetTrainLib",
+    } | set(sys.stdlib_module_names)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {name.name for node in imports if isinstance(node, ast.Import) for name in node.names}
+    names |= {node.module for node in imports if isinstance(node, ast.ImportFrom) and not node.level}
+    assert {name.split(".")[0] for name in names} <= stock

@@ -68,12 +68,12 @@ class Calibration:
 
     def estimate(self, signals: Mapping[str, float | None]) -> Estimate | None:
         """Estimate the Dice of a run; None if it lacks a signal."""
-        values = [signals[name] for name in self.weights]
-        if any(value is None for value in values):
-            return None
-        center = self.intercept + sum(
-            weight * logit(value) for weight, value in zip(self.weights.values(), values, strict=True)
-        )
+        center = self.intercept
+        for name, weight in self.weights.items():
+            value = signals[name]
+            if value is None:
+                return None
+            center += weight * logit(value)
         dice = _sigmoid(center)
         interval = _sigmoid(center - self.logit_margin), _sigmoid(center + self.logit_margin)
         factor = math.exp(min(self.volume_exponent * (1 - dice), LARGEST_EXPONENT))

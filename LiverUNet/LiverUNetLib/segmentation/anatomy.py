@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from ..types import triple
 from .grid import BODY_HU, Grid
 
 __all__ = ["Anatomy", "look_around", "tissue_hu"]
@@ -95,13 +96,13 @@ def tissue_hu(hu: np.ndarray) -> tuple[float, float] | None:
 
 def _middle(mask: np.ndarray) -> tuple[float, float, float]:
     """The center of gravity, in cells."""
-    return tuple(float(axis.mean()) for axis in np.nonzero(mask))
+    return triple(float(axis.mean()) for axis in np.nonzero(mask))
 
 
 def _air(plane: np.ndarray, body: np.ndarray) -> float:
     """The share of air in what the body encloses in a slice."""
     filled = ndimage.binary_fill_holes(body)
-    return np.count_nonzero(filled & (plane < AIR_HU)) / max(np.count_nonzero(filled), 1)
+    return int(np.count_nonzero(filled & (plane < AIR_HU))) / max(int(np.count_nonzero(filled)), 1)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -179,7 +179,8 @@ def stored_indices(volume: CTVolume, point_mm: tuple[float, float, float]) -> np
     orientation = orientation_to_lps(volume.affine)
     _, scan = canonical_scan(volume)
     cells = [place / axis.step_mm - 0.5 for place, axis in zip(point_mm, scan.axes, strict=True)]
-    return (inv_ornt_aff(orientation, volume.hu_kji.shape[::-1]) @ [*cells[::-1], 1])[:3]
+    indices: np.ndarray = (inv_ornt_aff(orientation, volume.hu_kji.shape[::-1]) @ [*cells[::-1], 1])[:3]
+    return indices
 
 
 def body_slices(hu: np.ndarray) -> slice:

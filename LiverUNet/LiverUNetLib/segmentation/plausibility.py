@@ -109,7 +109,7 @@ def about_the_liver(measurement: Measurement, found_ml: float, rules: Rules) -> 
     if volume_ml > largest or (volume_ml < smallest and not measurement.cut_off):
         found.append(f"A liver of {volume_ml:.0f} ml is unusual: adults have {smallest:.0f} to {largest:.0f} ml.")
     darkest, brightest = LIVER_HU
-    if not darkest <= mean_hu <= brightest:
+    if mean_hu is not None and not darkest <= mean_hu <= brightest:
         found.append(
             f"A liver of {mean_hu:.0f} HU is unusual: it has {darkest:.0f} to {brightest:.0f} HU. "
             "Was the rescale of the scan applied?"
@@ -168,4 +168,5 @@ USUAL = {"median_hu": "A liver", "noise_hu": "Noise"}
 def _largest_cosines(affine: np.ndarray) -> np.ndarray:
     """For the patient's axes R, A, S: the cosine of the angle to the nearest axis of the scan."""
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return np.abs(directions).max(axis=1)
+    cosines: np.ndarray = np.abs(directions).max(axis=1)
+    return cosines

@@ -11,6 +11,7 @@ from ..models.engines import Network
 from ..models.folder import LiverModel
 from ..scan.volume import CTVolume
 from ..steps import Steps
+from ..types import triple
 from .anatomy import look_around
 from .grid import Grid, orientation_to_lps, stored_indices
 from .looks import FineLooked, Looked
@@ -76,7 +77,7 @@ def slices_to_check(fine: FineLooked, volume: CTVolume) -> tuple[SliceToCheck, .
     pixel_cm2 = grid.rows.step_mm * grid.columns.step_mm / 100
     areas = np.array([_doubt(plane).sum(dtype=np.float64) for plane in fine.probability]) * pixel_cm2
     apart = max(round(SLICES_APART_MM / grid.slices.step_mm), 1)
-    found = []
+    found: list[SliceToCheck] = []
     while len(found) < MOST_SLICES and areas.max() >= LEAST_DOUBT_CM2:
         worst = int(np.argmax(areas))
         found.append(_slice_to_check(fine, worst, float(areas[worst]), volume))
@@ -88,14 +89,16 @@ def _slice_to_check(fine: FineLooked, index: int, doubtful_cm2: float, volume: C
     """The slice with its most doubtful point."""
     size = [max(round(SURROUNDINGS_MM / mm), 1) for mm in fine.grid.spacing_mm[1:]]
     around = ndimage.uniform_filter(_doubt(fine.probability[index]), size, mode="constant")
-    cell = (index, *np.unravel_index(int(np.argmax(around)), around.shape))
-    point = [axis.start_mm + (place + 0.5) * axis.step_mm for axis, place in zip(fine.grid.axes, cell, strict=True)]
-    ijk = stored_indices(volume, tuple(point))
+    row, column = divmod(int(np.argmax(around)), around.shape[1])
+    cell = zip(fine.grid.axes, (index, row, column), strict=True)
+    point = triple(axis.start_mm + (place + 0.5) * axis.step_mm for axis, place in cell)
+    ijk = stored_indices(volume, point)
     up = list(orientation_to_lps(volume.affine)[:, 0]).index(2)  # the stored axis that runs along the patient
     ras = volume.affine @ [*ijk, 1]
-    return SliceToCheck(round(ijk[up]) + 1, tuple(round(float(mm), 1) for mm in ras[:3]), round(doubtful_cm2, 1))
+    return SliceToCheck(round(ijk[up]) + 1, triple(round(float(mm), 1) for mm in ras[:3]), round(doubtful_cm2, 1))
 
 
 def _doubt(probability: np.ndarray) -> np.ndarray:
     """The probability that a voxel is wrong, if the likelier answer is given."""
-    return np.minimum(probability, 1 - probability)
+    doubt: np.ndarray = np.minimum(probability, 1 - probability)
+    return doubt

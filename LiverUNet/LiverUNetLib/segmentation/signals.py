@@ -13,6 +13,7 @@ from scipy import ndimage
 from ..models.engines import Network
 from ..models.spec import ModelSpec
 from ..steps import Steps, finish, stage
+from ..types import triple
 from .grid import Axis, Grid, resample
 from .looks import CoarseLooked, Looked, fine_probabilities
 from .measurement import bounding_box
@@ -109,7 +110,7 @@ def coarse_dice(mask: np.ndarray, grid: Grid, coarse: CoarseLooked, spec: ModelS
     if coarse.grid is None or coarse.probability is None:
         return None
     # The cubes whose middles lie on the grid of the fine look.
-    box = tuple(
+    box = triple(
         slice(*np.searchsorted(_middles(cubes), (cells.start_mm, cells.stop_mm)))
         for cubes, cells in zip(coarse.grid.axes, grid.axes, strict=True)
     )

@@ -104,10 +104,11 @@ def judge(
     )
     if not estimate:
         return verdict
+    smallest, largest = estimate.volume_factors
     return replace(
         verdict,
         estimated_dice=estimate.dice,
         dice_interval=estimate.dice_interval,
-        volume_interval_ml=tuple(factor * volume_ml for factor in estimate.volume_factors),
+        volume_interval_ml=(smallest * volume_ml, largest * volume_ml),
         coverage=estimate.coverage,
     )

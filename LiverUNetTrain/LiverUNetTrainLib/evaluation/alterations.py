@@ -75,7 +75,7 @@ def noise(sigma_hu: float) -> Alteration:
 
     def change(hu: np.ndarray, _mask: np.ndarray, _spacing: Spacing) -> np.ndarray:
         grain = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=hu.shape), (0, 0.6, 0.6))
-        return hu + sigma_hu * (grain / grain.std()).astype(np.float32)
+        return np.asarray(hu + sigma_hu * (grain / grain.std()).astype(np.float32))
 
     return on_voxels(change)
 
@@ -90,7 +90,7 @@ def sharp(strength: float) -> Alteration:
 
     def change(hu: np.ndarray, _mask: np.ndarray, _spacing: Spacing) -> np.ndarray:
         noisy = hu + np.random.default_rng(0).normal(0, 25, hu.shape).astype(np.float32)
-        return noisy + strength * (noisy - ndimage.gaussian_filter(noisy, (0, 1, 1)))
+        return np.asarray(noisy + strength * (noisy - ndimage.gaussian_filter(noisy, (0, 1, 1))))
 
     return on_voxels(change)
 
@@ -162,7 +162,7 @@ def liver_by(shift_hu: float) -> Alteration:
     """The liver alone brighter or darker: an early phase, fat, or iron."""
 
     def change(hu: np.ndarray, mask: np.ndarray, _spacing: Spacing) -> np.ndarray:
-        return hu + shift_hu * ndimage.gaussian_filter(mask.astype(np.float32), 1)
+        return np.asarray(hu + shift_hu * ndimage.gaussian_filter(mask.astype(np.float32), 1))
 
     return on_voxels(change)
 
@@ -214,7 +214,10 @@ def sized(factor: float) -> Alteration:
 
 def small_field_of_view(scan: CTVolume, mask: np.ndarray) -> Case:
     """Only the liver and 15 mm around it in plane, as in a targeted reconstruction."""
-    _, rows, columns = bounding_box(mask)
+    liver = bounding_box(mask)
+    if liver is None:
+        return scan, mask
+    _, rows, columns = liver
     part = [slice(None)]
     for box, mm in ((rows, scan.spacing_kji_mm[1]), (columns, scan.spacing_kji_mm[2])):
         margin = math.ceil(15 / mm)
@@ -277,7 +280,7 @@ def like_mr(scale: float, lowest: float) -> Alteration:
         signal = np.select([hu < -250, hu < -30, hu > 200], [0, 900, 150], soft)
         signal = ndimage.gaussian_filter(signal, (0, 0.7, 0.7)) + np.random.default_rng(0).normal(0, 25, hu.shape)
         signal *= 1 + 0.3 * np.linspace(-1, 1, hu.shape[2])
-        return np.clip(signal, 0, 3000) * scale + lowest
+        return np.asarray(np.clip(signal, 0, 3000) * scale + lowest)
 
     return on_voxels(change)
 
@@ -312,7 +315,7 @@ def part_of_the_liver(millimetres: float, *, upper: bool) -> Alteration:
 def short_stack(height: float) -> Alteration:
     """Three slices of about 5 mm, and nothing else, at this share of the liver's height, counted from its tip."""
 
-    def alter(scan: CTVolume, mask: np.ndarray) -> Case:
+    def alter(scan: CTVolume, mask: np.ndarray) -> Case | None:
         found = np.flatnonzero(mask.any(axis=(1, 2)))
         block = max(round(5 / scan.spacing_kji_mm[0]), 1)
         share = height if scan.affine[2, 2] > 0 else 1 - height

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -81,7 +81,7 @@ class AlteredRun:
     Attributes:
         model_checksum: of the model, which holds the case out.
         volume_ml, reference_ml: of what was found and of the reference.
-        signals: what the run tells of its own quality, see `segmentation.signals`; None if no liver was found.
+        signals: what the run tells of its own quality, see `segmentation.signals`; empty if no liver was found.
         word: of the verdict without an estimate.
         reasons: of the verdict without an estimate; or why the scan was refused.
         errors_in_slices: wrong voxels in the slices that are worth a look, as a multiple of the mean of all slices that
@@ -94,7 +94,7 @@ class AlteredRun:
     dice: float
     volume_ml: float
     reference_ml: float
-    signals: dict[str, float | None] | None
+    signals: dict[str, float | None]
     word: str
     reasons: tuple[str, ...]
     errors_in_slices: float | None = None
@@ -112,11 +112,11 @@ def altered_runs(
     """
     held_out = {hash_: model for model in models for hash_ in model.card.lineage.held_out.values()}
     networks: dict[str, Networks] = {}
-    chosen = [case for case in cases if content_hash(case.read()[0]) in held_out]
+    chosen = [case for case in cases if _is_usable(case, held_out)]
     if not chosen:
         raise TrainingError(
-            f"None of the {len(cases)} cases is held out by a model; only such cases show how a model does on "
-            "patients it has never seen."
+            f"None of the {len(cases)} cases with a liver is held out by a model; only such cases show how a model "
+            "does on patients that it has never seen."
         )
     for case, name, alteration in _plan(chosen, altered, spoilt):
         path = work / f"{case.name}.json"
@@ -132,6 +132,12 @@ def altered_runs(
             known = [_run(case.name, name, pair, _uncalibrated(model), loaded)]
             write_json(path, [asdict(run) for run in [*done, *known]])
         yield known[0]
+
+
+def _is_usable(case: Case, held_out: Collection[str]) -> bool:
+    """Whether a case has a liver and belongs to those with these hashes."""
+    scan, mask = case.read()
+    return bool(mask.hu_kji.any()) and content_hash(scan) in held_out
 
 
 def _plan(cases: Sequence[Case], altered: int, spoilt: int) -> Iterator[tuple[Case, str, alter.Alteration]]:
@@ -151,7 +157,7 @@ def _run(
     scan, reference = pair
     reference = reference != 0
     reference_ml = float(np.count_nonzero(reference)) * scan.voxel_ml
-    run = AlteredRun(case, alteration, model.card.checksum, 0.0, 0.0, reference_ml, None, UNUSABLE, ())
+    run = AlteredRun(case, alteration, model.card.checksum, 0.0, 0.0, reference_ml, {}, UNUSABLE, ())
     try:
         result = finish(segment(scan, model, networks.fine.device, networks=networks))
     except ScanError as error:
@@ -162,7 +168,7 @@ def _run(
         run,
         dice=2 * int(np.count_nonzero(mask & reference)) / both if both else 1.0,
         volume_ml=result.measurement.volume_ml,
-        signals=asdict(result.signals) if result.signals else None,
+        signals=asdict(result.signals) if result.signals else {},
         word=result.verdict.word,
         reasons=result.verdict.reasons,
         errors_in_slices=_errors_in(result.verdict.slices, mask, reference),

@@ -66,7 +66,7 @@ def fit(runs: Sequence[AlteredRun], command: str) -> Calibration:
         _by_patient(left_out, lambda run, center: abs(logit(run.dice) - center)), coverage=COVERAGE
     )
     exponent = conformal_quantile(_by_patient(left_out, _volume_score), coverage=COVERAGE)
-    noise = [run.signals["noise_hu"] for run in runs if run.alteration == UNALTERED]
+    noise = [_signal(run, "noise_hu") for run in runs if run.alteration == UNALTERED]
     weights, intercept = _line(runs)
     return Calibration(
         weights=weights,
@@ -130,6 +130,14 @@ def _usable(runs: Sequence[AlteredRun]) -> list[AlteredRun]:
     return [run for run in found if all(run.signals[name] is not None for name in names)]
 
 
+def _signal(run: AlteredRun, name: str) -> float:
+    """A signal that is there."""
+    value = run.signals[name]
+    if value is None:
+        raise ValueError(f"{run.case}, {run.alteration} has no {name}")
+    return value
+
+
 def _signals_of(runs: Sequence[AlteredRun]) -> tuple[str, ...]:
     """The agreements that a model has; one that looks once has no coarse one."""
     return tuple(name for name in AGREEMENTS if any(run.signals[name] is not None for run in runs))
@@ -138,7 +146,7 @@ def _signals_of(runs: Sequence[AlteredRun]) -> tuple[str, ...]:
 def _line(runs: Sequence[AlteredRun]) -> tuple[dict[str, float], float]:
     """The weights of the logits of the signals, and their intercept: ridge regression, patients weighing the same."""
     names = _signals_of(runs)
-    values = np.array([[logit(run.signals[name]) for name in names] for run in runs])
+    values = np.array([[logit(_signal(run, name)) for name in names] for run in runs])
     target = np.array([logit(run.dice) for run in runs])
     patients = [run.case for run in runs]
     share = np.array([1 / patients.count(patient) for patient in patients]) / len(set(patients))
@@ -156,7 +164,7 @@ def _estimated(
     """The runs of a patient with their estimated logits."""
     weights, intercept = line
     return [
-        (run, intercept + sum(weight * logit(run.signals[name]) for name, weight in weights.items()))
+        (run, intercept + sum(weight * logit(_signal(run, name)) for name, weight in weights.items()))
         for run in runs
         if run.case == patient
     ]

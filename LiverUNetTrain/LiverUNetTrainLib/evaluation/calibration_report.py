@@ -27,6 +27,7 @@ FIGURES = {
     "auroc": "AUROC, Dice below 0.90",
     "aurc_ratio": "AURC to a random order",
     "aurc_ratio_best": "the same, at best",
+    "aurc_ratio_below_good": "AURC of Dice below 0.90",
     "coverage": "coverage of Dice",
     "interval_width": "mean width",
     "volume_coverage": "coverage of volume",
@@ -117,26 +118,28 @@ def _figures(judged: Sequence[JudgedRun]) -> dict[str, Any]:
     # Where nothing was found, that is what users are told.
     estimated = np.array([each.estimate.dice if each.estimate else 0.0 for each in judged])
     good = np.array([each.word == GOOD for each in judged])
-    known = [each for each in judged if each.estimate]
-    dice = np.array([each.run.dice for each in known])
-    limits = np.array([each.estimate.dice_interval for each in known])
-    volumes = [(each.run.reference_ml, each.run.volume_ml, each.estimate.volume_factors) for each in known]
+    known = [(each.run, each.estimate) for each in judged if each.estimate]
+    dice = np.array([run.dice for run, _ in known])
+    likeliest = np.array([estimate.dice for _, estimate in known])
+    limits = np.array([estimate.dice_interval for _, estimate in known]).reshape(-1, 2)
+    volumes = [(run.reference_ml / run.volume_ml, *estimate.volume_factors) for run, estimate in known]
     lifts = [each.run.errors_in_slices for each in judged if each.run.errors_in_slices is not None]
     bad = true < GOOD_DICE
     return {
         "runs": len(judged),
         "without_estimate": len(judged) - len(known),
         "below_good": int(bad.sum()),
-        "correlation": _correlation(dice, np.array([each.estimate.dice for each in known])),
-        "mean_absolute_error": float(np.mean([abs(each.estimate.dice - each.run.dice) for each in known])),
+        "correlation": _correlation(dice, likeliest),
+        "mean_absolute_error": float(abs(likeliest - dice).mean()),
         "auroc": _auroc(estimated, bad),
         "aurc_ratio": _risk_coverage_ratio(estimated, 1 - true),
         "aurc_ratio_best": _risk_coverage_ratio(true, 1 - true),
+        "aurc_ratio_below_good": _risk_coverage_ratio(estimated, bad),
         "false_alarms": int((~good & ~bad).sum()),
         "missed": int((good & bad).sum()),
         "coverage": float(np.mean((limits[:, 0] <= dice) & (dice <= limits[:, 1]))),
         "interval_width": float(np.mean(limits[:, 1] - limits[:, 0])),
-        "volume_coverage": float(np.mean([low * ml <= truth <= high * ml for truth, ml, (low, high) in volumes])),
+        "volume_coverage": float(np.mean([low <= truth <= high for truth, low, high in volumes])),
         "errors_in_slices": float(np.mean(lifts)) if lifts else None,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -87,19 +88,17 @@ def draw_bland_altman(cases: Sequence[CaseScores]) -> Figure:
 def draw_calibration(judged: Sequence[JudgedRun]) -> Figure:
     """Estimated against true Dice of each run, with its interval; all of them, and the best ones enlarged."""
     figure = Figure(figsize=(13, 6.2), layout="constrained")
-    known = [each for each in judged if each.estimate and each.run.alteration not in SPOILT]
+    known = [(each.run, each.estimate) for each in judged if each.estimate and each.run.alteration not in SPOILT]
     groups = {
-        "altered": ([each for each in known if each.run.alteration != UNALTERED], TRAINING),
-        "unaltered": ([each for each in known if each.run.alteration == UNALTERED], LIVER),
+        "altered": ([(run, estimate) for run, estimate in known if run.alteration != UNALTERED], TRAINING),
+        "unaltered": ([(run, estimate) for run, estimate in known if run.alteration == UNALTERED], LIVER),
     }
     for axes, lowest, title in zip(figure.subplots(1, 2), (0.0, 0.85), ("all runs", "Dice above 0.85"), strict=True):
         for label, (group, colour) in groups.items():
-            x = np.array([each.estimate.dice for each in group])
-            low, high = np.array([each.estimate.dice_interval for each in group]).T if group else ([], [])
-            y = [each.run.dice for each in group]
-            axes.errorbar(
-                x, y, xerr=[x - low, high - x], fmt="o", color=colour, markersize=4, linewidth=0.4, label=label
-            )
+            x = np.array([estimate.dice for _, estimate in group])
+            low, high = np.array([estimate.dice_interval for _, estimate in group]).reshape(-1, 2).T
+            style: dict[str, Any] = {"fmt": "o", "markersize": 4, "linewidth": 0.4, "color": colour, "label": label}
+            axes.errorbar(x, [run.dice for run, _ in group], xerr=[x - low, high - x], **style)
         axes.plot([0, 1], [0, 1], color="black", linewidth=0.8)
         for line in (axes.axvline, axes.axhline):
             line(GOOD_DICE, color="black", linewidth=0.8, linestyle="--")

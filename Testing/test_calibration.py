@@ -36,7 +36,7 @@ CALIBRATION_OF_TESTS = Calibration(
 
 
 def signals(dice: float, **others) -> dict[str, float | None]:
-    agreements = dict.fromkeys(("expected_dice", "repeated_dice", "coarse_dice", "neighbor_dice"), dice)
+    agreements = dict.fromkeys(("expected_dice", "repeated_dice", "coarse_dice"), dice)
     return {**agreements, "median_hu": 100.0, "noise_hu": 10.0, "cut_away_ml": 0.0, "parts_cut_away": 0, **others}
 
 
@@ -217,7 +217,7 @@ def test_calibrate_measures_draws_and_writes_into_the_model(holding_out, tmp_pat
     calibrated = open_model(model.folder)
     calibration = calibrated.calibration()
     assert calibration.patients == 10
-    assert set(calibration.weights) == {"expected_dice", "repeated_dice", "coarse_dice", "neighbor_dice"}
+    assert set(calibration.weights) == {"expected_dice", "repeated_dice", "coarse_dice"}
     assert "## Verdict" in (model.folder / "docs/README.md").read_text()
     assert (tmp_path / "plot.png").stat().st_size > 10_000
     stored = json.loads((tmp_path / "all.json").read_text())

@@ -9,7 +9,7 @@ from LiverUNetLib.models.spec import ModelSpec
 from LiverUNetLib.segmentation.grid import Axis, Grid
 from LiverUNetLib.segmentation.looks import CoarseLooked
 from LiverUNetLib.segmentation.pipeline import segment
-from LiverUNetLib.segmentation.signals import coarse_dice, dice, expected_dice, neighbor_dice, noise_hu
+from LiverUNetLib.segmentation.signals import coarse_dice, dice, expected_dice, noise_hu
 from LiverUNetLib.steps import finish
 
 
@@ -29,16 +29,6 @@ def test_the_expected_dice_counts_what_the_probabilities_expect_inside_and_outsi
     # 1.7 of 2 voxels are expected to be liver, and 2.0 in all.
     assert expected_dice(probability, mask) == pytest.approx(2 * 1.7 / (2 + 2.0))
     assert expected_dice(mask.astype(float), mask) == 1
-
-
-def test_neighbors_are_slices_that_are_4_mm_apart():
-    mask = np.zeros((5, 1, 4), bool)
-    mask[1, 0, :2] = mask[2, 0, :2] = mask[3, 0, :1] = True
-    # Two pairs: 2 of 2 and 2, 1 of 2 and 1 voxels.
-    assert neighbor_dice(mask, 4.0) == pytest.approx(2 * (2 + 1) / (4 + 3))
-    # One pair, the first with the third.
-    assert neighbor_dice(mask, 2.0) == pytest.approx(2 * 1 / (2 + 1))
-    assert neighbor_dice(mask[:2], 4.0) == 0, "one slice alone has no neighbor"
 
 
 def test_the_coarse_look_is_compared_where_the_fine_one_looked():
@@ -70,7 +60,7 @@ def test_a_sure_run_agrees_with_itself_and_a_noisy_one_does_not(a_phantom, two_l
     noise = np.random.default_rng(0).normal(0, 20, scan.hu_kji.shape)
     noisy = replace(scan, hu_kji=(scan.hu_kji + noise).round().astype(np.int16))
     unsure = finish(segment(noisy, two_looks_model, cpu)).signals
-    for name in ("expected_dice", "coarse_dice", "neighbor_dice"):
+    for name in ("expected_dice", "coarse_dice"):
         assert getattr(unsure, name) < getattr(sure, name), name
     # A network that sees one pixel at a time gives the same wherever its image begins.
     assert sure.repeated_dice == unsure.repeated_dice == 1

@@ -24,7 +24,7 @@ from LiverUNetLib.segmentation.verdict import GOOD, LOOK, UNKNOWN, UNUSABLE, Sli
 from LiverUNetLib.steps import finish
 
 BODY = Measurement(volume_ml=1500.0, mean_hu=100.0, sd_hu=15.0, extent_mm=(150.0, 150.0, 200.0))
-SIGNALS = Signals(0.97, 0.98, 0.95, 0.95, 100.0, 10.0, 0.0, 0)
+SIGNALS = Signals(0.97, 0.98, 0.95, 100.0, 10.0, 0.0, 0)
 
 
 def estimate(dice: float) -> Estimate:

@@ -24,15 +24,12 @@ __all__ = [
     "dice",
     "expected_dice",
     "gather",
-    "neighbor_dice",
     "noise_hu",
 ]
 
 # The second look sees every eighth slice of the liver, moved by so many pixels: no multiple of a stride, so that every
 # voxel meets other cells of the network's lower levels.
 REPEATED_SLICES, SHIFT_PIXELS = 8, 11
-# So far apart are the slices whose masks are compared.
-NEIGHBOR_MM = 4.0
 # Median absolute difference of two neighbors -> standard deviation of their noise, if it is normal.
 TO_SD = 1 / (0.6745 * 2**0.5)
 
@@ -45,7 +42,6 @@ class Signals:
         expected_dice: of the mask, if the probabilities are right.
         repeated_dice: of the mask and of a second fine look, moved by a few pixels, in every eighth slice.
         coarse_dice: of the mask and of the coarse look; None if there was none.
-        neighbor_dice: of the masks of slices that are 4 mm apart.
         median_hu: of the liver, its border aside, in the window of the model.
         noise_hu: standard deviation of the noise in it, from the differences of neighboring pixels.
         cut_away_ml, parts_cut_away: what was found besides the liver and left out, and in how many parts of 1 ml or
@@ -55,7 +51,6 @@ class Signals:
     expected_dice: float
     repeated_dice: float
     coarse_dice: float | None
-    neighbor_dice: float
     median_hu: float
     noise_hu: float
     cut_away_ml: float
@@ -81,7 +76,6 @@ def gather(looked: Looked, spec: ModelSpec, network: Network) -> Steps[Signals]:
         expected_dice=expected_dice(fine.probability, mask),
         repeated_dice=dice(found[repeated], again),
         coarse_dice=coarse_dice(mask, fine.grid, looked.coarse, spec),
-        neighbor_dice=neighbor_dice(mask, fine.grid.slices.step_mm),
         median_hu=float(np.median(fine.image[inner])),
         noise_hu=noise_hu(fine.image, inner),
         cut_away_ml=float(sizes.sum()),
@@ -116,19 +110,6 @@ def coarse_dice(mask: np.ndarray, grid: Grid, coarse: CoarseLooked, spec: ModelS
     )
     steps = resample(mask, grid, coarse.grid.part(box), finish=lambda slab: slab > 0.5)
     return dice(finish(steps), coarse.probability[box] > spec.rules.threshold)
-
-
-def neighbor_dice(mask: np.ndarray, slice_mm: float) -> float:
-    """The Dice of all slices of the mask with those 4 mm above them; 0 if it has one slice alone.
-
-    Slices that hold none of it, above and below, play no part.
-    """
-    box = bounding_box(mask)
-    apart = max(round(NEIGHBOR_MM / slice_mm), 1)
-    if box is None or box[0].stop - box[0].start <= apart:
-        return 0.0
-    part = mask[box]
-    return dice(part[:-apart], part[apart:])
 
 
 def noise_hu(image: np.ndarray, inside: np.ndarray) -> float:

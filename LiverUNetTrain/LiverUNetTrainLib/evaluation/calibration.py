@@ -26,7 +26,7 @@ from .altered_runs import SPOILT, UNALTERED, AlteredRun
 
 __all__ = ["COVERAGE", "JudgedRun", "conformal_quantile", "fit", "judge_left_out"]
 
-AGREEMENTS = ("expected_dice", "repeated_dice", "coarse_dice", "neighbor_dice")
+AGREEMENTS = ("expected_dice", "repeated_dice", "coarse_dice")
 COVERAGE = 0.9
 # Of the ridge, beside signals of variance 1: enough to share weight among signals that tell the same.
 PENALTY = 0.01

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -9,9 +10,14 @@ import pytest
 
 from helpers import dice
 from LiverUNetLib.cli.main import main
+from LiverUNetLib.errors import ScanError
 from LiverUNetLib.models.store import find_model
 from LiverUNetLib.scan.formats import read_volume
+from LiverUNetLib.segmentation.pipeline import segment
+from LiverUNetLib.segmentation.verdict import LOOK, UNUSABLE
+from LiverUNetLib.steps import finish
 from LiverUNetTrainLib.data.cases import content_hash
+from LiverUNetTrainLib.evaluation.altered_runs import SPOILT
 
 
 @pytest.mark.slow
@@ -36,3 +42,18 @@ def test_the_bundled_model_knows_a_held_out_patient_in_any_order_of_axes(real_da
     flip[2, 2], flip[2, 3] = -1, len(scan.hu_kji) - 1
     flipped = replace(scan, hu_kji=scan.hu_kji[::-1], affine=scan.affine @ flip)
     assert roles[content_hash(scan)] == roles[content_hash(flipped)] == "held out"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_a_spoilt_scan_is_never_called_good(spoilt, real_data, cpu):
+    patient = real_data / "ircad/ircad_e17_orig.nii.gz"
+    scan, liver = (read_volume(path) for path in (patient, Path(str(patient).replace("_orig", "_liver"))))
+    pair = SPOILT[spoilt](scan, liver.hu_kji != 0)
+    if pair is None:
+        pytest.skip("the scan shows too little beside the liver")
+    try:
+        result = finish(segment(pair[0], find_model("liver-ct"), cpu))
+    except ScanError:
+        return  # refused, which is plainer still
+    assert result.verdict.word in (LOOK, UNUSABLE), result.verdict

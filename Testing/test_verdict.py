@@ -9,6 +9,7 @@ import pytest
 from helpers import ALL_48
 from LiverUNetLib.models.calibration import Estimate
 from LiverUNetLib.models.spec import Rules
+from LiverUNetLib.models.store import find_model
 from LiverUNetLib.scan.phantom import axial_affine
 from LiverUNetLib.scan.volume import CTVolume
 from LiverUNetLib.segmentation.grid import canonical_scan, reoriented
@@ -155,3 +156,15 @@ def test_a_verdict_in_lines():
     (line,) = verdict_lines(Verdict(UNKNOWN))
     assert line.startswith("Verdict: not estimated. No Dice is estimated: the model has no calibration")
     assert verdict_lines(Verdict(LOOK, ("Why.",))) == ["Verdict: look at it"]
+
+
+def test_a_water_phantom_has_no_liver_to_use(cpu):
+    """A cylinder of water with a rod of bone, as it is scanned for quality control."""
+    shape = (30, 80, 80)
+    radius = np.hypot(*np.mgrid[-40:40, -40:40]) * 4.0
+    slice_hu = np.select([radius < 15, radius < 110], [400, 0], -1000)
+    noise = np.random.default_rng(0).normal(0, 10, shape)
+    volume = CTVolume((slice_hu + noise).round().astype(np.int16), axial_affine((4.0, 4.0, 5.0), shape[::-1]))
+    verdict = finish(segment(volume, find_model("liver-ct"), cpu)).verdict
+    assert verdict.word == UNUSABLE
+    assert verdict.reasons[0].startswith("No liver was found")

@@ -37,7 +37,7 @@ CALIBRATION_OF_TESTS = Calibration(
 
 def signals(dice: float, **others) -> dict[str, float | None]:
     agreements = dict.fromkeys(("expected_dice", "repeated_dice", "coarse_dice"), dice)
-    return {**agreements, "median_hu": 100.0, "noise_hu": 10.0, "cut_away_ml": 0.0, "parts_cut_away": 0, **others}
+    return {**agreements, "noise_hu": 10.0, "cut_away_ml": 0.0, "parts_cut_away": 0, **others}
 
 
 def run_of(case: str, alteration: str, dice: float, **others) -> AlteredRun:

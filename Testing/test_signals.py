@@ -64,7 +64,6 @@ def test_a_sure_run_agrees_with_itself_and_a_noisy_one_does_not(a_phantom, two_l
         assert getattr(unsure, name) < getattr(sure, name), name
     # A network that sees one pixel at a time gives the same wherever its image begins.
     assert sure.repeated_dice == unsure.repeated_dice == 1
-    assert sure.median_hu == pytest.approx(108, abs=3)
 
 
 def test_a_model_that_looks_once_has_no_coarse_signal_and_an_empty_mask_has_none(a_phantom, threshold_model, cpu):

@@ -25,7 +25,7 @@ from LiverUNetLib.segmentation.verdict import GOOD, LOOK, UNKNOWN, UNUSABLE, Sli
 from LiverUNetLib.steps import finish
 
 BODY = Measurement(volume_ml=1500.0, mean_hu=100.0, sd_hu=15.0, extent_mm=(150.0, 150.0, 200.0))
-SIGNALS = Signals(0.97, 0.98, 0.95, 100.0, 10.0, 0.0, 0)
+SIGNALS = Signals(0.97, 0.98, 0.95, 10.0, 0.0, 0)
 
 
 def estimate(dice: float) -> Estimate:
@@ -90,7 +90,7 @@ def test_an_empty_mask_is_not_to_be_used():
 def test_much_that_was_left_out_is_a_reason(cut_away_ml, said):
     reasons = about_the_rest(replace(SIGNALS, cut_away_ml=cut_away_ml, parts_cut_away=2), 1500.0)
     assert bool(reasons) == said
-    assert all("2 other parts of 151 ml looked like liver" in reason.sentence for reason in reasons)
+    assert all("151 ml looked like one, in 2 parts of 1 ml or more" in reason.sentence for reason in reasons)
 
 
 def doubtful(shape, places: dict[tuple[int, int, int], float]) -> np.ndarray:

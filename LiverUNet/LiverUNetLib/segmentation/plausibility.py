@@ -42,6 +42,8 @@ CUT_AWAY_SHARE, CUT_AWAY_ML = 0.1, 50.0
 # In radii of the body, and in shares of it: far from what `Anatomy` reports of real patients.
 LEFT, BEHIND, ABOVE = 0.1, -0.1, -0.04
 FAT_BELOW_HU, SOFT_ABOVE_HU = -60.0, 0.0
+# The values that a calibration has limits for, as a sentence begins with them.
+USUAL = {"noise_hu": "Noise"}
 
 
 class Severity(IntEnum):
@@ -121,11 +123,10 @@ def about_the_rest(signals: Signals, volume_ml: float) -> list[Reason]:
     """Whether much was found besides the liver."""
     if signals.cut_away_ml < max(CUT_AWAY_SHARE * volume_ml, CUT_AWAY_ML):
         return []
-    parts = "1 other part" if signals.parts_cut_away == 1 else f"{signals.parts_cut_away} other parts"
     return [
         Reason(
-            f"{parts} of {signals.cut_away_ml:.0f} ml looked like liver and {'was' if parts[:2] == '1 ' else 'were'} "
-            "left out, since a liver is in one piece: check that the right one was kept."
+            f"Besides the liver, {signals.cut_away_ml:.0f} ml looked like one, in {signals.parts_cut_away} parts of "
+            "1 ml or more, and were left out, since a liver is in one piece: check that the right one was kept."
         )
     ]
 
@@ -151,18 +152,14 @@ def about_the_body(anatomy: Anatomy) -> list[Reason]:
 
 
 def about_the_usual(calibration: Calibration, values: Mapping[str, float | None]) -> list[Reason]:
-    """Whether the liver looks like those of the patients that the model was calibrated on."""
+    """Whether the scan is like those of the patients that the model was calibrated on."""
     return [
         Reason(
-            f"{USUAL[name]} of {value:.0f} HU is unlike those of the patients that the model was calibrated on, "
-            f"{low:.0f} to {high:.0f} HU."
+            f"{USUAL.get(name, name)} of {value:.0f} HU is unlike that of the patients that the model was calibrated "
+            f"on, {low:.0f} to {high:.0f} HU."
         )
         for name, (value, low, high) in calibration.unusual(values).items()
     ]
-
-
-# The values that a calibration has limits for, as a sentence begins with them.
-USUAL = {"median_hu": "A liver", "noise_hu": "Noise"}
 
 
 def _largest_cosines(affine: np.ndarray) -> np.ndarray:

@@ -18,18 +18,13 @@ from .grid import Axis, Grid, resample
 from .looks import CoarseLooked, Looked, fine_probabilities
 from .measurement import bounding_box
 
-__all__ = [
-    "Signals",
-    "coarse_dice",
-    "dice",
-    "expected_dice",
-    "gather",
-    "noise_hu",
-]
+__all__ = ["Signals", "coarse_dice", "dice", "expected_dice", "gather", "noise_hu"]
 
 # The second look sees every eighth slice of the liver, moved by so many pixels: no multiple of a stride, so that every
 # voxel meets other cells of the network's lower levels.
 REPEATED_SLICES, SHIFT_PIXELS = 8, 11
+# What is smaller is counted in the volume that was cut away, but not as a part.
+SMALLEST_PART_ML = 1.0
 # Median absolute difference of two neighbors -> standard deviation of their noise, if it is normal.
 TO_SD = 1 / (0.6745 * 2**0.5)
 
@@ -42,8 +37,7 @@ class Signals:
         expected_dice: of the mask, if the probabilities are right.
         repeated_dice: of the mask and of a second fine look, moved by a few pixels, in every eighth slice.
         coarse_dice: of the mask and of the coarse look; None if there was none.
-        median_hu: of the liver, its border aside, in the window of the model.
-        noise_hu: standard deviation of the noise in it, from the differences of neighboring pixels.
+        noise_hu: standard deviation of the noise in the liver, from the differences of neighboring pixels.
         cut_away_ml, parts_cut_away: what was found besides the liver and left out, and in how many parts of 1 ml or
             more.
     """
@@ -51,7 +45,6 @@ class Signals:
     expected_dice: float
     repeated_dice: float
     coarse_dice: float | None
-    median_hu: float
     noise_hu: float
     cut_away_ml: float
     parts_cut_away: int
@@ -70,16 +63,14 @@ def gather(looked: Looked, spec: ModelSpec, network: Network) -> Steps[Signals]:
     moved = np.pad(fine.image, ((0, 0), (SHIFT_PIXELS, 0), (SHIFT_PIXELS, 0)), constant_values=spec.window_hu[0])
     steps = fine_probabilities(moved, fine.grid.slices.step_mm, spec, network, only=repeated)
     again = (yield from stage("Checking", steps))[:, SHIFT_PIXELS:, SHIFT_PIXELS:] > threshold
-    inner = _inner(mask)
     sizes = _parts_ml(found & ~mask, fine.grid.voxel_ml)
     return Signals(
         expected_dice=expected_dice(fine.probability, mask),
         repeated_dice=dice(found[repeated], again),
         coarse_dice=coarse_dice(mask, fine.grid, looked.coarse, spec),
-        median_hu=float(np.median(fine.image[inner])),
-        noise_hu=noise_hu(fine.image, inner),
+        noise_hu=noise_hu(fine.image, _inner(mask)),
         cut_away_ml=float(sizes.sum()),
-        parts_cut_away=int(np.count_nonzero(sizes >= 1)),
+        parts_cut_away=int(np.count_nonzero(sizes >= SMALLEST_PART_ML)),
     )
 
 

@@ -22,7 +22,7 @@ from LiverUNetLib.steps import finish
 
 
 @pytest.mark.slow
-def test_every_scan_gets_a_mask_and_a_row_and_a_bad_one_says_why(run_batch, tmp_path, a_phantom):
+def test_every_scan_gets_a_mask_and_a_row_and_a_bad_one_an_error(run_batch, tmp_path, a_phantom):
     rows = run_batch()
     out = tmp_path / "out"
     assert [row.state for row in rows] == ["done", "done", "failed"]
@@ -37,7 +37,7 @@ def test_every_scan_gets_a_mask_and_a_row_and_a_bad_one_says_why(run_batch, tmp_
 
 
 @unix_only
-def test_a_dead_link_and_a_file_that_vanishes_are_failed_rows_and_the_rest_is_done(run_batch, scans, monkeypatch):
+def test_a_dead_link_and_a_vanished_file_become_failed_rows_and_the_others_are_done(run_batch, scans, monkeypatch):
     (scans / "0.nii.gz").symlink_to(scans / "never fetched.nii.gz")
     (scans / "loop.nii.gz").symlink_to(scans / "loop.nii.gz")
     found = batch.find_scans
@@ -57,7 +57,7 @@ def test_a_dead_link_and_a_file_that_vanishes_are_failed_rows_and_the_rest_is_do
 
 
 @pytest.mark.parametrize("place", ["segmentation.batch.read_volume", "scan.formats.exists"])
-def test_a_bug_costs_one_row_that_names_its_file_and_its_traceback_is_logged(
+def test_a_bug_fails_one_row_that_names_its_file_and_its_traceback_is_logged(
     place, scans, tmp_path, threshold_model, monkeypatch, caplog
 ):
     def with_a_bug(path, *more, **options):
@@ -86,7 +86,7 @@ def test_a_bug_costs_one_row_that_names_its_file_and_its_traceback_is_logged(
         ),
     ],
 )
-def test_what_the_machine_cannot_do_is_no_bug(raised, expected, run_batch, monkeypatch):
+def test_too_little_memory_and_a_broken_disk_are_not_reported_as_bugs(raised, expected, run_batch, monkeypatch):
     def fail(_path, **_options):
         raise raised
 
@@ -105,7 +105,7 @@ def studies(a_phantom, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_series_of_every_study_is_chosen_by_one_rule(studies, tmp_path, threshold_model, capsys):
+def test_one_rule_chooses_the_series_of_every_study(studies, tmp_path, threshold_model, capsys):
     arguments = ["batch", str(studies), "-o", str(tmp_path / "out"), "--model", str(threshold_model.folder)]
     arguments += ["--device", "cpu"]
     assert main(arguments) == 1
@@ -117,7 +117,7 @@ def test_the_series_of_every_study_is_chosen_by_one_rule(studies, tmp_path, thre
 
 
 @pytest.mark.slow
-def test_another_rule_for_the_series_makes_a_scan_again(studies, tmp_path, threshold_model, cpu):
+def test_another_choice_of_series_segments_a_scan_again(studies, tmp_path, threshold_model, cpu):
     def stamps(series):
         finish(segment_folder(studies, tmp_path / "out", threshold_model, cpu, series=series))
         return [path.stat().st_mtime_ns for path in sorted((tmp_path / "out").glob("*.seg.nrrd"))]
@@ -129,7 +129,24 @@ def test_another_rule_for_the_series_makes_a_scan_again(studies, tmp_path, thres
     assert not set(again) & set(first)
 
 
-def test_the_model_is_loaded_once_and_what_is_done_is_not_done_again(run_batch, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_scans_segmented_by_another_model_are_segmented_again(scans, tmp_path, threshold_model, two_looks_model, cpu):
+    (scans / "b.nrrd").unlink()
+    (scans / "flat.nii.gz").unlink()
+    mask, stamps = tmp_path / "out/a_liver.seg.nrrd", []
+    for model in (threshold_model, threshold_model, two_looks_model, two_looks_model, threshold_model):
+        (row,) = finish(segment_folder(scans, tmp_path / "out", model, cpu))
+        assert (row.state, row.measured["model"], row.model_checksum) == (
+            "done",
+            f"{model.card.name} 1",
+            model.card.checksum,
+        )
+        stamps.append(mask.stat().st_mtime_ns)
+    assert stamps[0] == stamps[1] < stamps[2] == stamps[3] < stamps[4]
+    assert len(read_table(tmp_path / "out")) == 1
+
+
+def test_the_model_is_loaded_once_and_finished_scans_are_skipped(run_batch, tmp_path, monkeypatch):
     loads, networks = [], LiverModel.networks
     monkeypatch.setattr(
         LiverModel, "networks", lambda *given, **options: loads.append(given) or networks(*given, **options)
@@ -144,14 +161,14 @@ def test_the_model_is_loaded_once_and_what_is_done_is_not_done_again(run_batch, 
     assert [row.state for row in rows] == ["done", "done", "failed"]
 
 
-def test_a_network_that_was_loaded_before_is_used(scans, threshold_model, cpu, tmp_path, monkeypatch):
+def test_networks_that_are_already_loaded_are_used(scans, threshold_model, cpu, tmp_path, monkeypatch):
     networks = threshold_model.networks(cpu)
     monkeypatch.setattr(LiverModel, "networks", lambda *_: pytest.fail("it is loaded again"))
     rows = finish(segment_folder(scans, tmp_path / "out", threshold_model, cpu, networks=networks))
     assert [row.state for row in rows] == ["done", "done", "failed"]
 
 
-def test_a_scan_without_liver_has_a_row_and_no_mask(a_phantom, tmp_path, threshold_model, cpu):
+def test_a_scan_without_liver_has_a_row_but_no_mask(a_phantom, tmp_path, threshold_model, cpu):
     volume, _ = a_phantom
     (tmp_path / "in").mkdir()
     hu = np.where(volume.hu_kji > 0, 20, volume.hu_kji).astype(np.int16)
@@ -170,7 +187,7 @@ def test_progress_names_scan_and_stage(scans, tmp_path, threshold_model, cpu):
     assert "b.nrrd (2 of 3): Segmenting" in stages
 
 
-def test_a_run_that_is_cancelled_keeps_what_it_has_finished(scans, tmp_path, threshold_model, cpu):
+def test_a_cancelled_run_keeps_finished_scans(scans, tmp_path, threshold_model, cpu):
     steps = segment_folder(scans, tmp_path / "out", threshold_model, cpu)
     while not next(steps).stage.startswith("b.nrrd"):
         pass
@@ -195,13 +212,13 @@ def test_bad_folders_get_one_sentence(run_batch, scans, tmp_path, threshold_mode
         run_batch("foreign")
 
 
-def test_the_command_line_prints_a_line_for_each_and_fails_if_one_did(scans, tmp_path, threshold_model, capsys):
+def test_the_command_line_prints_a_line_for_each_scan_and_fails_if_one_failed(scans, tmp_path, threshold_model, capsys):
     arguments = ["batch", str(scans), "-o", str(tmp_path / "out"), "--model", str(threshold_model.folder)]
     assert main([*arguments, "--device", "cpu"]) == 1
     out, err = capsys.readouterr()
     assert out.splitlines()[0].startswith("a.nii.gz: ")
     assert "2 of 3 scans segmented; table in" in out
-    assert err.rstrip().endswith("1 of 3 scans could not be segmented; the table says why.")
+    assert err.rstrip().endswith("1 of 3 scans could not be segmented; the table gives the reasons.")
 
 
 def test_the_table_keeps_the_rows_of_other_scans(run_batch, scans, tmp_path):
@@ -216,7 +233,7 @@ def test_the_table_keeps_the_rows_of_other_scans(run_batch, scans, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_scan_that_was_replaced_is_done_again_and_loses_an_old_mask(run_batch, scans, tmp_path, a_phantom):
+def test_a_replaced_scan_is_segmented_again_and_its_old_mask_is_removed(run_batch, scans, tmp_path, a_phantom):
     run_batch()
     hu = np.where(a_phantom[0].hu_kji > 0, 20, a_phantom[0].hu_kji).astype(np.int16)
     write_volume(scans / "a.nii.gz", hu, a_phantom[0].affine)
@@ -234,7 +251,7 @@ def test_two_scans_that_would_share_a_mask_are_refused(run_batch, scans, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_the_masks_may_lie_in_a_folder_among_the_scans(run_batch, scans):
+def test_the_folder_of_masks_may_be_inside_the_folder_of_scans(run_batch, scans):
     for _ in range(2):
         assert len(run_batch(f"{scans.name}/livers")) == 3
 
@@ -252,7 +269,7 @@ def test_the_table_gives_width_depth_and_height(a_phantom, threshold_model, cpu)
 
 @pytest.mark.slow
 @unix_only
-def test_a_kill_loses_nothing_but_the_scan_under_way(scans, tmp_path, threshold_model, cpu):
+def test_a_kill_loses_only_the_current_scan(scans, tmp_path, threshold_model, cpu):
     """Killed while the second scan is read: its own process stops there and waits for the kill."""
     code = (
         "import sys, time; from LiverUNetLib.cli.main import main; from LiverUNetLib.segmentation import batch\n"

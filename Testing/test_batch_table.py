@@ -50,7 +50,7 @@ SPREADSHEETS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SPREADSHEETS)
-def test_a_table_that_a_spreadsheet_has_saved_is_read_or_its_scans_are_done_again(kind, run_batch, scans, tmp_path):
+def test_a_table_saved_by_a_spreadsheet_is_read_or_its_scans_are_segmented_again(kind, run_batch, scans, tmp_path):
     how, done = SPREADSHEETS[kind]
     (scans / "a.nii.gz").rename(scans / "Müller.nii.gz")
     (scans / "flat.nii.gz").unlink()
@@ -71,7 +71,7 @@ def test_a_table_that_a_spreadsheet_has_saved_is_read_or_its_scans_are_done_agai
         assert [row["radiologist"] for row in table] == ["Müller", "Müller", ""]
 
 
-def test_a_column_of_the_user_stays_with_a_scan_that_is_done_again(run_batch, tmp_path):
+def test_a_column_of_the_user_stays_when_its_scan_is_segmented_again(run_batch, tmp_path):
     run_batch()
     saved_by_a_spreadsheet(tmp_path / "out" / TABLE_NAME, change=lambda row: row | {"radiologist": "Müller"})
     (tmp_path / "out/a_liver.nii.gz").unlink()
@@ -101,14 +101,14 @@ def test_a_table_of_another_kind_is_never_overwritten(kind, run_batch, tmp_path)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [TABLE_NAME]
 
 
-def test_an_empty_table_is_a_new_one(run_batch, tmp_path):
+def test_an_empty_table_counts_as_missing(run_batch, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / TABLE_NAME).touch()
     assert [row.state for row in run_batch()] == ["done", "done", "failed"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are no UTF-8 exist on Linux alone")
-def test_a_name_that_is_no_utf_8_is_done_once(run_batch, scans, tmp_path):
+def test_a_scan_whose_name_is_not_utf_8_is_segmented_once(run_batch, scans, tmp_path):
     name = b"M\xfcller.nii.gz".decode("utf-8", "surrogateescape")
     (scans / "a.nii.gz").rename(scans / name)
     assert run_batch()[0].file == "M\\udcfcller.nii.gz"

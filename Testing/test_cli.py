@@ -56,7 +56,7 @@ def test_without_output_the_mask_lies_beside_the_ct(a_ct_file, segment_with):
     assert a_ct_file.with_name("ct_liver.nii.gz").is_file()
 
 
-def test_of_the_folder_in_hand_the_mask_lies_beside_it(a_phantom, segment_with, tmp_path, monkeypatch):
+def test_the_mask_of_the_current_folder_lies_beside_it(a_phantom, segment_with, tmp_path, monkeypatch):
     monkeypatch.chdir(write_series(tmp_path / "series", a_phantom[0]))
     assert segment_with(Path()) == 0
     assert (tmp_path / "series_liver.nii.gz").is_file()
@@ -139,9 +139,9 @@ def test_a_bad_scan_gets_one_sentence_and_leaves_nothing(kind, segment_with, tmp
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("none.nii.gz", "does not exist"), ("folder", "holds no CT series"), ("x.jpg", "of no known format")],
+    [("none.nii.gz", "does not exist"), ("folder", "holds no CT series"), ("x.jpg", "has an unknown format")],
 )
-def test_what_is_no_scan_file_is_named(name, expected, segment_with, tmp_path, capsys):
+def test_a_file_that_is_not_a_scan_is_named(name, expected, segment_with, tmp_path, capsys):
     (tmp_path / "x.jpg").touch()
     (tmp_path / "folder").mkdir()
     assert segment_with(tmp_path / name) == 1
@@ -204,7 +204,7 @@ def test_wrong_usage_exits_with_2(capsys):
 
 
 @pytest.mark.parametrize("command", [main, train_main])
-def test_the_version_is_told(command, capsys):
+def test_the_version_is_printed(command, capsys):
     with pytest.raises(SystemExit) as exit_:
         command(["--version"])
     assert exit_.value.code == 0
@@ -246,7 +246,7 @@ def test_a_log_is_not_filled_with_progress(a_ct_file, segment_with, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1, "the model and its license"
 
 
-def test_info_tells_what_a_scan_is(a_ct_file, capsys):
+def test_info_prints_grid_spacing_orientation_and_range(a_ct_file, capsys):
     assert main(["info", str(a_ct_file)]) == 0
     told = capsys.readouterr().out
     assert "96 x 72 x 44 (i, j, k), int16" in told
@@ -254,7 +254,7 @@ def test_info_tells_what_a_scan_is(a_ct_file, capsys):
     assert "LPS" in told
 
 
-def test_doctor_proves_the_cpu_and_the_models(capsys):
+def test_doctor_tests_the_cpu_and_the_models(capsys):
     assert main(["doctor"]) == 0
     told = capsys.readouterr().out
     assert "cpu: works, ONNX Runtime and PyTorch in" in told
@@ -263,7 +263,7 @@ def test_doctor_proves_the_cpu_and_the_models(capsys):
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["segment", "--help"]])
-def test_what_needs_no_packages_imports_none(arguments):
+def test_commands_that_need_no_packages_import_none(arguments):
     code = (
         "import sys; from LiverUNetLib.cli.main import main\n"
         "try: main(sys.argv[1:])\n"
@@ -282,7 +282,7 @@ def test_help_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_the_doctor_says_what_is_missing_whom_that_concerns_and_how_to_get_it(monkeypatch, capsys):
+def test_the_doctor_names_missing_packages_what_needs_them_and_how_to_install_them(monkeypatch, capsys):
     absent = {"torch", "monai", "matplotlib", "onnxruntime", "tqdm"}
     monkeypatch.setattr(environment, "find_spec", {}.get)
     monkeypatch.setattr(environment, "gpu_driver_present", lambda: True)
@@ -291,12 +291,12 @@ def test_the_doctor_says_what_is_missing_whom_that_concerns_and_how_to_get_it(mo
     monkeypatch.setattr(doctor, "list_models", dict)
     assert main(["doctor"]) == 0
     told = capsys.readouterr().out
-    assert "missing      onnxruntime: install them by pip; in Slicer, press Segment\n" in told
+    assert "missing      onnxruntime: install with pip; in Slicer, press Segment\n" in told
     assert (
         'missing      torch, monai, matplotlib: only training, reports and GPUs need them (pip install "liver' in told
     )
     assert "device       cpu: no engine is installed\n" in told
-    assert "device       gpu: in sight, but PyTorch is not installed; the CPU computes\n" in told
+    assert "device       gpu: visible, but PyTorch is not installed; the CPU is used\n" in told
 
 
 @pytest.mark.slow

@@ -183,7 +183,7 @@ def test_bone_alone_does_not_make_a_ct_whose_rescale_was_applied_twice(a_noisy_p
         (1000, "voxels of 2500 x 2500 x 4000 mm, a CT of a body has 0.1 to 30 mm"),
     ],
 )
-def test_a_size_that_no_body_has_is_told(factor, fault, a_noisy_phantom):
+def test_a_size_that_no_body_has_is_refused(factor, fault, a_noisy_phantom):
     scan, _ = a_noisy_phantom
     with pytest.raises(ScanError) as told:
         checked(scan.hu_kji, scan, scan.affine @ np.diag([factor, factor, factor, 1]))
@@ -200,13 +200,13 @@ def test_a_size_that_a_body_can_have_is_accepted(shape, spacing_mm, a_noisy_phan
     checked(hu, a_noisy_phantom[0], np.diag([*spacing_mm[::-1], 1.0]))
 
 
-def test_a_scan_that_is_longer_than_any_table_is_told(a_noisy_phantom):
+def test_a_scan_that_is_longer_than_any_table_is_refused(a_noisy_phantom):
     scan, _ = a_noisy_phantom
     with pytest.raises(ScanError, match=r"a length of 3\.6 m, no CT is longer than 3 m; its spacing is wrong"):
         checked(scan.hu_kji, scan, scan.affine @ np.diag([9, 9, 1, 1]))
 
 
-def test_what_is_too_narrow_for_an_organ_is_told(a_noisy_phantom):
+def test_a_scan_too_narrow_for_an_organ_is_refused(a_noisy_phantom):
     scan, _ = a_noisy_phantom
     with pytest.raises(ScanError, match=r"a width of 17\.5 mm, too little to show an organ"):
         checked(scan.hu_kji[:, 60:67, 60:64], scan)

@@ -13,7 +13,7 @@ from LiverUNetLib.models.spec import NetworkSpec
 from LiverUNetLib.models.store import find_model
 from LiverUNetLib.segmentation.pipeline import segment
 from LiverUNetLib.steps import finish
-from LiverUNetLib.system.environment import Device, choose_device, gpu_in_sight, proved_devices
+from LiverUNetLib.system.environment import Device, check_devices, choose_device, gpu_in_sight
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU of NVIDIA here")
 
@@ -22,7 +22,7 @@ def test_auto_takes_the_gpu_in_half_precision():
     assert gpu_in_sight()
     device = choose_device()
     assert (device.name, device.engine, device.dtype) == ("cuda:0", "torch", "float16")
-    assert proved_devices()["cuda:0"] == "works, PyTorch in float16"
+    assert check_devices()["cuda:0"] == "works, PyTorch in float16"
 
 
 def test_the_gpu_finds_what_the_cpu_finds(a_phantom):

@@ -59,12 +59,12 @@ NOTE = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("series", [None, "thinnest", "largest", "Portal Venous", " portal"])
-def test_the_one_original_axial_scan_is_read_and_what_was_skipped_is_named(series, study, a_phantom):
+def test_the_only_original_axial_scan_is_read_and_skipped_series_are_named(series, study, a_phantom):
     assert_same(read_volume(study, series=series), scan(a_phantom), NOTE)
 
 
 @pytest.mark.slow
-def test_a_series_that_is_named_is_read_whatever_it_is(study, a_phantom):
+def test_a_series_that_is_named_is_read_even_if_it_is_not_a_scan(study, a_phantom):
     coronal = CTVolume(scan(a_phantom).hu_kji, CORONAL @ scan(a_phantom).affine)
     for series in ("4", "portal venous cor", "4 (PORTAL VENOUS COR, 20 slices)"):
         assert_same(read_volume(study, series=series), coronal)
@@ -75,14 +75,14 @@ def test_a_part_of_a_description_can_name_a_reformat_too(study):
     assert "4 (PORTAL VENOUS COR, 20 slices) was read" in read_volume(study, series="ous cor").notes[0]
 
 
-def test_what_is_not_there_is_answered_by_what_is(study):
+def test_a_missing_series_is_reported_with_those_that_exist(study):
     with pytest.raises(ScanError, match=r"no CT series 'arterial'; there are 1 .Topogram, 1 slice., 2 .Monitoring"):
         read_volume(study, series="arterial")
     with pytest.raises(ScanError, match="no CT series '30'"):  # a number, no part of a description
         read_volume(study, series="30")
 
 
-def test_where_no_original_scan_is_left_the_one_derived_axial_one_is_read(a_phantom, tmp_path):
+def test_without_an_original_scan_the_only_derived_axial_one_is_read(a_phantom, tmp_path):
     """Anonymisers call everything derived."""
     axial = scan(a_phantom)
     write_series(tmp_path / "study/a", axial, ImageType=["DERIVED", "PRIMARY", "AXIAL"], SeriesNumber=3)
@@ -110,7 +110,7 @@ def phases(a_phantom, tmp_path):
 
 
 @pytest.mark.slow
-def test_several_scans_are_asked_about_with_what_helps_to_choose(phases):
+def test_several_scans_are_refused_with_facts_that_help_to_choose(phases):
     with pytest.raises(ScanError) as raised:
         read_volume(phases)
     assert str(raised.value) == (
@@ -133,7 +133,7 @@ def test_rules_choose_the_thinnest_and_the_largest(phases, a_phantom):
 
 
 @pytest.mark.slow
-def test_thinnest_is_decided_by_slices_then_asked(phases, a_phantom):
+def test_equal_distances_are_decided_by_the_number_of_slices_and_a_tie_is_refused(phases, a_phantom):
     more = {"SeriesNumber": 5, "SeriesDescription": "Late"}
     write_series(phases / "more", scan(a_phantom, slices=42, slice_mm=2.502, hu=5), **more)
     assert len(read_volume(phases, series="thinnest").hu_kji) == 42
@@ -143,7 +143,7 @@ def test_thinnest_is_decided_by_slices_then_asked(phases, a_phantom):
 
 
 @pytest.mark.slow
-def test_largest_is_decided_by_extent_then_asked(phases, a_phantom):
+def test_equal_numbers_of_slices_are_decided_by_extent_and_a_tie_is_refused(phases, a_phantom):
     write_series(phases / "longer", scan(a_phantom, slices=44, slice_mm=6, hu=5), SeriesNumber=5)
     assert read_volume(phases, series="largest").spacing_kji_mm[0] == pytest.approx(6)
     write_series(phases / "same", scan(a_phantom, slices=44, slice_mm=6, hu=6), SeriesNumber=6)
@@ -152,7 +152,7 @@ def test_largest_is_decided_by_extent_then_asked(phases, a_phantom):
 
 
 @pytest.mark.slow
-def test_a_part_of_a_description_that_fits_several_is_asked_about(phases, a_phantom):
+def test_a_part_of_a_description_that_fits_several_is_refused(phases, a_phantom):
     assert_same_hu = read_volume(phases, series="native").hu_kji
     assert np.array_equal(assert_same_hu, scan(a_phantom, hu=1).hu_kji)
     with pytest.raises(ScanError, match=r"holds 2 CT series 'portal': 4 .Portal 2.5, .*; 12 .Portal 5.0, 44"):
@@ -167,10 +167,10 @@ def test_long_lists_are_shortened(a_phantom, tmp_path):
         read_volume(tmp_path / "study")
 
 
-def test_rules_are_told_by_the_help(capsys):
+def test_the_help_names_the_rules(capsys):
     assert all(rule in SERIES_HELP for rule in SERIES_RULES)
 
 
-def test_the_command_line_says_what_was_skipped(study, capsys):
+def test_the_command_line_names_skipped_series(study, capsys):
     assert main(["info", str(study), "--series", "thinnest"]) == 0
     assert f"note         {NOTE}" in capsys.readouterr().out

@@ -76,7 +76,7 @@ def test_a_decimal_comma_in_functional_groups_is_read(scan, tmp_path):
         ("RescaleIntercept", "none"),
     ],
 )
-def test_what_cannot_be_a_number_is_named_or_its_file_skipped(keyword, text, scan, folder):
+def test_a_value_that_is_not_a_number_is_named_or_its_file_is_skipped(keyword, text, scan, folder):
     shutil.copytree(folder, folder.parent / "all")
     with pytest.raises(ScanError, match=f"0000, 0001, 0002, and 17 more .attribute {keyword} holds ") as raised:
         read_volume(change(folder.parent / "all", lambda dataset: put_text(dataset, keyword, text)))
@@ -88,15 +88,15 @@ def test_what_cannot_be_a_number_is_named_or_its_file_skipped(keyword, text, sca
     assert_same(read_volume(folder), scan, note)
 
 
-def test_ct_without_places_is_told_from_no_ct(folder):
+def test_ct_without_positions_is_distinguished_from_no_ct(folder):
     def without(dataset):
         del dataset.ImagePositionPatient
 
-    with pytest.raises(ScanError, match="series holds 20 CT images without a place in the patient"):
+    with pytest.raises(ScanError, match="series holds 20 CT images without a position in the patient"):
         read_volume(change(folder, without))
 
 
-def test_a_multi_frame_file_without_places_is_named(scan, tmp_path):
+def test_a_multi_frame_file_without_positions_is_named(scan, tmp_path):
     path = write_enhanced(tmp_path / "enhanced.dcm", scan)
 
     def without(dataset):
@@ -104,18 +104,18 @@ def test_a_multi_frame_file_without_places_is_named(scan, tmp_path):
             del group.PlanePositionSequence
 
     change(tmp_path, without)
-    with pytest.raises(ScanError, match="holds 1 CT image without a place"):
+    with pytest.raises(ScanError, match="holds 1 CT image without a position"):
         read_volume(path)
 
 
-def test_many_frames_with_one_place_are_no_scan(scan, tmp_path):
+def test_many_frames_with_one_position_are_not_a_scan(scan, tmp_path):
     """A multi-frame file without functional groups, as some secondary captures are."""
     folder = write_series(tmp_path / "series", CTVolume(scan.hu_kji[:1], scan.affine))
 
     def repeated(dataset):
         dataset.NumberOfFrames, dataset.PixelData = 3, dataset.PixelData * 3
 
-    with pytest.raises(ScanError, match="holds 1 CT image without a place"):
+    with pytest.raises(ScanError, match="holds 1 CT image without a position"):
         read_volume(change(folder, repeated))
 
 
@@ -150,9 +150,9 @@ def test_files_without_a_preamble_are_recognised(implicit, scan, folder):
     assert read_volume(folder / "0003").hu_kji.shape == (1, 72, 96)
 
 
-def test_a_file_that_only_begins_like_dicom_is_of_no_known_format(tmp_path):
+def test_a_file_that_only_begins_like_dicom_has_an_unknown_format(tmp_path):
     (tmp_path / "x.bin").write_bytes(b"\x08\x00" * 200)
-    with pytest.raises(ScanError, match="no known format"):
+    with pytest.raises(ScanError, match="unknown format"):
         read_volume(tmp_path / "x.bin")
 
 
@@ -175,7 +175,7 @@ def test_files_without_a_modality_are_recognised_by_their_kind(scan, folder):
         read_volume(folder)
 
 
-def test_screenshots_in_colour_are_no_slices(scan, folder, tmp_path):
+def test_colour_screenshots_are_not_slices(scan, folder, tmp_path):
     def to_colour(dataset):
         dataset.SOPClassUID, dataset.SamplesPerPixel, dataset.PhotometricInterpretation = (
             SecondaryCaptureImageStorage,
@@ -190,12 +190,12 @@ def test_screenshots_in_colour_are_no_slices(scan, folder, tmp_path):
     assert_same(read_volume(folder), scan)
 
 
-def test_a_slice_that_does_not_tell_its_thickness_says_so(scan, tmp_path):
+def test_a_slice_without_a_thickness_gets_a_note(scan, tmp_path):
     folder = write_series(tmp_path / "series", CTVolume(scan.hu_kji[:1], scan.affine))
     change(folder, lambda dataset: put_text(dataset, "SliceThickness", "thin"))
     found = read_volume(folder)
     assert found.spacing_kji_mm == pytest.approx((1, 4, 4))
-    assert "does not say how thick it is" in found.notes[0]
+    assert "of unknown thickness" in found.notes[0]
     change(folder, lambda dataset: put_text(dataset, "SliceThickness", "1,6"))
     assert read_volume(folder).spacing_kji_mm == pytest.approx((1.6, 4, 4))
 

@@ -99,7 +99,7 @@ def test_signed_pixels_of_12_bits_below_rubbish_are_read(scan, tmp_path):
     assert_same(read_volume(folder), scan)
 
 
-def test_a_private_kind_of_object_is_decoded(scan, tmp_path):
+def test_a_private_sop_class_is_decoded(scan, tmp_path):
     def private(dataset):
         dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.3.4"
 
@@ -143,7 +143,7 @@ def test_a_missing_rescale_is_none_where_all_values_are_hu(scan, tmp_path):
     assert_same(read_volume(change(folder, without, files=slice(5))), scan)
 
 
-def test_a_rescale_to_something_else_than_hu_is_refused(scan, tmp_path):
+def test_a_rescale_to_another_unit_than_hu_is_refused(scan, tmp_path):
     folder = write_series(tmp_path / "series", scan, RescaleType="Z_EFF")
     with pytest.raises(ScanError, match="not in HU: its RescaleType is Z_EFF"):
         read_volume(folder)

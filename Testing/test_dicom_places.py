@@ -48,7 +48,7 @@ def test_a_dicomdir_finds_its_files_in_lower_case(disc, scan):
     assert_same(read_volume(disc / "DICOMDIR"), scan)
 
 
-def test_a_dicomdir_without_its_files_says_so(disc, tmp_path):
+def test_a_dicomdir_without_its_files_is_refused(disc, tmp_path):
     (disc / "DICOMDIR").rename(tmp_path / "DICOMDIR")
     with pytest.raises(ScanError, match="DICOMDIR lists 20 files, and none lies beside it; copy the whole disc"):
         read_volume(tmp_path / "DICOMDIR")
@@ -97,7 +97,7 @@ def archive(scan, tmp_path) -> Path:
     return archive
 
 
-def test_nothing_unpacked_stays_whatever_ends_the_reading(archive, scan, temporary, monkeypatch):
+def test_unpacked_files_are_removed_however_the_reading_ends(archive, scan, temporary, monkeypatch):
     assert_same(read_volume(archive), scan)
     assert not list(temporary.iterdir())
 
@@ -111,7 +111,7 @@ def test_nothing_unpacked_stays_whatever_ends_the_reading(archive, scan, tempora
     assert not list(temporary.iterdir())
 
 
-def test_pixels_that_are_copied_to_be_decoded_do_not_stay(scan, temporary, tmp_path):
+def test_copies_of_pixels_are_removed(scan, temporary, tmp_path):
     rescales = [(1, -1024), (1, -1025)] * 10
     path = write_enhanced_by_frame(tmp_path / "enhanced.dcm", scan, rescales, range(20))
     assert_same(read_volume(path), scan)
@@ -136,7 +136,7 @@ with unpacked(Path(sys.argv[1])):
 
 @unix_only
 @pytest.mark.usefixtures("signals_heard")
-def test_what_a_killed_process_unpacked_goes_at_the_next_start_and_that_of_a_living_one_stays(archive, scan, temporary):
+def test_unpacked_files_of_a_killed_process_are_removed_and_those_of_a_running_one_stay(archive, scan, temporary):
     command = [sys.executable, "-c", KILLED, str(archive)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
     for process in processes:

@@ -58,7 +58,7 @@ def test_pixel_sizes_that_differ_in_rounding_are_one_series(scan, tmp_path):
     assert_same(read_volume(folder), scan)
 
 
-def test_the_border_between_rounding_and_another_series_is_half_a_pixel_at_the_far_corner(scan, tmp_path):
+def test_a_difference_of_half_a_pixel_at_the_far_corner_makes_another_series(scan, tmp_path):
     """95 columns of 4 mm: 0.02 mm more a column moves the last one by 1.9 mm, 0.022 mm by 2.1 mm; half is 2 mm."""
     folder = write_series(tmp_path / "series", scan)
     change(folder, lambda dataset: put_text(dataset, "PixelSpacing", "4\\4.020"), files=slice(5))
@@ -84,14 +84,14 @@ def test_copies_of_a_file_count_once(scan, tmp_path):
     assert_same(read_volume(folder), scan)
 
 
-def test_copies_under_other_instance_uids_count_once_and_that_is_said(scan, tmp_path):
+def test_copies_under_other_instance_uids_count_once_and_are_reported(scan, tmp_path):
     for name in ("one", "two"):
         write_series(tmp_path / "series" / name, scan, SeriesInstanceUID=UID)
     note = "series holds copies of 20 of its slices; they count once."
     assert_same(read_volume(tmp_path / "series"), scan, note)
 
 
-def test_slices_that_all_bear_one_instance_uid_are_no_copies(scan, tmp_path):
+def test_slices_that_share_one_instance_uid_are_not_copies(scan, tmp_path):
     folder = write_series(tmp_path / "series", scan)
     change(folder, lambda dataset: setattr(dataset, "SOPInstanceUID", "1.2.3.4"))
     assert_same(read_volume(folder), scan)
@@ -108,7 +108,7 @@ def test_slices_that_all_bear_one_instance_uid_are_no_copies(scan, tmp_path):
         ("TemporalPositionIdentifier", (1, 2), ("time point 1", "time point 2")),
         ("ImageComments", ("arterial", "venous"), ("comment arterial", "comment venous")),
         ("ConvolutionKernel", ("B30f", "B70f"), ("kernel B30f", "kernel B70f")),
-        ("ContrastBolusAgent", ("", "Iodine"), ("contrast not told", "contrast Iodine")),
+        ("ContrastBolusAgent", ("", "Iodine"), ("contrast not given", "contrast Iodine")),
     ],
 )
 def test_two_scans_under_one_uid_become_two_choosable_series(keyword, values, parts, scan, tmp_path):
@@ -169,16 +169,16 @@ def test_acquisitions_that_follow_each_other_are_one_scan(scan, tmp_path):
     assert_same(read_volume(change(folder, numbered)), scan)
 
 
-def test_phases_that_nothing_tells_apart_are_refused(scan, tmp_path):
+def test_phases_that_cannot_be_distinguished_are_refused(scan, tmp_path):
     for hu in (0, 30):
         write_series(tmp_path / "series" / str(hu), moved(scan, hu=hu), SeriesInstanceUID=UID)
     with pytest.raises(
-        ScanError, match=r"several slices at one place .at -107.5 mm.: it mixes phases or reconstructions"
+        ScanError, match=r"several slices at one position .at -107.5 mm.: it mixes phases or reconstructions"
     ):
         read_volume(tmp_path / "series")
 
 
-def test_thick_slices_beside_thin_ones_are_no_gap(a_phantom, tmp_path):
+def test_thick_slices_beside_thin_ones_are_not_a_gap(a_phantom, tmp_path):
     """Slices 1 to 20 lie 5 mm apart, 21 to 25 are 15 mm thick and as far apart: the scan is whole."""
     volume, _ = a_phantom
     part = CTVolume(volume.hu_kji[:20], volume.affine)

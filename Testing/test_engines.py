@@ -59,7 +59,7 @@ def test_both_engines_give_the_same_logits_in_both_looks(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["threshold_model", "two_looks_model"])
-def test_both_engines_find_the_same_voxels_and_say_which_they_are(model, a_phantom, request):
+def test_both_engines_find_the_same_voxels_and_are_named(model, a_phantom, request):
     model = request.getfixturevalue(model)
     results = [finish(segment(a_phantom[0], model, device)) for device in (ONNX_ON_CPU, TORCH_ON_CPU)]
     assert np.array_equal(*(result.mask_kji for result in results))
@@ -117,15 +117,15 @@ def test_the_engine_that_fits_is_taken(name, engine, expected):
     assert choose_device(name, engine).engine == expected
 
 
-def test_onnx_runtime_is_not_asked_for_a_gpu():
-    with pytest.raises(DeviceError, match=r"on the CPU alone, not on cuda; choose cpu, or the engine torch"):
+def test_onnx_runtime_on_a_gpu_is_refused():
+    with pytest.raises(DeviceError, match=r"on the CPU only, not on cuda; choose cpu, or the engine torch"):
         choose_device("cuda", "onnx")
 
 
 @pytest.mark.parametrize(
     ("name", "engine", "words"), [("cuda", "auto", "The device cuda"), ("cpu", "torch", "The engine torch")]
 )
-def test_what_needs_torch_says_so(name, engine, words, without_torch):
+def test_devices_and_engines_that_need_torch_are_refused_without_it(name, engine, words, without_torch):
     with pytest.raises(DeviceError, match=f"{words} needs PyTorch"):
         choose_device(name, engine)
 
@@ -167,7 +167,7 @@ def test_an_engine_is_chosen_on_the_command_line(a_ct_file, threshold_model, tmp
     assert main([*asked, "--engine", "torch", "--json", str(report)]) == 0
     assert json.loads(report.read_text())["provenance"]["engine"] == "torch"
     assert main([*asked, "--engine", "onnx", "--device", "mps", "--overwrite"]) == 1
-    assert "ONNX Runtime computes on the CPU alone" in capsys.readouterr().err
+    assert "ONNX Runtime computes on the CPU only" in capsys.readouterr().err
 
 
 class SmallGpu(Device):
@@ -191,17 +191,17 @@ class Greedy(torch.nn.Module):
         return batch[:, :1]
 
 
-def test_out_of_memory_on_a_gpu_halves_the_batch_in_words(caplog):
+def test_out_of_memory_on_a_gpu_halves_the_batch_and_is_logged(caplog):
     image = np.linspace(-1, 1, 40 * 4, dtype=np.float32).reshape(40, 1, 2, 2)
     network = Greedy(most=10)
     with caplog.at_level(logging.WARNING):
         logits = TorchNetwork(network, SmallGpu("cpu"))(image)
     assert network.seen == [32, 16, 8, 8, 8, 8, 8]
     assert np.array_equal(logits, image)
-    assert "going on with batches of 8 slices" in caplog.text
+    assert "continuing with batches of 8 slices" in caplog.text
 
 
-def test_out_of_memory_for_one_slice_goes_on_with_the_cpu(caplog):
+def test_out_of_memory_for_one_slice_continues_on_the_cpu(caplog):
     class NeedsCpu(Greedy):
         def forward(self, batch: torch.Tensor) -> torch.Tensor:
             if len(self.seen) < 6:
@@ -213,4 +213,4 @@ def test_out_of_memory_for_one_slice_goes_on_with_the_cpu(caplog):
         image = np.ones((3, 1, 2, 2), np.float32)
         assert np.array_equal(network(image), image)
     assert network.device.name == "cpu"
-    assert "going on with the CPU" in caplog.text
+    assert "continuing on the CPU" in caplog.text

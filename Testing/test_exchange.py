@@ -5,6 +5,7 @@ import json
 import shutil
 import stat
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,7 @@ def test_a_folder_is_installed_like_a_zip(two_looks_model, installed):
 
 def test_an_installed_model_is_replaced_only_if_allowed(a_zip):
     install_model(a_zip)
-    with pytest.raises(OutputError, match="installed already"):
+    with pytest.raises(OutputError, match="already installed"):
         install_model(a_zip)
     install_model(a_zip, overwrite=True)
 
@@ -149,7 +150,7 @@ def test_a_card_without_one_of_the_checksums_is_not_trusted(file, a_zip, install
     else:
         device = install_model(without).networks(Device("cpu", "onnx")).fine.device
         assert device.engine == "torch"
-        assert device.note == f"The model two-looks has no {file}; PyTorch has computed it."
+        assert device.note == f"The model two-looks has no {file}; it was computed with PyTorch."
 
 
 @pytest.mark.parametrize("file", WEIGHTS)
@@ -166,7 +167,7 @@ def test_without_torch_a_model_is_verified_as_far_as_it_can_be(file, a_zip, inst
 
 
 @pytest.mark.parametrize("file", WEIGHTS)
-def test_with_torch_every_file_of_weights_is_tried(file, a_zip, installed):
+def test_with_torch_every_file_of_weights_is_loaded(file, a_zip, installed):
     with pytest.raises(ModelError, match=rf"{file} (is damaged|holds code)"):
         install_model(with_other_weights(a_zip, file, b"no weights"))
     assert not installed.exists()
@@ -198,7 +199,7 @@ def test_a_name_that_leads_out_of_the_models_is_refused(a_zip, installed):
     assert not installed.exists()
 
 
-def test_what_is_no_zip_is_named(tmp_path):
+def test_a_file_that_is_not_a_zip_is_named(tmp_path):
     path = tmp_path / "model.zip"
     path.write_text("nothing")
     with pytest.raises(ModelError, match="not a usable zip"):
@@ -222,7 +223,7 @@ def test_a_damaged_file_in_a_zip_is_found_by_its_checksum(name, a_zip, installed
     assert not installed.exists()
 
 
-def test_an_impossible_name_is_told_in_one_sentence(two_looks_model, tmp_path):
+def test_an_impossible_name_is_refused_in_one_sentence(two_looks_model, tmp_path):
     long = tmp_path / ("x" * 300)
     for attempt in (install_model, lambda path: find_model(str(path))):
         with pytest.raises(ModelError, match=r"cannot be used \(File name too long\); name another"):
@@ -234,6 +235,16 @@ def test_an_impossible_name_is_told_in_one_sentence(two_looks_model, tmp_path):
 def test_a_model_is_packed_into_a_folder_that_is_not_there_yet(two_looks_model, tmp_path):
     pack_model(two_looks_model, tmp_path / "new/below/model.zip")
     assert install_model(tmp_path / "new/below/model.zip").card == two_looks_model.card
+
+
+def test_a_model_whose_weights_were_changed_is_not_packed(two_looks_model, tmp_path):
+    changed = replace(two_looks_model, folder=tmp_path / "changed")
+    shutil.copytree(two_looks_model.folder, changed.folder)
+    with (changed.folder / "models/coarse.pt").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ModelError, match=r"were changed: the SHA-256 of models/coarse\.pt"):
+        pack_model(changed, tmp_path / "changed.zip")
+    assert not (tmp_path / "changed.zip").exists()
 
 
 def test_the_command_line_lists_shows_verifies_packs_and_installs(two_looks_model, tmp_path, capsys):
@@ -289,7 +300,7 @@ def test_a_name_of_a_bundled_model_is_refused(two_looks_model, tmp_path, install
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../two-looks", "two-looks/models", "liver-ct"])
-def test_nothing_but_an_own_model_is_removed(name, a_zip, installed):
+def test_only_the_users_own_models_are_removed(name, a_zip, installed):
     install_model(a_zip)
     with pytest.raises(ModelError, match=r"There is no model .* among your own"):
         remove_model(name)

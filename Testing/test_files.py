@@ -41,7 +41,7 @@ def interrupted(folder):
     raise KeyboardInterrupt
 
 
-def test_a_folder_replaces_an_older_one_when_it_is_whole(tmp_path):
+def test_a_folder_replaces_an_older_one_when_it_is_complete(tmp_path):
     path = tmp_path / "folder"
     fill(path, "old")
     with pytest.raises(KeyboardInterrupt), staged(path) as temporary:
@@ -62,7 +62,7 @@ def test_a_folder_that_another_process_made_meanwhile_is_replaced(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_link_to_a_folder_is_replaced_and_what_it_led_to_stays(tmp_path):
+def test_a_link_to_a_folder_is_replaced_and_its_target_stays(tmp_path):
     real, path = tmp_path / "real", tmp_path / "link"
     fill(real, "real")
     path.symlink_to(real)
@@ -79,7 +79,7 @@ def test_a_file_is_not_written_over_a_folder(tmp_path):
     assert (tmp_path / "folder/content").read_text() == "old"
 
 
-def test_a_stamp_knows_a_file_and_a_folder_from_a_changed_one(tmp_path):
+def test_a_stamp_changes_with_a_file_and_with_a_file_in_a_folder(tmp_path):
     fill(tmp_path / "folder", "old")
     before = stamp(tmp_path / "folder"), stamp(tmp_path / "folder/content")
     (tmp_path / "folder/content").write_text("longer")
@@ -88,7 +88,7 @@ def test_a_stamp_knows_a_file_and_a_folder_from_a_changed_one(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mask.nii.gz", "mask.nrrd", "mask.seg.nrrd"])
-def test_an_image_that_cannot_be_finished_leaves_the_one_before(name, tmp_path, monkeypatch):
+def test_an_image_that_cannot_be_finished_leaves_the_older_one(name, tmp_path, monkeypatch):
     path = tmp_path / name
     write_volume(path, np.zeros((4, 5, 6), np.uint8), np.eye(4))
     before = path.read_bytes()
@@ -105,7 +105,7 @@ def test_an_image_that_cannot_be_finished_leaves_the_one_before(name, tmp_path, 
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_is_made_with_those_above_it_or_the_reason_is_told(tmp_path):
+def test_a_folder_is_made_with_its_parents_or_the_reason_is_given(tmp_path):
     make_folder(tmp_path / "a/b")
     make_folder(tmp_path / "a/b")
     assert (tmp_path / "a/b").is_dir()
@@ -119,7 +119,7 @@ def test_a_folder_is_made_with_those_above_it_or_the_reason_is_told(tmp_path):
             make_folder(path)
 
 
-def test_a_name_that_no_disk_can_hold_is_told_in_one_sentence(tmp_path):
+def test_a_name_that_no_disk_can_hold_is_refused_in_one_sentence(tmp_path):
     assert exists(tmp_path, ScanError)
     assert not exists(tmp_path / "none", ScanError)
     with pytest.raises(ScanError, match=r"x cannot be used \(File name too long\); name another"):
@@ -134,14 +134,14 @@ def test_a_name_may_be_as_long_as_the_disk_allows(ending, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_two_unfinished_files_of_one_folder_do_not_meet(tmp_path):
+def test_two_unfinished_files_of_one_folder_have_different_names(tmp_path):
     with staged(tmp_path / "a.json") as one, staged(tmp_path / "b.json") as other:
         one.write_text("a")
         other.write_text("b")
     assert [(tmp_path / name).read_text() for name in ("a.json", "b.json")] == ["a", "b"]
 
 
-def test_the_first_error_is_the_one_that_is_told(tmp_path, monkeypatch):
+def test_the_first_error_is_the_one_that_is_raised(tmp_path, monkeypatch):
     """Not that of removing the temporary file."""
 
     def refuse(*_, **__):
@@ -168,7 +168,7 @@ with staged(Path({path!r})) as temporary:
 
 @unix_only
 @pytest.mark.parametrize("folder", [False, True])
-def test_what_a_killed_process_left_is_removed_by_the_next_write(folder, tmp_path):
+def test_unfinished_files_of_a_killed_process_are_removed_by_the_next_write(folder, tmp_path):
     subprocess.run(
         [sys.executable, "-c", KILLED.format(path=str(tmp_path / "mask.nii.gz"), folder=folder)], check=False
     )
@@ -178,7 +178,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_write(folder, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["other.json"]
 
 
-def test_what_may_still_be_written_stays_and_other_names_too(tmp_path):
+def test_files_that_may_still_be_written_and_other_names_stay(tmp_path):
     """This process lives; another computer's processes cannot be asked, so that only their age tells."""
     with staged(tmp_path / "a.json") as mine:
         mine.write_text("")
@@ -209,7 +209,7 @@ def test_a_folder_that_is_not_there_yet_is_made_when_something_is_written(tmp_pa
         ("file/below/result.json", "Not a directory"),
     ],
 )
-def test_where_nothing_can_be_written_is_told_before_the_work(name, reason, tmp_path):
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(name, reason, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=reason):
         check_writable(tmp_path / name)
@@ -227,7 +227,7 @@ def test_the_command_line_makes_the_folders_of_its_outputs(a_ct_file, threshold_
 
 
 @pytest.mark.parametrize("place", ["scan", "-o", "--json", "--model"])
-def test_an_impossible_name_is_told_in_one_sentence_by_the_command_line(place, a_ct_file, threshold_model, capsys):
+def test_an_impossible_name_is_refused_in_one_sentence_by_the_command_line(place, a_ct_file, threshold_model, capsys):
     long = str(a_ct_file.with_name("x" * 300 + ".nii.gz"))
     given = {"scan": str(a_ct_file), "--model": str(threshold_model.folder)} | {place: long}
     scan = given.pop("scan")
@@ -237,7 +237,7 @@ def test_an_impossible_name_is_told_in_one_sentence_by_the_command_line(place, a
 
 
 @pytest.mark.parametrize("ending", [".nrrd", ".seg.nrrd"])
-def test_an_image_whose_last_bytes_found_no_room_is_not_taken_for_written(ending, tmp_path, monkeypatch):
+def test_an_image_whose_last_bytes_did_not_fit_on_the_disk_is_not_kept(ending, tmp_path, monkeypatch):
     """ITK's writer returns as if all were well; what it left is cut here, by the last bytes of a real one."""
     path = tmp_path / f"mask{ending}"
     write_volume(path, np.zeros((4, 5, 6), np.uint8), np.eye(4))
@@ -286,7 +286,7 @@ def nrrd_file(path, content):
 
 
 @pytest.mark.parametrize("write", [array_file, tensor_file, nrrd_file])
-def test_a_full_disk_is_told_whatever_writes(write, small_disk):
+def test_a_full_disk_is_reported_by_every_writer(write, small_disk):
     """Files of many lengths and about as many free blocks as they need: some lack room for their last bytes alone."""
     content = np.random.default_rng(0).integers(0, 255, 45056).astype(np.uint8)
     path = small_disk / "file.nrrd"

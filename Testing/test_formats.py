@@ -94,7 +94,7 @@ def test_of_several_series_one_is_chosen_and_localizers_are_ignored(a_phantom, t
 
 
 @pytest.mark.slow
-def test_a_tilted_gantry_is_moved_upright_in_words(a_phantom, threshold_model, tmp_path, cpu):
+def test_a_tilted_gantry_is_moved_upright_and_reported(a_phantom, threshold_model, tmp_path, cpu):
     upright, liver = a_phantom
     sheared = upright.affine.copy()
     sheared[1, 2] += np.tan(np.radians(15)) * sheared[2, 2]
@@ -110,7 +110,7 @@ def test_a_tilted_gantry_is_moved_upright_in_words(a_phantom, threshold_model, t
     assert found.notes[0] in result.warnings
 
 
-def test_one_missing_slice_is_interpolated_in_words(a_phantom, threshold_model, tmp_path, cpu):
+def test_one_missing_slice_is_interpolated_and_reported(a_phantom, threshold_model, tmp_path, cpu):
     volume, liver = a_phantom
     folder = write_series(tmp_path / "series", volume)
     (sorted(folder.iterdir())[20]).unlink()
@@ -135,17 +135,17 @@ def test_two_phases_in_one_series_are_refused(a_phantom, tmp_path):
     for hu in (0, 40):
         phase = CTVolume(volume.hu_kji + np.int16(hu), volume.affine)
         write_series(tmp_path / "series" / str(hu), phase, SeriesInstanceUID="1.2.3")
-    with pytest.raises(ScanError, match="several slices at one place"):
+    with pytest.raises(ScanError, match="several slices at one position"):
         read_volume(tmp_path / "series")
 
 
-def test_a_single_dicom_slice_takes_its_thickness(a_phantom, tmp_path):
+def test_a_single_dicom_slice_is_as_thick_as_its_header_says(a_phantom, tmp_path):
     folder = write_series(tmp_path / "series", CTVolume(a_phantom[0].hu_kji[20:21], a_phantom[0].affine))
     assert read_volume(next(folder.iterdir())).spacing_kji_mm == pytest.approx((5, 4, 4))
 
 
 @pytest.mark.parametrize("name", ["broken.nrrd", "broken.mha", "broken.zip", "broken.dcm"])
-def test_what_only_looks_like_a_scan_is_named(name, tmp_path):
+def test_a_file_that_only_looks_like_a_scan_is_named(name, tmp_path):
     path = tmp_path / name
     path.write_bytes(b"\0" * 128 + b"DICM" + b"\1" * 99 if name.endswith("dcm") else b"NRRD0004\nnonsense")
     with pytest.raises(ScanError, match=name):
@@ -206,7 +206,7 @@ def test_3d_slicer_opens_the_segmentation_with_name_colour_and_terminology(
     assert (bounds[1::2] > ras).all()
 
 
-def test_slices_whose_places_are_rounded_stay_as_they_are(a_phantom, tmp_path):
+def test_slices_whose_positions_are_rounded_stay_as_they_are(a_phantom, tmp_path):
     affine = a_phantom[0].affine.copy()
     affine[2, 2] = 1.25
     volume = CTVolume(a_phantom[0].hu_kji, affine)
@@ -221,7 +221,7 @@ def test_slices_whose_places_are_rounded_stay_as_they_are(a_phantom, tmp_path):
     assert found.notes == ()
 
 
-def test_slices_at_irregular_places_are_interpolated_to_both_ends(a_phantom, tmp_path):
+def test_irregularly_spaced_slices_are_interpolated_to_both_ends(a_phantom, tmp_path):
     volume = CTVolume(a_phantom[0].hu_kji[:11], a_phantom[0].affine)
     folder = write_series(tmp_path / "series", volume)
     for file in folder.iterdir():
@@ -242,7 +242,7 @@ def affine_z(volume: CTVolume) -> float:
 
 
 @pytest.mark.slow
-def test_a_slice_in_another_orientation_can_be_told_from_its_series(a_phantom, tmp_path):
+def test_a_slice_in_another_orientation_is_another_series(a_phantom, tmp_path):
     volume = a_phantom[0]
     folder = write_series(tmp_path / "series", volume, SeriesInstanceUID="1.2.3")
     write_series(folder / "odd", CTVolume(volume.hu_kji[:1], oblique(volume.affine)), SeriesInstanceUID="1.2.3")
@@ -255,7 +255,7 @@ def test_a_slice_in_another_orientation_can_be_told_from_its_series(a_phantom, t
     same(read_volume(folder, series="2 (Portal, 44 slices)"), volume)
 
 
-def test_files_without_what_a_slice_needs_are_skipped_and_named(a_phantom, tmp_path):
+def test_files_without_attributes_that_a_slice_needs_are_skipped_and_named(a_phantom, tmp_path):
     folder = write_series(tmp_path / "series", a_phantom[0])
     for number, (name, value) in enumerate({"PixelSpacing": 4.0, "ImageOrientationPatient": [1, 0]}.items()):
         dataset = pydicom.dcmread(next(folder.iterdir()))
@@ -269,7 +269,7 @@ def test_files_without_what_a_slice_needs_are_skipped_and_named(a_phantom, tmp_p
     )
 
 
-def test_nifti_without_orientation_lies_where_itk_reads_it_and_says_so(a_phantom, tmp_path):
+def test_nifti_without_orientation_is_placed_as_itk_does_and_reported(a_phantom, tmp_path):
     hu = a_phantom[0].hu_kji
     image = nibabel.Nifti1Image(hu.T, None)
     image.header.set_zooms((4.0, 4.0, 5.0))
@@ -280,7 +280,7 @@ def test_nifti_without_orientation_lies_where_itk_reads_it_and_says_so(a_phantom
     assert (as_itk.GetDirection(), as_itk.GetOrigin()) == ((1, 0, 0, 0, 1, 0, 0, 0, 1), (0, 0, 0))
 
 
-def test_voxels_of_eight_bytes_are_read_as_what_every_format_can_hold(a_phantom, tmp_path):
+def test_voxels_of_eight_bytes_are_read_as_a_type_that_every_format_can_hold(a_phantom, tmp_path):
     image = sitk.GetImageFromArray(a_phantom[0].hu_kji.astype(np.int64))
     for name in ("wide.nii.gz", "wide.nrrd"):
         sitk.WriteImage(image, tmp_path / name)
@@ -291,7 +291,7 @@ def test_voxels_of_eight_bytes_are_read_as_what_every_format_can_hold(a_phantom,
 
 
 @pytest.mark.parametrize("turned", [np.eye(4), np.array([[0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]])])
-def test_rows_and_columns_of_dicom_are_not_taken_for_each_other(turned, a_phantom, tmp_path):
+def test_rows_and_columns_of_dicom_are_not_exchanged(turned, a_phantom, tmp_path):
     """Pixels that are not square, in axial slices and in others."""
     volume = CTVolume(a_phantom[0].hu_kji[:20], turned @ np.diag([-3.0, -4.0, 5.0, 1.0]))
     same(read_volume(write_series(tmp_path / "series", volume)), volume)

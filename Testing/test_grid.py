@@ -75,7 +75,7 @@ def test_a_ct_clipped_to_the_window_gives_the_same_voxels_as_its_full_range(a_ph
     )
 
 
-def test_places_are_told_in_mm_from_the_outer_edge():
+def test_positions_are_in_mm_from_the_outer_edge():
     axis = Axis(3.0, 2.5, 4)
     assert axis.stop_mm == 13.0
     assert axis.part(slice(1, 3)) == Axis(5.5, 2.5, 2)
@@ -107,11 +107,11 @@ def test_an_axis_is_covered_from_its_start(axis, step_mm, size):
         (90.0, 99.0, slice(9, 10)),
     ],
 )
-def test_the_cells_that_touch_a_stretch(start_mm, stop_mm, cells):
+def test_the_cells_that_overlap_an_interval(start_mm, stop_mm, cells):
     assert Axis(10.0, 2.0, 10).cells(start_mm, stop_mm) == cells
 
 
-def test_a_box_of_another_grid_is_found_with_its_margin_as_far_as_the_scan_goes():
+def test_a_box_of_another_grid_is_found_with_its_margin_within_the_scan():
     scan = Grid(Axis(20.0, 5.0, 10), Axis(0.0, 1.0, 100), Axis(0.0, 1.0, 100))  # 50 mm of it, 100 x 100 mm
     cubes = scan.cubes(4.0)
     assert cubes == Grid(Axis(20.0, 4.0, 13), Axis(0.0, 4.0, 25), Axis(0.0, 4.0, 25))
@@ -131,7 +131,7 @@ def test_a_box_of_another_grid_is_found_with_its_margin_as_far_as_the_scan_goes(
         (0.5, 2, 1.0, 1),  # a block is no thicker than the scan
     ],
 )
-def test_whole_numbers_of_slices_become_one(slice_mm, slices, thick_mm, left):
+def test_blocks_of_slices_become_one_slice(slice_mm, slices, thick_mm, left):
     scan = Grid(Axis(30.0, slice_mm, slices), Axis(0.0, 0.7, 100), Axis(5.0, 1.25, 80))
     pixels = scan.pixels(1.25, 2.0)
     assert pixels.slices == Axis(30.0, pytest.approx(thick_mm), left)
@@ -185,7 +185,7 @@ def middles(axis: Axis) -> np.ndarray:
 
 @pytest.mark.parametrize("antialias", [True, False])
 @pytest.mark.parametrize(("source_mm", "target_mm"), [(3.0, 2.0), (2.0, 3.0), (0.7, 1.25), (1.25, 0.7), (4.0, 1.25)])
-def test_a_sample_shows_what_lies_at_its_place(source_mm, target_mm, antialias):
+def test_a_sample_has_the_value_at_its_position(source_mm, target_mm, antialias):
     """Values are the places of the samples' middles in mm, so that interpolation must give those of the others."""
     source, target = Axis(11.0, source_mm, 60), Axis(11.0, source_mm, 60).covered(target_mm)
     values = np.broadcast_to(middles(source), (2, 2, 60))
@@ -264,7 +264,7 @@ def test_values_are_clipped_before_they_are_averaged():
     assert values.tolist() == [[[-1000, 40]]], "the scan stays as it is"
 
 
-def test_what_is_kept_of_the_values_is_what_finish_says():
+def test_finish_is_applied_to_the_values():
     scan = Grid(Axis(0, 1, 40), Axis(0, 1, 4), Axis(0, 1, 4))
     values = np.arange(40, dtype=np.float32)[:, None, None] + np.zeros(scan.shape, np.float32)
     above = finish(resample(values, scan, scan, finish=lambda slab: slab > 20.5))

@@ -32,7 +32,7 @@ def voxel_file(path):
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", ATTACHED + DETACHED)
-def test_what_is_whole_is_read(name, packed, written, a_phantom):
+def test_complete_files_are_read(name, packed, written, a_phantom):
     path = written(name, packed=packed)
     assert np.array_equal(read_volume(path).hu_kji, a_phantom[0].hu_kji)
     voxel_file(path).write_bytes(voxel_file(path).read_bytes() + b"something else")
@@ -40,7 +40,7 @@ def test_what_is_whole_is_read(name, packed, written, a_phantom):
 
 
 @pytest.mark.parametrize("name", ATTACHED + DETACHED)
-def test_a_flipped_bit_in_what_is_packed_is_told_and_nothing_else(name, written, capfd):
+def test_a_flipped_bit_in_packed_voxels_is_reported_in_one_sentence(name, written, capfd):
     """MetaIO returns what it has unpacked so far, and prints that it failed."""
     path = written(name, packed=True)
     part = voxel_file(path)
@@ -56,7 +56,7 @@ def test_a_flipped_bit_in_what_is_packed_is_told_and_nothing_else(name, written,
 @pytest.mark.parametrize("missing", [1, 4, 8, 1000])
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", ATTACHED + DETACHED)
-def test_what_was_cut_short_is_told_and_nothing_else(name, packed, missing, written, capfd):
+def test_a_file_cut_short_is_reported_in_one_sentence(name, packed, missing, written, capfd):
     path = written(name, packed=packed)
     voxel_file(path).write_bytes(voxel_file(path).read_bytes()[:-missing])
     assert main(["info", str(path)]) == 1
@@ -73,7 +73,7 @@ def test_what_was_cut_short_is_told_and_nothing_else(name, packed, missing, writ
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", DETACHED)
-def test_voxels_that_are_gone_are_named_and_nothing_else(name, packed, written, capfd):
+def test_a_missing_file_of_voxels_is_named_in_one_sentence(name, packed, written, capfd):
     path = written(name, packed=packed)
     gone = voxel_file(path)
     gone.unlink()
@@ -85,7 +85,7 @@ def test_voxels_that_are_gone_are_named_and_nothing_else(name, packed, written, 
 @pytest.mark.parametrize("size", ["32767 32767 32767", "3276700000 3276700000 3276700000", "96 72 45", "96 -72 44"])
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", ATTACHED + DETACHED)
-def test_a_header_that_claims_more_than_there_is_is_told_in_one_sentence(name, packed, size, written, capfd):
+def test_a_header_that_claims_too_many_voxels_is_reported_in_one_sentence(name, packed, size, written, capfd):
     path = written(name, packed=packed)
     path.write_bytes(path.read_bytes().replace(b"96 72 44", size.encode(), 1))
     assert main(["info", str(path)]) == 1
@@ -96,7 +96,7 @@ def test_a_header_that_claims_more_than_there_is_is_told_in_one_sentence(name, p
 
 @pytest.mark.parametrize("names", ["LIST\nslice0.raw\nslice1.raw", "slice%d.raw 0 1 1"])
 @pytest.mark.parametrize("ending", [".mhd", ".nhdr"])
-def test_a_file_for_each_slice_is_read_and_missed(names, ending, tmp_path):
+def test_a_file_for_each_slice_is_read_and_a_missing_one_is_named(names, ending, tmp_path):
     slices = np.arange(2 * 3 * 4, dtype="<i2").reshape(2, 3, 4)
     for number, slice_ in enumerate(slices):
         (tmp_path / f"slice{number}.raw").write_bytes(slice_.tobytes())

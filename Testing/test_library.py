@@ -33,14 +33,14 @@ def test_the_lines_of_the_readme_run(a_ct_file, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_what_is_public_is_there_and_the_same_as_where_it_is_defined(name):
+def test_public_names_are_those_of_their_modules(name):
     found = getattr(LiverUNetLib, name)
     assert found.__name__ == name
     assert getattr(sys.modules[found.__module__], name) is found
     assert name in dir(LiverUNetLib)
 
 
-def test_what_tools_see_is_what_is_imported():
+def test_type_checkers_see_the_same_imports():
     tree = ast.parse(Path(LiverUNetLib.__file__).read_text(encoding="utf-8"))
     seen = {
         name.name: node.module
@@ -52,13 +52,13 @@ def test_what_tools_see_is_what_is_imported():
     assert sorted(seen) == LiverUNetLib.__all__ == ["__version__", *PUBLIC]
 
 
-def test_an_unknown_name_is_no_attribute_of_it():
+def test_an_unknown_name_is_not_an_attribute():
     with pytest.raises(AttributeError, match="module 'LiverUNetLib' has no attribute 'segmnet'"):
         _ = LiverUNetLib.segmnet
 
 
 @pytest.mark.slow
-def test_to_import_it_alone_imports_nothing_of_it_and_no_package():
+def test_importing_the_library_imports_none_of_its_modules_and_no_package():
     code = (
         "import sys, LiverUNetLib; before = set(sys.modules)\n"
         "ours = {name for name in before if name.startswith('LiverUNetLib')} - {'LiverUNetLib'}\n"

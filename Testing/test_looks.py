@@ -75,7 +75,7 @@ def seen_where(probability: np.ndarray, **options):
     return finish(look_coarsely(hu, scan, coarse_spec(margin_mm=6.0, **options), network)).box
 
 
-def test_what_holds_the_most_probability_is_looked_at():
+def test_the_component_with_the_most_probability_is_looked_at():
     probability = np.full((30, 30, 30), 0.001, np.float32)
     probability[2:4, 3, 3] = 0.99  # sure and small
     probability[10:14, 10:13, 20:22] = 0.2  # 24 cubes of it
@@ -84,14 +84,14 @@ def test_what_holds_the_most_probability_is_looked_at():
     assert seen_where(probability, threshold=0.3) == (slice(1, 11), slice(6, 22), slice(6, 22))
 
 
-def test_where_nothing_is_found_the_surroundings_of_the_likeliest_voxel_are_looked_at():
+def test_without_a_finding_the_surroundings_of_the_likeliest_voxel_are_looked_at():
     probability = np.full((30, 30, 30), 0.001, np.float32)
     probability[10, 20, 29] = 0.002
     assert seen_where(probability, threshold=0.1) == (slice(17, 25), slice(74, 90), slice(110, 120))
 
 
 @pytest.mark.parametrize(("slices", "looked"), [(7, False), (8, True)])
-def test_short_scans_are_left_to_the_fine_look(slices, looked):
+def test_short_scans_have_only_the_fine_look(slices, looked):
     """The shortest scan that it looks at shows 40 mm; where the body begins in the scan does not matter."""
     scan = Grid(Axis(35.0, 5.0, slices), Axis(0.0, 4.0, 30), Axis(0.0, 4.0, 30))
     network = Watched(lambda image: image - 5)  # a liver in what is bright
@@ -102,7 +102,7 @@ def test_short_scans_are_left_to_the_fine_look(slices, looked):
     assert (box == scan.whole) == (not looked)
 
 
-def test_without_a_coarse_look_all_of_a_scan_is_seen(threshold_model, cpu):
+def test_without_a_coarse_look_the_whole_scan_is_seen(threshold_model, cpu):
     scan = Grid(Axis(0.0, 5.0, 20), Axis(0.0, 4.0, 30), Axis(0.0, 4.0, 30))
     networks, hu = threshold_model.networks(cpu), np.zeros(scan.shape, np.int16)
     assert networks.coarse is None
@@ -151,7 +151,7 @@ def test_the_channels_of_a_slice_are_the_slices_at_their_distances():
     assert hu.round().tolist() == [[max(k - 2, 0), k, min(k + 2, 11)] for k in range(12)]
 
 
-def test_slices_are_padded_with_air_in_their_plane_alone_and_cropped_again():
+def test_slices_are_padded_with_air_only_in_their_plane_and_cropped_again():
     network = Watched(lambda image: 10 * image)
     probability = finish(fine_probabilities(np.full((3, 5, 8), 240, np.float32), 2.0, fine_spec(strides=(4,)), network))
     (given,) = network.given

@@ -25,7 +25,7 @@ def softened(mask):
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0, 255.0])
-def test_a_soft_border_is_cut_at_half_and_that_is_told(scale, a_phantom, stored, tmp_path, caplog):
+def test_a_soft_border_is_cut_at_half_and_reported(scale, a_phantom, stored, tmp_path, caplog):
     soft = softened(a_phantom[1]) * np.float32(scale)
     assert np.count_nonzero(soft) > 1.3 * a_phantom[1].sum()
     assert stored(soft) == pytest.approx(1, abs=0.01)
@@ -34,7 +34,7 @@ def test_a_soft_border_is_cut_at_half_and_that_is_told(scale, a_phantom, stored,
     assert read_mask(tmp_path / "mask.nii.gz").notes == (told,)
 
 
-def test_overshoot_of_cubic_interpolation_is_no_liver(a_phantom, stored):
+def test_overshoot_of_cubic_interpolation_is_not_liver(a_phantom, stored):
     soft = softened(a_phantom[1]) * np.float32(1.2)
     soft[soft == 0] = -0.1
     assert stored(soft - np.float32(0.1) * (soft > 0)) == pytest.approx(1, abs=0.02)
@@ -52,13 +52,13 @@ def test_a_tumour_with_a_soft_border_belongs_to_the_liver(a_phantom, stored):
     assert stored(softened(labels)) == pytest.approx(1, abs=0.01)
 
 
-def test_labels_that_were_interpolated_cannot_be_told_apart(a_phantom, stored):
+def test_interpolated_labels_are_refused(a_phantom, stored):
     with pytest.raises(ScanError, match=r"holds fractions, .* labels 1, 2 cannot be told apart"):
         stored(softened(a_phantom[1]), labels=(1, 2))
 
 
 @pytest.mark.parametrize("outside", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_outside(outside, a_phantom, stored, caplog):
+def test_values_that_are_not_finite_are_outside(outside, a_phantom, stored, caplog):
     values = a_phantom[1].astype(np.float32)
     values[:, :10] = outside
     assert stored(values) == 1
@@ -69,13 +69,13 @@ def test_what_is_not_finite_is_outside(outside, a_phantom, stored, caplog):
 @pytest.mark.parametrize(
     ("kind", "inside"), [("u1", 1), ("u1", 255), ("i1", -1), ("i2", 2), ("f4", 1), ("f4", 255), ("f4", 0.25), ("f4", 7)]
 )
-def test_two_values_are_a_mask_whatever_they_are(kind, inside, a_phantom, stored, caplog):
+def test_any_two_values_are_a_mask(kind, inside, a_phantom, stored, caplog):
     assert stored(a_phantom[1].astype(kind) * np.dtype(kind).type(inside)) == 1
     assert caplog.messages == []
 
 
 @pytest.mark.parametrize("kind", ["u1", "f4"])
-def test_labels_count_as_they_are_asked_for(kind, a_phantom, stored, caplog):
+def test_only_the_given_labels_are_inside(kind, a_phantom, stored, caplog):
     labels = a_phantom[1].astype(kind)
     labels[:10] *= 2
     labels[:, :3] = 7

@@ -1,5 +1,6 @@
 """A model folder is verified before it is used, and nothing in it is executed."""
 
+import functools
 import hashlib
 import json
 import pickle
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from LiverUNetLib.errors import ModelError
+from LiverUNetLib.models import store
 from LiverUNetLib.models.bundle import save_model
 from LiverUNetLib.models.card import COARSE, FINE, Lineage, ModelCard
 from LiverUNetLib.models.folder import open_model
@@ -37,6 +39,17 @@ def rewrite(model, change) -> None:
 
 def weights_of(model) -> dict[str, dict[str, torch.Tensor]]:
     return {look: model.state_dict(look) for look in model.looks}
+
+
+def test_a_model_is_found_without_opening_the_others(two_looks_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("LIVER_UNET_MODELS", str(tmp_path))
+    for name in ("one", "other"):
+        shutil.copytree(two_looks_model.folder, tmp_path / name)
+    opened = []
+    monkeypatch.setattr(store, "open_model", lambda folder: opened.append(folder) or open_model(folder))
+    assert find_model("other").folder == tmp_path / "other"
+    assert opened == [tmp_path / "other"]
+    assert {"one", "other", "liver-ct"} <= set(list_models())
 
 
 def test_a_saved_model_is_read_back_as_it_was(two_looks_model):
@@ -117,11 +130,11 @@ def test_weights_of_another_network_are_refused(part, look, a_copy):
         (lambda content: content["liver_unet"].update(checksums={"models/model.pt": 5}), "unusable checksums"),
         (
             lambda content: content["liver_unet"].update(checksums={"../secret": "x"}),
-            r"no file of a model: \.\./secret",
+            r"not a file of a model: \.\./secret",
         ),
         (
             lambda content: content["liver_unet"]["checksums"].update({"/etc/passwd": "x", "docs/README.md": "x"}),
-            r"no file of a model: /etc/passwd, docs/README\.md",
+            r"not a file of a model: /etc/passwd, docs/README\.md",
         ),
         (lambda content: content["liver_unet"].update(scores={"x": 1}), "'summary'"),
     ],
@@ -149,7 +162,7 @@ def test_a_card_that_is_not_ours_is_refused(change, expected, a_copy):
         ("rules.doubtful_probability", ["0.87", None, float("nan")]),
     ],
 )
-def test_a_value_that_cannot_be_computed_with_is_refused_by_its_name(name, values, a_copy):
+def test_an_invalid_value_is_refused_by_its_name(name, values, a_copy):
     before = metadata_of(a_copy)
     for value in values:
 
@@ -164,6 +177,20 @@ def test_a_value_that_cannot_be_computed_with_is_refused_by_its_name(name, value
         with pytest.raises(ModelError, match=rf"is not the card of a LiverUNet model \(unusable {name}\)\.$"):
             open_model(a_copy.folder)
         rewrite(a_copy, lambda content: content.update(before))
+
+
+@pytest.mark.parametrize("place", ["spec.fine", "spec.coarse", "spec.rules", "spec.fine.network", "lineage"])
+def test_a_card_that_lacks_a_value_is_refused_and_gets_no_default(place, a_copy):
+    before = metadata_of(a_copy)
+
+    def part_of(content):
+        return functools.reduce(dict.get, place.split("."), content["liver_unet"])
+
+    for key in part_of(before):
+        rewrite(a_copy, lambda content, key=key: part_of(content).pop(key))
+        with pytest.raises(ModelError, match=rf"is not the card of a LiverUNet model \(.*\b{key}\b.*\)\.$"):
+            open_model(a_copy.folder)
+        rewrite(a_copy, lambda content: content["liver_unet"].update(before["liver_unet"]))
 
 
 @pytest.mark.parametrize(
@@ -202,7 +229,7 @@ def test_a_failed_save_leaves_the_old_model(two_looks_model, a_copy):
 
 
 @pytest.mark.parametrize("name", ["", "../escape", "a b", ".hidden"])
-def test_a_name_that_is_no_folder_name_is_refused(name, threshold_model, tmp_path):
+def test_a_name_that_cannot_be_a_folder_is_refused(name, threshold_model, tmp_path):
     with pytest.raises(ModelError, match="cannot be called"):
         save_model(tmp_path / "x", replace(threshold_model.card, name=name), {}, "")
 
@@ -234,7 +261,7 @@ def test_monai_builds_the_networks_of_the_bundle(two_looks_model):
         assert network.eval()(image).shape == (1, 1, *image.shape[2:])
 
 
-def test_the_metadata_tells_the_channels_of_the_fine_network(two_looks_model):
+def test_the_metadata_describe_the_channels_of_the_fine_network(two_looks_model):
     inputs = metadata_of(two_looks_model)["network_data_format"]["inputs"]["image"]
     assert inputs["num_channels"] == 1
     assert inputs["channel_def"] == {"0": "slice at 0 mm"}
@@ -245,7 +272,7 @@ def test_resources_are_found_where_they_are_installed():
     assert model_folders()[0] == resource_folder() / "Models"
 
 
-def test_the_bundled_model_is_whole_small_and_honest():
+def test_the_bundled_model_is_complete_small_and_honest():
     model = find_model("liver-ct")
     model.check()
     assert model.looks == (FINE, COARSE)

@@ -37,7 +37,7 @@ def test_a_flipped_bit_is_found_wherever_it_is(where, read, a_ct_file):
 
 
 @pytest.mark.parametrize("place", [-8, -1])
-def test_a_checksum_or_length_that_is_wrong_is_called_so(place, a_ct_file, capsys):
+def test_a_wrong_checksum_or_length_is_reported_as_such(place, a_ct_file, capsys):
     content = bytearray(a_ct_file.read_bytes())
     content[place] ^= 1
     a_ct_file.write_bytes(content)
@@ -53,7 +53,7 @@ def test_a_file_that_was_cut_short_is_damaged(missing, a_ct_file):
 
 
 @pytest.mark.parametrize("tail", [b"\0" * 512, b"something else", b""])
-def test_what_gzip_ignores_after_the_end_is_ignored(tail, a_ct_file, a_phantom):
+def test_bytes_that_gzip_ignores_after_the_end_are_ignored(tail, a_ct_file, a_phantom):
     """Here also two members in one file, as parallel packers write them."""
     content = gzip.decompress(a_ct_file.read_bytes())
     a_ct_file.write_bytes(gzip.compress(content[:5000]) + gzip.compress(content[5000:]) + tail)
@@ -88,7 +88,7 @@ def test_a_pair_is_read_by_either_name(given, a_ct_file, a_phantom, tmp_path):
         read_volume(tmp_path / given)
 
 
-def test_analyze_does_not_say_which_side_is_left_and_is_refused(a_ct_file, tmp_path):
+def test_analyze_is_refused_since_its_left_side_is_unknown(a_ct_file, tmp_path):
     image = nibabel.load(a_ct_file)
     nibabel.save(nibabel.AnalyzeImage(np.asarray(image.dataobj), image.affine), tmp_path / "old.hdr")
     with pytest.raises(ScanError, match=r"old\.img is not a readable NIfTI file: it has no NIfTI header; convert it"):
@@ -96,15 +96,15 @@ def test_analyze_does_not_say_which_side_is_left_and_is_refused(a_ct_file, tmp_p
 
 
 @pytest.mark.parametrize("name", ["scan.vtk", "scan.gipl", "scan.tar.gz"])
-def test_an_unknown_format_is_told_with_its_remedy(name, tmp_path):
+def test_an_unknown_format_is_refused_with_a_remedy(name, tmp_path):
     (tmp_path / name).write_bytes(b"# vtk DataFile Version 3.0\n" * 30)
-    with pytest.raises(ScanError, match=r"of no known format: .*; convert it, for example with 3D Slicer"):
+    with pytest.raises(ScanError, match=r"has an unknown format: .*; convert it, for example with 3D Slicer"):
         read_volume(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["huge.nii", "huge.nii.gz"])
 @pytest.mark.parametrize("size", [(32767, 32767, 32767), (96, -72, 44), (96, 72, 45), (96, 0, 44)])
-def test_a_header_that_claims_more_than_the_file_holds_is_told(name, size, a_ct_file):
+def test_a_header_that_claims_more_than_the_file_holds_is_refused(name, size, a_ct_file):
     def claim(content):
         content[42:48] = np.array(size, "<i2").tobytes()
 
@@ -113,7 +113,7 @@ def test_a_header_that_claims_more_than_the_file_holds_is_told(name, size, a_ct_
         read_volume(path)
 
 
-def test_voxels_begin_behind_the_header_even_if_it_gives_no_offset(a_ct_file, a_phantom):
+def test_voxels_begin_after_the_header_even_if_it_gives_no_offset(a_ct_file, a_phantom):
     """At byte 352, the least that the standard allows; nibabel takes the header for voxels."""
 
     def forget(content):
@@ -136,7 +136,7 @@ def test_lengths_are_read_in_the_unit_of_the_header(code, mm, a_phantom, tmp_pat
 
 
 @pytest.mark.parametrize("code", [1, 3])
-def test_a_unit_that_cannot_be_meant_is_read_as_mm_and_told(code, a_phantom, tmp_path):
+def test_an_impossible_unit_is_read_as_mm_and_reported(code, a_phantom, tmp_path):
     image = nibabel.Nifti1Image(a_phantom[0].hu_kji.T, a_phantom[0].affine)
     image.header["xyzt_units"] = code
     nibabel.save(image, tmp_path / "ct.nii.gz")
@@ -184,7 +184,7 @@ def test_a_mask_has_the_sform_and_the_qform_of_its_scan(codes, a_phantom, thresh
     assert dice(read_mask(outputs[0]).hu_kji, a_phantom[1]) > 0.9
 
 
-def test_forms_that_agree_to_half_a_voxel_are_not_worth_a_word(a_phantom, tmp_path):
+def test_an_sform_and_a_qform_that_agree_to_half_a_voxel_are_not_reported(a_phantom, tmp_path):
     assert read_volume(two_places(a_phantom[0], tmp_path / "near.nii", mm=(1.9, 0, 0))).notes == ()
     (note,) = read_volume(two_places(a_phantom[0], tmp_path / "far.nii", mm=(2.1, 0, 0))).notes
     assert "2.1 mm apart; the sform is used" in note

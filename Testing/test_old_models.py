@@ -62,15 +62,15 @@ def test_its_card_is_that_of_a_fine_look_with_its_threshold(an_old_model, thresh
     an_old_model.check()
 
 
-def test_torch_computes_it_and_that_is_said(a_phantom, an_old_model, threshold_model):
+def test_torch_computes_it_and_a_warning_says_so(a_phantom, an_old_model, threshold_model):
     result = finish(segment(a_phantom[0], an_old_model, ON_CPU))
-    assert result.warnings == ("The model threshold has no models/model.onnx; PyTorch has computed it.",)
+    assert result.warnings == ("The model threshold has no models/model.onnx; it was computed with PyTorch.",)
     assert result.provenance.engine == "torch"
     assert np.array_equal(result.mask_kji, finish(segment(a_phantom[0], threshold_model, ON_CPU)).mask_kji)
 
 
 @pytest.mark.parametrize(("threshold", "found"), [(0.3, True), (0.4, False)])
-def test_its_threshold_rules(threshold, found, an_old_folder):
+def test_its_threshold_is_used(threshold, found, an_old_folder):
     hu = np.random.default_rng(0).normal(-90, 12, (40, 50, 50)).astype(np.int16)
     hu[10:30, 10:30, 10:40] = LIVER + 11  # a probability of 0.38
     scan = CTVolume(hu, axial_affine((4.0, 4.0, 5.0), hu.shape[::-1]))
@@ -78,24 +78,24 @@ def test_its_threshold_rules(threshold, found, an_old_folder):
     assert np.array_equal(result.mask_kji, (hu == LIVER + 11) & found)
 
 
-def test_one_that_has_learned_three_views_says_that_one_is_used(a_phantom, an_old_folder):
+def test_a_model_of_three_views_warns_that_one_is_used(a_phantom, an_old_folder):
     model = open_model(an_old_folder(["axial", "coronal", "sagittal"]))
-    words = "The model threshold has learned from three views; only axial slices are used, which costs accuracy."
+    words = "The model threshold was trained on three views; only axial slices are used, which costs accuracy."
     for device, notes in (
-        (ON_CPU, f"The model threshold has no models/model.onnx; PyTorch has computed it. {words}"),
+        (ON_CPU, f"The model threshold has no models/model.onnx; it was computed with PyTorch. {words}"),
         (Device("cpu", "torch", note="A note."), f"A note. {words}"),
     ):
         assert finish(segment(a_phantom[0], model, device)).warnings == (notes,)
 
 
-def test_nothing_is_said_of_a_model_that_is_only_listed(an_old_folder, monkeypatch, caplog):
+def test_listing_a_model_logs_nothing(an_old_folder, monkeypatch, caplog):
     folder = an_old_folder(["axial", "coronal", "sagittal"])
     monkeypatch.setenv("LIVER_UNET_MODELS", str(folder.parent))
     assert "old" in list_models()
     assert caplog.text == ""
 
 
-def test_it_travels(an_old_model, tmp_path, monkeypatch):
+def test_it_is_packed_and_installed(an_old_model, tmp_path, monkeypatch):
     monkeypatch.setenv("LIVER_UNET_MODELS", str(tmp_path / "installed"))
     pack_model(an_old_model, tmp_path / "old.zip")
     installed = install_model(tmp_path / "old.zip")
@@ -103,7 +103,7 @@ def test_it_travels(an_old_model, tmp_path, monkeypatch):
     assert [path.name for path in (installed.folder / "models").iterdir()] == ["model.pt"]
 
 
-def test_it_says_what_it_needs_where_there_is_no_torch(an_old_model, without_torch):
+def test_without_torch_it_is_refused_with_a_remedy(an_old_model, without_torch):
     with pytest.raises(ModelError, match=r"needs PyTorch: install liver-unet\[train\], or export the model again"):
         an_old_model.networks(ON_CPU)
 

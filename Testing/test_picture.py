@@ -42,7 +42,7 @@ def test_without_a_liver_slices_of_the_whole_scan_are_shown(a_scan):
     ]
 
 
-def test_a_scan_that_is_stored_otherwise_looks_the_same(a_scan):
+def test_the_order_of_axes_does_not_change_the_picture(a_scan):
     volume, mask = a_scan
     expected = shown(draw_montage(volume, {"liver": mask}))
     # Stored with i to superior, j to the right, k to anterior.

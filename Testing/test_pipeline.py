@@ -22,7 +22,7 @@ from LiverUNetLib.system.environment import Device
 STAGES = ["Preparing", "Segmenting", "Restoring", "Tidying", "Measuring", "Checking"]
 
 
-def test_progress_is_told_after_every_batch_and_ends_at_the_total(a_phantom, threshold_model, cpu):
+def test_progress_is_reported_after_every_batch_and_ends_at_the_total(a_phantom, threshold_model, cpu):
     told: list[Progress] = []
     finish(segment(a_phantom[0], threshold_model, cpu), told.append)
     assert [progress.done for progress in told if progress.stage == "Segmenting"] == [*range(0, 45, 4)]
@@ -54,6 +54,26 @@ def watched(model, device, asked):
     return replace(model.networks(device), fine=fine)
 
 
+def test_a_voxel_gets_the_probability_at_its_middle_also_where_it_is_larger_than_a_pixel(threshold_model, cpu):
+    """Voxels of 9 x 6 x 6 mm, pixels of 9 x 4 x 4 mm: a mean over a whole voxel would be smoother."""
+    shape_kji = (8, 20, 24)
+    scan, _ = abdomen(axial_affine((6.0, 6.0, 9.0), shape_kji[::-1]), shape_kji)
+    random, asked = np.random.default_rng(0), []
+
+    def noise(image: np.ndarray) -> np.ndarray:
+        asked.append(random.normal(0, 2, (len(image), 1, *image.shape[2:])).astype(np.float32))
+        return asked[-1]
+
+    noise.batch_size, noise.device = 4, cpu
+    networks = replace(threshold_model.networks(cpu), fine=noise)
+    found = finish(segment(scan, threshold_model, cpu, networks=networks, with_probability=True)).probability_kji
+    expected = 1 / (1 + np.exp(-np.concatenate(asked)[:, 0, :30, :36]))
+    for axis, pixels in ((1, 30), (2, 36)):
+        voxel, pixel = (np.arange(shape_kji[axis]) + 0.5) * 6, (np.arange(pixels) + 0.5) * 4
+        expected = np.apply_along_axis(lambda line, x=voxel, xs=pixel: np.interp(x, xs, line), axis, expected)
+    assert np.abs(found - 255 * expected).max() <= 0.51
+
+
 @pytest.mark.parametrize("model", ["threshold_model", "two_looks_model"])
 def test_a_run_can_be_cancelled_between_batches(model, a_phantom, cpu, request):
     model, asked = request.getfixturevalue(model), []
@@ -67,7 +87,7 @@ def test_a_run_can_be_cancelled_between_batches(model, a_phantom, cpu, request):
 
 
 @pytest.mark.parametrize("speck", [False, True])
-def test_a_liver_that_the_coarse_look_misses_is_found_all_the_same(speck, a_phantom, two_looks_model, cpu):
+def test_a_liver_that_the_coarse_look_misses_is_still_found(speck, a_phantom, two_looks_model, cpu):
     def misled(image: np.ndarray) -> np.ndarray:
         logits = np.full_like(image, -10)
         logits[..., -1, -1, -1] = 10  # in a corner of the scan
@@ -112,7 +132,7 @@ def test_a_whole_liver_is_measured_without_warning(model, a_phantom, cpu, reques
     assert result.measurement.mean_hu == pytest.approx(LIVER, abs=2)
 
 
-def test_no_liver_is_an_answer_with_a_warning(threshold_model, cpu):
+def test_no_liver_gives_an_empty_mask_and_a_warning(threshold_model, cpu):
     shape = (96, 72, 10)
     pelvis = axial_affine((4.0, 4.0, 5.0), shape)
     pelvis[2, 3] -= 250
@@ -125,7 +145,7 @@ def test_no_liver_is_an_answer_with_a_warning(threshold_model, cpu):
 
 
 @pytest.mark.parametrize(("radius_px", "off_hu", "found"), [(8, 0, True), (8, 9, False), (14, 9, True)])
-def test_what_is_small_and_doubtful_is_no_liver(radius_px, off_hu, found, threshold_model, cpu):
+def test_a_small_doubtful_volume_is_not_a_liver(radius_px, off_hu, found, threshold_model, cpu):
     """A ball of 0.14 or 0.74 litres, of the HU that the network takes for liver or beside it (probability 0.6)."""
     shape = (40, 60, 60)
     distance = np.linalg.norm(np.indices(shape) - np.array([20, 30, 30])[:, None, None, None], axis=0)
@@ -151,7 +171,7 @@ def test_a_liver_cut_off_by_the_scan_has_a_lower_bound_and_says_where(threshold_
 @pytest.mark.slow
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize(("model", "slices"), [("threshold_model", 6), ("two_looks_model", 6), ("two_looks_model", 9)])
-def test_empty_slices_at_the_ends_change_neither_voxels_nor_measures_nor_warnings(model, slices, axis, cpu, request):
+def test_empty_slices_at_the_ends_change_no_voxel_no_measurement_and_no_warning(model, slices, axis, cpu, request):
     """A part of the liver on the grid of a longer scan, stored along any axis."""
     model, shape = request.getfixturevalue(model), (96, 72, slices)
     volume, _ = abdomen(axial_affine((4.0, 4.0, 5.0), shape), shape[::-1], noise_hu=0)
@@ -174,7 +194,7 @@ def test_empty_slices_at_the_ends_change_neither_voxels_nor_measures_nor_warning
 
 @pytest.mark.parametrize("model", ["threshold_model", "two_looks_model"])
 @pytest.mark.parametrize("slices", [1, 2, 3])
-def test_one_to_three_slices_are_segmented_with_a_word_of_caution(slices, model, cpu, request):
+def test_one_to_three_slices_are_segmented_with_a_warning(slices, model, cpu, request):
     shape = (96, 72, slices)
     volume, liver = abdomen(axial_affine((4.0, 4.0, 5.0), shape), shape[::-1], noise_hu=0)
     result = finish(segment(volume, request.getfixturevalue(model), cpu))
@@ -182,7 +202,7 @@ def test_one_to_three_slices_are_segmented_with_a_word_of_caution(slices, model,
     assert result.warnings[0].startswith(f"The scan shows the body in {slices} slice")
 
 
-def test_slices_far_apart_and_tilted_scans_ask_for_care(threshold_model, cpu):
+def test_slices_far_apart_and_tilted_scans_get_a_warning(threshold_model, cpu):
     shape = (96, 72, 12)
     affine = axial_affine((4.0, 4.0, 15.0), shape)
     angle = np.radians(30)
@@ -228,7 +248,7 @@ def test_a_small_part_that_is_certain_outweighs_a_larger_doubtful_one():
     assert without_other_components(probability, 0.5)[0, 0] == pytest.approx([0, 0, 0, 0, 0.2, 0.99, 1.0])
 
 
-def test_measures_of_a_box_worked_out_on_paper():
+def test_measurements_of_a_box_worked_out_on_paper():
     mask = np.zeros((5, 6, 7), dtype=bool)
     mask[1:3, 0:4, 2:3] = True
     hu = np.zeros(mask.shape, dtype=np.int16)
@@ -250,7 +270,7 @@ def test_a_padded_ct_with_metal_is_tolerated(a_phantom, threshold_model, cpu):
     assert found == pytest.approx(plain, rel=0.02)
 
 
-def test_a_device_that_is_not_what_was_hoped_for_is_said(a_phantom, threshold_model):
+def test_the_note_of_a_device_becomes_a_warning(a_phantom, threshold_model):
     result = finish(segment(a_phantom[0], threshold_model, Device("cpu", "onnx", note="cuda is present but broken.")))
     assert "cuda is present but broken." in result.warnings
 

@@ -35,7 +35,7 @@ def test_the_bundled_model_finds_the_liver_of_a_held_out_patient(patient, least,
     assert made["provenance"]["settings"]["coarse"]["voxel_mm"] > 0
 
 
-def test_the_bundled_model_knows_a_held_out_patient_in_any_order_of_axes(real_data):
+def test_the_bundled_model_recognizes_a_held_out_patient_in_any_order_of_axes(real_data):
     scan = read_volume(real_data / "ircad/ircad_e17_orig.nii.gz")
     roles = find_model("liver-ct").card.lineage.roles()
     flip = np.eye(4)

@@ -56,7 +56,7 @@ def looks_at(volume, model, device, **options):
     return finish(segment(volume, model, device, networks=networks, **options), note), sizes
 
 
-def test_a_liver_that_the_coarse_look_has_found_is_seen_once_and_alone(a_model, cpu):
+def test_a_liver_that_the_coarse_look_finds_is_looked_at_once(a_model, cpu):
     hu, liver = fat(), np.zeros(SHAPE, bool)
     liver[20:30, 20:40, 30:50] = True
     hu[liver] = LIVER
@@ -93,7 +93,7 @@ def test_a_liver_that_the_box_cuts_is_looked_at_again_until_it_is_whole(axis, en
     assert len(others) == 1, "nothing else grows"
 
 
-def test_at_the_ends_of_the_scan_a_box_grows_no_more(a_model, cpu):
+def test_a_box_does_not_grow_beyond_the_ends_of_the_scan(a_model, cpu):
     hu, liver = fat(), np.zeros(SHAPE, bool)
     liver[:, 20:30, 20:30] = True
     hu[liver] = BESIDE
@@ -116,7 +116,7 @@ def test_a_margin_thinner_than_a_slice_is_a_slice(a_model, cpu):
 
 
 @pytest.mark.parametrize(("threshold", "whole"), [(0.5, True), (0.7, False)])
-def test_the_threshold_rules_the_mask_and_how_far_the_box_grows(threshold, whole, a_model, cpu):
+def test_the_threshold_decides_the_mask_and_how_far_the_box_grows(threshold, whole, a_model, cpu):
     """Half of the liver has a probability of 0.62, so it is liver to the one card and not to the other."""
     hu, sure, doubtful = fat(), np.zeros(SHAPE, bool), np.zeros(SHAPE, bool)
     sure[10:20, 20:40, 20:40], doubtful[20:40, 20:40, 20:40] = True, True
@@ -128,7 +128,7 @@ def test_the_threshold_rules_the_mask_and_how_far_the_box_grows(threshold, whole
 
 
 @pytest.mark.parametrize(("threshold", "main"), [(0.5, slice(20, 40)), (0.7, slice(5, 15))])
-def test_the_threshold_rules_what_the_one_liver_is(threshold, main, tmp_path, cpu):
+def test_the_threshold_decides_which_component_is_the_liver(threshold, main, tmp_path, cpu):
     """The larger of two parts has a probability of 0.62 and, at 0.5, more evidence: 8000 * 0.5 against 1000 * 3."""
     hu = fat()
     hu[5:15, 5:15, 5:15], hu[20:40, 20:40, 20:40] = LIVER + 4, LIVER + 9
@@ -154,7 +154,7 @@ def test_the_threshold_rules_what_the_one_liver_is(threshold, main, tmp_path, cp
         (Rules(threshold=0.75), "No liver was found; the mask is empty."),
     ],
 )
-def test_what_is_too_small_or_too_doubtful_is_what_the_card_says(rules, warning, tmp_path, cpu):
+def test_the_card_decides_what_is_too_small_or_too_doubtful(rules, warning, tmp_path, cpu):
     hu = fat()
     hu[20:30, 20:40, 20:40] = LIVER + 8
     result, _ = looks_at(scan_of(hu), save_two_looks(tmp_path / "model", rules=rules), cpu)
@@ -163,9 +163,7 @@ def test_what_is_too_small_or_too_doubtful_is_what_the_card_says(rules, warning,
     assert result.mask_kji.any() == (warning is None)
 
 
-def test_where_nothing_is_found_the_mask_is_empty_after_a_look_at_what_was_likeliest_and_one_at_everything(
-    a_model, cpu
-):
+def test_without_a_liver_the_likeliest_part_and_then_the_whole_scan_are_looked_at(a_model, cpu):
     hu = fat()
     hu[30:40, 20:40, 20:40] = LIVER + 40  # a probability of 3e-7 at most
     result, sizes = looks_at(scan_of(hu), a_model(), cpu, with_probability=True)
@@ -179,7 +177,7 @@ def test_where_nothing_is_found_the_mask_is_empty_after_a_look_at_what_was_likel
     assert columns <= 30
 
 
-def test_a_short_scan_is_seen_whole_by_the_fine_look_alone(a_model, cpu):
+def test_a_short_scan_has_only_a_fine_look_at_all_of_it(a_model, cpu):
     hu, liver = fat()[:7], np.zeros((7, *SHAPE[1:]), bool)
     liver[2:5, 20:40, 30:50] = True
     hu[liver] = LIVER

@@ -31,7 +31,7 @@ def test_all_steps_are_taken_in_one_other_thread_and_the_result_comes_back():
 
 
 @pytest.mark.slow
-def test_the_caller_is_not_held_while_a_step_works():
+def test_the_caller_is_not_blocked_during_a_step():
     steps, longest = in_one_thread(counted([], seconds=0.4)), 0.0
     with contextlib.suppress(StopIteration):
         while True:
@@ -50,7 +50,7 @@ def test_an_error_comes_back_to_the_caller():
         finish(in_one_thread(failing()))
 
 
-def test_closing_lets_the_step_in_hand_end_and_closes_the_steps_after_it():
+def test_closing_lets_the_current_step_end_and_then_closes_the_steps():
     taken = []
     steps = in_one_thread(counted(taken, seconds=0.2))
     next(steps)

@@ -8,22 +8,22 @@
     >>> bool(2 * (result.mask_kji & liver).sum() > 0.9 * (result.mask_kji.sum() + liver.sum()))  # Dice above 0.9
     True
 
-`read_volume(Path("CT.nii.gz"))` reads a scan of yours, and `write_mask(Path("liver.nii.gz"), result.mask_kji, scan)`
+`read_volume(Path("CT.nii.gz"))` reads your own scan, and `write_mask(Path("liver.nii.gz"), result.mask_kji, scan)`
 writes its liver. `segment` is a generator that yields Progress; `finish` runs it to its end.
 
-Where things are, along the way of the data:
+The files, in the order in which data pass through them:
 
-scan/          a CT comes in, a mask goes out
-models/        what a model is, and where models are
-segmentation/  from HU to a liver, its measures and warnings; one scan or many
+scan/          reads a CT and writes its mask
+models/        what a model consists of, and where models are installed
+segmentation/  from HU to a liver with measurements and warnings, for one scan or many
 system/        the machine: devices, files, packages
 cli/           the command line
-doctor.py      what a bug report needs
+doctor.py      information for a bug report
 steps.py       work in steps, for progress bars and event loops
 types.py       names for shapes, spacings and boxes
-errors.py      everything that is raised on purpose
-version.py     one version for pip, Slicer and the bundled model
-py.typed       tells type checkers that all of this is annotated
+errors.py      the errors that a user can fix
+version.py     the version of the package, the extension and the bundled model
+py.typed       marks the package as annotated, for type checkers
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from __future__ import annotations
 import importlib
 import os
 
-TYPE_CHECKING = False  # as in typing, whose import takes longer than all of this
+TYPE_CHECKING = False  # type checkers treat it as True; importing typing for it would take longer than this file
 if TYPE_CHECKING:
     from typing import Any
 
@@ -53,11 +53,11 @@ __all__ = [
     "write_volume",
 ]
 
-# Nothing leaves this computer. The builds of ONNX Runtime keep an identifier of the computer and send events to
-# Microsoft, unless this is set before it is imported (its Privacy.md).
+# Nothing leaves this computer. Unless this is set before its import, ONNX Runtime stores an identifier of the computer
+# and sends events to Microsoft (see its Privacy.md).
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-# Imported when they are asked for: importing the library alone takes no time.
+# Imported on first use, so that importing the library itself is fast.
 HOMES = {
     "__version__": "version",
     "choose_device": "system.environment",

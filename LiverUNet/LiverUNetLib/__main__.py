@@ -1,4 +1,4 @@
-"""`python -m LiverUNetLib`: the command line without its console script."""
+"""`python -m LiverUNetLib` runs the command line `liver-unet`."""
 
 import sys
 

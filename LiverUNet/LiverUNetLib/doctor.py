@@ -1,4 +1,4 @@
-"""The doctor: what a bug report needs, each part tried and none fatal."""
+"""The doctor: information for a bug report. Every part is tested, and none that fails stops the others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from .errors import LiverUNetError
 from .models.folder import LiverModel
 from .models.store import list_models
-from .system.environment import HOW_TO_GET_TORCH, TRAINING_PACKAGES, package_versions, proved_devices
+from .system.environment import HOW_TO_GET_TORCH, TRAINING_PACKAGES, check_devices, package_versions
 
 __all__ = ["examine"]
 
@@ -16,14 +16,14 @@ FOR_COMMAND_LINE = ("tqdm",)
 
 
 def examine() -> Iterator[str]:
-    """Look at system, packages, devices and models; yields a line for each thing."""
+    """Examine system, packages, devices and models; yield a line for each."""
     yield f"system       {platform.platform()}"
     versions = package_versions()
     for name, version in versions.items():
         yield f"{name:<12} {version}"
     yield from _advice(versions)
     try:
-        for name, state in proved_devices().items():
+        for name, state in check_devices().items():
             yield f"device       {name}: {state}"
     except ImportError as error:
         yield f"device       not tried: {error}"
@@ -32,10 +32,10 @@ def examine() -> Iterator[str]:
 
 
 def _advice(versions: dict[str, str]) -> Iterator[str]:
-    """What is missing, whom that concerns, and how to get it."""
+    """Name the missing packages, what needs them, and how to install them."""
     missing = [name for name, version in versions.items() if version == "not installed"]
     if needed := [name for name in missing if name not in (*TRAINING_PACKAGES, *FOR_COMMAND_LINE)]:
-        yield f"missing      {', '.join(needed)}: install them by pip; in Slicer, press Segment"
+        yield f"missing      {', '.join(needed)}: install with pip; in Slicer, press Segment"
     if extra := [name for name in missing if name in TRAINING_PACKAGES]:
         yield (
             f"missing      {', '.join(extra)}: only training, reports and GPUs need them ({HOW_TO_GET_TORCH}; "

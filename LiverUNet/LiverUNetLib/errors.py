@@ -1,10 +1,10 @@
-"""The errors LiverUNet raises. A message says what, which value, and what to do."""
+"""The errors that LiverUNet raises. A message states the fault, the value, and the remedy."""
 
 __all__ = ["DeviceError", "LiverUNetError", "ModelError", "OutputError", "ScanError", "TrainingError"]
 
 
 class LiverUNetError(Exception):
-    """Something the user can fix; the message is shown to them unchanged."""
+    """A fault that the user can fix; the message is shown unchanged."""
 
 
 class ScanError(LiverUNetError):
@@ -12,15 +12,15 @@ class ScanError(LiverUNetError):
 
 
 class ModelError(LiverUNetError):
-    """A model that is missing, damaged or not ours."""
+    """A model that is missing, damaged or not of LiverUNet."""
 
 
 class DeviceError(LiverUNetError):
-    """A processor that is absent or does not compute."""
+    """A device that is missing or fails a test convolution."""
 
 
 class OutputError(LiverUNetError):
-    """A result that cannot be written where it was asked for."""
+    """An output that cannot be written."""
 
 
 class TrainingError(LiverUNetError):

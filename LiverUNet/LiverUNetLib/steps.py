@@ -1,6 +1,6 @@
 """Work in steps: a generator that yields Progress and returns a result.
 
-The command line runs one to its end under a progress bar; Slicer's event loop takes a step at a time.
+The command line runs it to its end under a progress bar; Slicer's event loop takes one step at a time.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ T = TypeVar("T")
 Before = TypeVar("Before")
 After = TypeVar("After")
 
-# How long a waiting step hands the interpreter to the background thread before it returns.
+# A step that waits for a background thread gives it this much time before it returns.
 PATIENCE_SECONDS = 0.03
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is: `done` of `total`; a total of 0 means that it is unknown.
+    """How much of a stage is done: `done` of `total`, where a total of 0 means unknown.
 
     Attributes:
-        final: it can no longer be ended; what it does will be done in a moment.
+        final: the stage can no longer be cancelled, and ends soon.
     """
 
     stage: str
@@ -37,13 +37,13 @@ class Progress:
     final: bool = False
 
 
-# Work that tells its progress, and work that counts what is done and how much there is in all.
+# Counts yields how many items are done and how many there are.
 Steps = Generator[Progress, None, T]
 Counts = Generator[tuple[int, int], None, T]
 
 
 def finish(steps: Generator[Before, None, T], show: Callable[[Before], object] = lambda _: None) -> T:
-    """Run a generator to its end, `show` each thing it yields, and return what it returns."""
+    """Run a generator to its end, call `show` with everything that it yields, and return its result."""
     while True:
         try:
             show(next(steps))
@@ -53,7 +53,7 @@ def finish(steps: Generator[Before, None, T], show: Callable[[Before], object] =
 
 
 def mapped(steps: Generator[Before, None, T], change: Callable[[Before], After]) -> Generator[After, None, T]:
-    """The same steps with everything that they yield changed; their result stays."""
+    """Apply `change` to everything that the steps yield; the result stays the same."""
     while True:
         try:
             yield change(next(steps))
@@ -63,23 +63,27 @@ def mapped(steps: Generator[Before, None, T], change: Callable[[Before], After])
 
 
 def stage(name: str, counts: Counts[T]) -> Steps[T]:
-    """The same work with its counts as Progress."""
+    """Turn counts into Progress of a stage."""
     return mapped(counts, lambda count: Progress(name, *count))
 
 
 def prefixed(name: str, steps: Steps[T]) -> Steps[T]:
-    """The same steps, with a name before every stage."""
+    """Put a name before the stage of every Progress."""
     return mapped(steps, lambda progress: replace(progress, stage=f"{name}: {progress.stage}"))
 
 
 def in_background(name: str, work: Callable[[], T], *, final: bool = False) -> Steps[T]:
-    """Do `work` in a thread while the steps of stage `name` only wait; its result or its error comes back here.
+    """Run `work` in a thread so that a UI stays responsive; yield Progress until it ends, then return its result.
 
-    For what holds the event loop too long in one piece, as the first import of torch does for
-    seconds. Closing the generator does not end the thread: whatever it still does is thrown away.
+    For work that cannot be divided into steps, such as the first import of torch, which takes
+    seconds. Closing the generator does not end the thread, but discards its result.
 
     Args:
-        final: `work` writes something that others see, so it should not be left alone.
+        name: the stage to show.
+        final: the work cannot be cancelled, for example because it writes files.
+
+    Raises:
+        BaseException: what `work` raises.
     """
     outcome: list[T] = []
     errors: list[BaseException] = []
@@ -104,21 +108,21 @@ def in_one_thread(
     steps: Steps[T],
     around: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> Steps[T]:
-    """Take all steps of a generator in one background thread; while one works, the last progress is repeated.
+    """Run all steps of a generator in one background thread; during a step, the last progress is repeated.
 
-    For steps that hold an event loop too long each, as a batch of slices does on a busy computer. One
-    thread for all of them, since torch keeps a pool of threads for each that it is called from.
-    Closing the generator lets the step in hand end in the background and closes `steps` after it.
+    For steps that take so long that a UI would freeze, such as a batch of slices on a busy computer. All
+    steps run in the same thread, since torch keeps a pool of threads for each thread that calls it.
+    Closing the generator lets the current step end in the background, then closes `steps`.
 
     Args:
-        around: makes a context in which every step is taken, in that thread.
+        around: makes a context manager that is entered in that thread for every step.
     """
 
     def take() -> Progress | StopIteration:
         with around():
             try:
                 return next(steps)
-            except StopIteration as end:  # which a Future cannot raise
+            except StopIteration as end:  # a Future cannot raise it
                 return end
 
     progress = Progress("Starting", 0, 0)

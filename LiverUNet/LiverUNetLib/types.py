@@ -1,4 +1,4 @@
-"""Names for what one value for each axis of a scan is."""
+"""Types that hold one value for each axis of a scan."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ Box = tuple[slice, slice, slice]
 
 
 def triple(values: Iterable[T]) -> tuple[T, T, T]:
-    """The three values as a tuple; ValueError if there are more or fewer."""
+    """Return three values as a tuple; raise ValueError if there are more or fewer."""
     first, second, third = values
     return first, second, third

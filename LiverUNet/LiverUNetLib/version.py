@@ -1,4 +1,4 @@
-"""One version for pip, Slicer and the bundled model."""
+"""The version of the package, the extension and the bundled model."""
 
 __all__ = ["__version__"]
 

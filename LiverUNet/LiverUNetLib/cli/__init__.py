@@ -2,5 +2,5 @@
 
 main.py     segment, batch, info, doctor, demo
 models.py   models: list, card, verify, install, remove, pack
-console.py  what both command lines share: streams, signals, exit codes
+console.py  shared by both command lines: streams, signals, exit codes
 """

@@ -1,4 +1,4 @@
-"""What both command lines share: results on stdout, all else on stderr, signals, and exit codes."""
+"""Shared by both command lines: results on stdout, everything else on stderr; signals and exit codes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..version import __version__
 __all__ = ["DONE", "FAILED", "Terminated", "run_command"]
 
 DONE, FAILED = 0, 1  # 2, wrong usage, is argparse's own; 128 + N: ended by signal N
-# What the machine of the user says, and no bug: disks that are full or read-only, missing rights, impossible names.
+# Faults of the computer, not bugs: disks that are full or read-only, missing permissions, impossible names.
 MACHINE_ERRORS = tuple(
     getattr(errno, name)
     for name in ("EACCES", "EDQUOT", "EIO", "ENAMETOOLONG", "ENOSPC", "EPERM", "EROFS")
@@ -28,7 +28,7 @@ MACHINE_ERRORS = tuple(
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP: unwinds as Ctrl-C does, so that unfinished files and unpacked zips are removed."""
+    """SIGTERM or SIGHUP: handled as Ctrl-C, so that unfinished files and unpacked zips are removed."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -38,14 +38,14 @@ class Terminated(KeyboardInterrupt):
 def run_command(
     parser: argparse.ArgumentParser, arguments: Sequence[str] | None, *, check: Callable[[], None] | None = None
 ) -> int:
-    """Parse the arguments, run the function that the chosen command set as `run`, return the exit code.
+    """Parse the arguments, call the function that the command stored as `run`, and return the exit code.
 
     A LiverUNetError and a full or read-only disk become one sentence on stderr; Ctrl-C, SIGTERM and
-    SIGHUP end quietly. Anything else is a bug and keeps its traceback.
+    SIGHUP end quietly. Any other error is a bug and keeps its traceback.
 
     Args:
-        arguments: None for those of the process, which is then ours: encodings, signals and OpenMP are set.
-        check: raises LiverUNetError where no command can run; help and version come without it.
+        arguments: None for those of the process; then encodings, signals and OpenMP are set as well.
+        check: raises LiverUNetError if no command can run; not called for help and version.
     """
     _open_streams()
     if arguments is None:
@@ -65,7 +65,7 @@ def run_command(
     except KeyboardInterrupt as interrupt:
         print(interrupt.args[0] if interrupt.args else "Cancelled.", file=sys.stderr)
         return getattr(interrupt, "exit_code", FAILED)
-    except BrokenPipeError:  # the reader of stdout, `head` say, has gone
+    except BrokenPipeError:  # the reader of stdout has ended, for example `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         if error.errno not in MACHINE_ERRORS:
@@ -76,10 +76,10 @@ def run_command(
 
 
 def _open_streams() -> None:
-    """Let closed standard streams lead to the null device.
+    """Replace closed standard streams by the null device.
 
-    `print(…, file=None)` writes to stdout, and the next file that is opened would get the number of
-    the closed stream, with all that libraries print there.
+    Otherwise `print(…, file=None)` would write to stdout, and the next file to be opened would get the number of
+    the closed stream, and with it the output that libraries print there.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -87,11 +87,11 @@ def _open_streams() -> None:
 
 
 def _set_process_up() -> None:
-    """Set what holds for the whole process, before torch is imported."""
+    """Make the settings of the whole process; must run before torch is imported."""
     wait_without_spinning(os.environ)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-            # A name that the terminal cannot show must not end a run.
+            # A name that the terminal cannot show must not stop a run.
             stream.reconfigure(errors="backslashreplace")
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
@@ -100,6 +100,6 @@ def _set_process_up() -> None:
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:
-    """Unwind; another signal of this kind ends the process at once."""
+    """Raise Terminated; a second signal of this kind ends the process at once."""
     signal.signal(number, signal.SIG_DFL)
     raise Terminated(number)

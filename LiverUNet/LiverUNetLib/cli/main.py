@@ -1,4 +1,4 @@
-"""liver-unet: segment, batch, models, info, doctor, demo."""
+"""The commands of `liver-unet`: segment, batch, models, info, doctor, demo."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["SERIES_HELP", "main"]
 
 T = TypeVar("T")
 SERIES_HELP = (
-    "which DICOM series, where there are several: its number, a part of its description, its UID, "
+    "the DICOM series, if there are several: its number, a part of its description, its UID, "
     "or a rule: thinnest (smallest slice distance) or largest (most slices)"
 )
 
@@ -34,66 +34,72 @@ SERIES_HELP = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="liver-unet", description="Segment the liver in CT. Results go to stdout, all else to stderr."
+        prog="liver-unet", description="Segment the liver in CT. Results go to stdout, everything else to stderr."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_segment(commands)
     _add_batch(commands)
     _add_demo(commands)
     models.add_commands(commands)
-    command = commands.add_parser("info", help="what a scan is: grid, spacing, orientation, HU")
+    command = commands.add_parser("info", help="print grid, spacing, orientation and HU range of a scan")
     command.add_argument("scan", type=Path)
     command.add_argument("--series", help=SERIES_HELP)
     command.set_defaults(run=_info)
-    command = commands.add_parser("doctor", help="versions, devices and models, each tried; for a bug report")
+    command = commands.add_parser("doctor", help="print versions, devices and models, each tested; for a bug report")
     command.set_defaults(run=_doctor)
     return run_command(parser, arguments)
 
 
 def _add_segment(commands: Any) -> None:
-    command = commands.add_parser("segment", help="write the liver of a CT as a mask on its own grid")
+    command = commands.add_parser("segment", help="segment the liver of a CT; write a mask on the grid of the CT")
     command.add_argument(
         "scan", type=Path, metavar="CT", help="NIfTI, NRRD or MetaImage in HU; DICOM file, folder or zip"
     )
     command.add_argument("--series", help=SERIES_HELP)
     command.add_argument(
-        "-o", "--output", type=Path, help="mask to write: .nii.gz, .nrrd or .seg.nrrd (CT_liver.nii.gz beside the CT)"
+        "-o",
+        "--output",
+        type=Path,
+        help="mask to write: .nii.gz, .nrrd or .seg.nrrd (default: CT_liver.nii.gz beside the CT)",
     )
     command.add_argument("--probability", type=Path, help="also write the probability of every voxel")
-    command.add_argument("--json", type=Path, help="also write measurements, warnings and provenance")
-    command.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    command.add_argument("--json", type=Path, help="also write measurements, warnings and provenance as JSON")
+    command.add_argument("--overwrite", action="store_true", help="replace existing outputs")
     _add_model_options(command)
     command.set_defaults(run=_segment)
 
 
 def _add_batch(commands: Any) -> None:
-    command = commands.add_parser("batch", help="segment a folder of scans; resumes where it stopped")
-    command.add_argument("scans", type=Path, metavar="FOLDER", help="files, or a folder of DICOM files for each scan")
+    command = commands.add_parser("batch", help="segment a folder of scans; resume if it was interrupted")
+    command.add_argument("scans", type=Path, metavar="FOLDER", help="holds a file, or a folder of DICOM, for each scan")
     command.add_argument("--series", help=f"for all scans: {SERIES_HELP}")
     command.add_argument(
         "-o", "--output", type=Path, required=True, help="folder for the masks and the table of measurements"
     )
-    command.add_argument("--ending", default=".nii.gz", help=".nii.gz, .nrrd or .seg.nrrd (%(default)s)")
+    command.add_argument("--ending", default=".nii.gz", help=".nii.gz, .nrrd or .seg.nrrd (default: %(default)s)")
     _add_model_options(command)
     command.set_defaults(run=_batch)
 
 
 def _add_demo(commands: Any) -> None:
     command = commands.add_parser(
-        "demo", help="segment a synthetic CT whose liver is known; needs no data and no network"
+        "demo", help="segment a synthetic CT whose liver is known; needs neither data nor internet"
     )
     command.add_argument(
-        "-o", "--output", type=Path, default=Path("liver-unet-demo"), help="folder to write to (%(default)s)"
+        "-o", "--output", type=Path, default=Path("liver-unet-demo"), help="folder to write to (default: %(default)s)"
     )
     _add_model_options(command)
     command.set_defaults(run=_demo)
 
 
 def _add_model_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--model", help="installed model or model folder (the bundled one)")
-    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (%(default)s)")
+    command.add_argument("--model", help="installed model, or model folder (default: the bundled model)")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
     command.add_argument(
-        "--engine", choices=ENGINES, default="auto", help="ONNX Runtime or PyTorch; auto: PyTorch on a GPU only"
+        "--engine",
+        choices=ENGINES,
+        default="auto",
+        help="ONNX Runtime or PyTorch (default: auto: PyTorch on GPUs only)",
     )
 
 
@@ -123,7 +129,7 @@ def _segment(options: argparse.Namespace) -> None:
 
 
 def _run(volume: CTVolume, options: argparse.Namespace, *, with_probability: bool = False) -> Segmentation:
-    """Segment with a progress bar; warnings and the model's license go to stderr."""
+    """Segment with a progress bar; print warnings and the model's license on stderr."""
     from ..segmentation.pipeline import segment
 
     model, device = _model_and_device(options)
@@ -134,7 +140,7 @@ def _run(volume: CTVolume, options: argparse.Namespace, *, with_probability: boo
 
 
 def _model_and_device(options: argparse.Namespace) -> tuple[LiverModel, Device]:
-    """What was asked for; the model's license goes to stderr."""
+    """The model and device of the options; prints the model's license on stderr."""
     from ..models.store import DEFAULT_MODEL, find_model
     from ..system.environment import choose_device
 
@@ -150,7 +156,7 @@ def _shown(steps: Steps[T]) -> T:
 
     from ..steps import finish
 
-    with tqdm(leave=False, file=sys.stderr, disable=None) as bar:  # none in a log, which it would fill
+    with tqdm(leave=False, file=sys.stderr, disable=None) as bar:  # no bar if stderr is a file, which it would fill
 
         def show(progress: Progress) -> None:
             bar.set_description(progress.stage, refresh=False)
@@ -172,7 +178,7 @@ def _batch(options: argparse.Namespace) -> None:
     failed = sum(row.state == FAILED for row in rows)
     print(f"{len(rows) - failed} of {len(rows)} scans segmented; table in {options.output / TABLE_NAME}")
     if failed:
-        raise LiverUNetError(f"{failed} of {len(rows)} scans could not be segmented; the table says why.")
+        raise LiverUNetError(f"{failed} of {len(rows)} scans could not be segmented; the table gives the reasons.")
 
 
 def _outcome(row: BatchRow) -> str:

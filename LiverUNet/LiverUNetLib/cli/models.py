@@ -1,4 +1,4 @@
-"""liver-unet models: list, card, verify, install, remove, pack."""
+"""The commands of `liver-unet models`: list, card, verify, install, remove, pack."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ __all__ = ["add_commands"]
 
 
 def add_commands(commands: Any) -> None:
-    """Add `models` and what it can do to the parser's commands."""
+    """Add `models` and its actions to the parser's commands."""
     models = commands.add_parser("models", help="list the installed models; show, verify, install, remove or pack one")
     models.set_defaults(run=_list)
     actions = models.add_subparsers(metavar="ACTION")
-    command = actions.add_parser("list", help="all installed models with scores and license")
+    command = actions.add_parser("list", help="list all installed models with scores and license")
     command.set_defaults(run=_list)
-    command = actions.add_parser("card", help="print a model's card")
+    command = actions.add_parser("card", help="print the card of a model")
     command.add_argument("model", help="installed model or model folder")
     command.set_defaults(run=_card)
-    command = actions.add_parser("verify", help="check weights against checksum and network")
-    command.add_argument("models", nargs="*", help="installed models or model folders (all installed)")
+    command = actions.add_parser("verify", help="check that weights have the right checksums and fit the network")
+    command.add_argument("models", nargs="*", help="installed models or model folders (default: all installed models)")
     command.set_defaults(run=_verify)
-    command = actions.add_parser("install", help="verify a zip or folder and copy it to your own models")
+    command = actions.add_parser("install", help="verify a zip or folder, and copy it to your own models")
     command.add_argument("source", type=Path)
     command.add_argument("--overwrite", action="store_true", help="replace an installed model of that name")
     command.set_defaults(run=_install)
@@ -34,7 +34,7 @@ def add_commands(commands: Any) -> None:
     command = actions.add_parser("pack", help="write a model as a zip")
     command.add_argument("model", help="installed model or model folder")
     command.add_argument("zip", type=Path)
-    command.add_argument("--overwrite", action="store_true", help="replace a zip that exists")
+    command.add_argument("--overwrite", action="store_true", help="replace an existing zip")
     command.set_defaults(run=_pack)
 
 

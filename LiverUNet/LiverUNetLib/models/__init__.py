@@ -1,13 +1,13 @@
-"""What a model is, and where models are.
+"""What a model consists of, and where models are installed.
 
 spec.py      all numbers of a model
-network.py   its networks, as MONAI builds them
-engines.py   what computes them: ONNX Runtime or PyTorch
+network.py   builds its networks with MONAI
+engines.py   computes them with ONNX Runtime or PyTorch
 scores.py    how good a model was measured to be
-card.py      all that is known about a model
-calibration.py  how its results are judged
-folder.py    a model on disk: opened, verified, loaded
-store.py     the models that are there, bundled and the user's own
-exchange.py  they come and go as zip files
-bundle.py    a new one is written
+card.py      the card: all facts about a model
+calibration.py  estimates the Dice of its results
+folder.py    opens, verifies and loads a model folder
+store.py     finds installed models: the bundled ones and the user's own
+exchange.py  packs, installs and removes models
+bundle.py    writes a new model folder
 """

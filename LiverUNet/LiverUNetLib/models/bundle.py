@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = ["check_name", "save_model"]
 
-# What two engines may differ in: roundings of float32 are ten times smaller, and none of it moves a voxel.
+# Largest difference of logits between two engines: rounding of float32 is ten times smaller, and no voxel changes.
 LARGEST_DIFFERENCE = 1e-4
 
 
 def check_name(name: str) -> None:
-    """Raise ModelError unless `name` can be that of a model and of its folder."""
+    """Raise ModelError unless `name` is possible for a model and its folder."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ModelError(f"A model cannot be called {name!r}; use letters, digits, dots, dashes and underscores.")
 
@@ -43,10 +43,10 @@ def save_model(
     *,
     calibration: Calibration | None = None,
 ) -> LiverModel:
-    """Write a model folder, whole or not at all.
+    """Write a model folder, completely or not at all.
 
-    Kernels are stored as float16. All else stays float32: the variances that batch normalisation
-    keeps exceed float16's range (3e5 seen), and take no room.
+    Kernels are stored as float16. The rest stays float32: the variances of batch normalisation can exceed
+    the range of float16 (3e5 was seen), and need little space.
 
     Args:
         card: its checksums are set here.
@@ -55,7 +55,7 @@ def save_model(
         calibration: of these very weights, if they have one.
 
     Raises:
-        ModelError: the name is not one, the weights are not finite, or the engines disagree on them.
+        ModelError: the name is not possible, the weights are not finite, or the engines give different logits.
         OutputError: the folder cannot be written.
     """
     check_name(card.name)
@@ -80,7 +80,7 @@ def save_model(
 
 
 def _stored(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights as they are kept."""
+    """The weights as they are stored."""
     stored = {key: tensor.detach().cpu() for key, tensor in weights.items()}
     stored |= {key: tensor.half() for key, tensor in stored.items() if tensor.ndim > 1}
     faulty = [key for key, tensor in stored.items() if not tensor.isfinite().all()]
@@ -90,7 +90,7 @@ def _stored(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _graph(spec: NetworkSpec, weights: dict[str, torch.Tensor]) -> bytes:
-    """The ONNX form of the weights, which gives the logits that PyTorch does."""
+    """The ONNX form of the weights; checked to give the same logits as PyTorch."""
     network = build_network(spec)
     network.load_state_dict(weights)
     graph = onnx_graph(network, spec)
@@ -108,7 +108,7 @@ def _graph(spec: NetworkSpec, weights: dict[str, torch.Tensor]) -> bytes:
 
 
 def _metadata(card: ModelCard) -> dict[str, Any]:
-    """The card as MONAI's metadata, our part under `liver_unet`."""
+    """The card as MONAI's metadata, with LiverUNet's own part under `liver_unet`."""
     versions = package_versions()
     monais = ("name", "version", "description", "license")
     fine = card.spec.fine
@@ -136,7 +136,7 @@ def _metadata(card: ModelCard) -> dict[str, Any]:
 
 
 def _format(kind: str, meaning: dict[int, str], values: tuple[int, int], network: NetworkSpec) -> dict[str, Any]:
-    """A tensor in the words of MONAI's metadata schema."""
+    """The description of a tensor in MONAI's metadata schema."""
     return {
         "type": kind,
         "format": "hounsfield" if kind == "image" else "logits",
@@ -151,7 +151,7 @@ def _format(kind: str, meaning: dict[int, str], values: tuple[int, int], network
 
 
 def _inference(model: LiverModel) -> dict[str, Any]:
-    """How `monai.bundle` builds the networks; its own name for the one of the fine look is `network_def`."""
+    """The configuration with which `monai.bundle` builds the networks; it calls that of the fine look `network_def`."""
     names = {FINE: "network_def", COARSE: "coarse_network_def"}
     built = {
         names[look]: {

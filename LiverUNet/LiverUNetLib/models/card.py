@@ -1,4 +1,4 @@
-"""The card of a model: all that there is to know about it, and to compute with."""
+"""The card of a model: all facts about it, and the numbers that it computes with."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ __all__ = [
 ]
 
 PERMISSIVE_LICENSES = ("Apache-2.0", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-SA-4.0", "CC0-1.0", "MIT")
-# The looks, by the names of their files.
+# The two looks, named as their files.
 FINE, COARSE = "model", "coarse"
 # How its results are judged; a model that was never calibrated has none.
 CALIBRATION = "configs/quality.json"
 
 
 def weights_file(look: str) -> str:
-    """Where in a model folder the weights of a look are."""
+    """The file of a look's weights in a model folder."""
     return f"models/{look}.pt"
 
 
 def onnx_file(look: str) -> str:
-    """Where in a model folder the ONNX form of a look is."""
+    """The file of a look's ONNX form in a model folder."""
     return f"models/{look}.onnx"
 
 
@@ -44,10 +44,10 @@ WEIGHT_FILES = tuple(file(look) for look in (FINE, COARSE) for file in (weights_
 
 @dataclass(frozen=True)
 class Lineage:
-    """What a model and its teachers have seen, and what none of them may ever train on: name -> content hash.
+    """The cases that a model and its ancestors used, and those that are held out: name -> content hash.
 
     Attributes:
-        masks: of what was seen, content hash of the scan -> that of its mask; a corrected mask is told by it.
+        masks: content hash of a used scan -> content hash of its mask, by which a corrected mask is recognized.
     """
 
     training: dict[str, str] = field(default_factory=dict)
@@ -56,20 +56,20 @@ class Lineage:
     masks: dict[str, str] = field(default_factory=dict)
 
     def roles(self) -> dict[str, str]:
-        """Content hash -> "training", "validation" or "held out", whichever of them binds most."""
+        """Content hash -> "held out", "training" or "validation"; the first of these that applies."""
         parts = {"validation": self.validation, "training": self.training, "held out": self.held_out}
         return {hash_: role for role, cases in parts.items() for hash_ in cases.values()}
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What there is to know about a model.
+    """All facts about a model.
 
     Attributes:
         spec: the numbers that it computes with.
         training: the settings of its training, for the record.
         scores: None if it was not evaluated.
-        notes: what else users have to know, Markdown.
+        notes: further information for users, Markdown.
         checksums: SHA-256 of every file of weights, and of the calibration.
     """
 
@@ -86,9 +86,9 @@ class ModelCard:
 
     @property
     def checksum(self) -> str:
-        """By which a model is known: SHA-256 of its weights' checksums and its numbers; empty without weights.
+        """Identifies a model: SHA-256 of its weights' checksums and its numbers; empty without weights.
 
-        Of weights in another form it stays the same.
+        It does not depend on the weights' ONNX form.
         """
         weights = {name: checksum for name, checksum in self.checksums.items() if name.endswith(".pt")}
         if not weights:
@@ -98,7 +98,7 @@ class ModelCard:
 
     @property
     def needs_consent(self) -> bool:
-        """Whether users have to accept the license before the weights are used; not if it permits all uses."""
+        """Whether users have to accept the license before the weights are used: not if it permits all uses."""
         return self.license not in PERMISSIVE_LICENSES
 
     def check(self) -> None:
@@ -109,4 +109,4 @@ class ModelCard:
         if not all(isinstance(checksum, str) for checksum in self.checksums.values()):
             raise ValueError("unusable checksums")
         if unknown := self.checksums.keys() - {*WEIGHT_FILES, CALIBRATION}:
-            raise ValueError(f"no file of a model: {', '.join(sorted(unknown))}")
+            raise ValueError(f"not a file of a model: {', '.join(sorted(unknown))}")

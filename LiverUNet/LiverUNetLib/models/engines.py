@@ -1,6 +1,6 @@
-"""What computes the network: ONNX Runtime, light and for CPUs, or PyTorch, for GPUs and for training.
+"""Compute networks with ONNX Runtime, which is light and for CPUs, or with PyTorch, for GPUs and training.
 
-Both take the same slices and give the same logits, up to rounding.
+Both take the same images and give the same logits, up to rounding.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Network(Protocol):
     """A network that is ready to compute.
 
     Attributes:
-        device: where and by which engine it computes; its note says what the user should know of that.
-        batch_size: how many slices it should get at once.
+        device: the device and engine that compute it; its note is a warning for the user.
+        batch_size: the number of slices to pass at once.
     """
 
     device: Device
@@ -45,8 +45,8 @@ class OnnxNetwork:
 
     Args:
         graph: an ONNX file as bytes, so that it cannot refer to other files.
-        in_channels: that the images will have.
-        threads: None for as many as there are cores.
+        in_channels: the number of channels of the images.
+        threads: None for one per core.
 
     Raises:
         ValueError: the graph is damaged or takes other images.
@@ -55,18 +55,18 @@ class OnnxNetwork:
     def __init__(self, graph: bytes, in_channels: int, device: Device, *, threads: int | None = None) -> None:
         import onnxruntime
 
-        onnxruntime.disable_telemetry_events()  # on Windows; elsewhere `LiverUNetLib/__init__.py` sees to it
+        onnxruntime.disable_telemetry_events()  # for Windows; on other systems `LiverUNetLib/__init__.py` disables it
         self.device, self.batch_size = device, BATCH_SIZE[device.kind]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or usable_cores()
-        options.enable_mem_pattern = False  # a plan of memory for each shape costs more of it than it saves time
-        options.log_severity_level = 4  # what fails is raised
-        # Waiting threads sleep; else they hold cores that others need, see Testing/benchmarks/busy_machine.md.
+        options.enable_mem_pattern = False  # a memory plan for each shape needs much memory and saves little time
+        options.log_severity_level = 4  # errors are raised anyway
+        # Waiting threads sleep; otherwise they occupy cores that others need, see Testing/benchmarks/busy_machine.md.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
             (image,) = self._session.get_inputs()
-        except Exception as error:  # what ONNX Runtime raises has no common type but this
+        except Exception as error:  # the errors of ONNX Runtime have no other common type
             raise ValueError(str(error)) from error
         if image.shape[1] != in_channels:
             raise ValueError(f"it takes {image.shape[1]} channels, not {in_channels}")
@@ -81,7 +81,7 @@ class OnnxNetwork:
 class TorchNetwork:
     """A network computed by PyTorch.
 
-    When a GPU's memory is too small, batches are halved, and at last the CPU computes; both are logged.
+    If the memory of a GPU is too small, batches are halved; if that is not enough, the CPU is used. Both are logged.
 
     Args:
         network: takes images (batch, channels, *sides), gives logits (batch, 1, *sides).
@@ -106,7 +106,7 @@ class TorchNetwork:
             except torch.OutOfMemoryError:
                 if self.device.kind == "cpu":
                     raise
-                self._make_do()
+                self._use_less_memory()
 
     def _logits(self, image: np.ndarray) -> np.ndarray:
         import torch
@@ -117,23 +117,25 @@ class TorchNetwork:
             found: np.ndarray = logits.float().cpu().numpy()
             return found
 
-    def _make_do(self) -> None:
-        """Halve the batches, or leave the GPU for the CPU."""
+    def _use_less_memory(self) -> None:
+        """Halve the batches or, if they are single slices, use the CPU."""
         name = self.device.name
         if self.batch_size > 1:
             self.batch_size //= 2
-            logger.warning("The memory of %s is too small; going on with batches of %d slices.", name, self.batch_size)
+            logger.warning(
+                "The memory of %s is too small; continuing with batches of %d slices.", name, self.batch_size
+            )
         else:
-            logger.warning("The memory of %s is too small for one slice; going on with the CPU.", name)
+            logger.warning("The memory of %s is too small for one slice; continuing on the CPU.", name)
             self.device = replace(self.device, name="cpu", dtype="float32")
             self.batch_size, self._network = BATCH_SIZE["cpu"], _placed(self._network, self.device)
 
 
 def _placed(network: nn.Module, device: Device) -> nn.Module:
-    """The network on the device, for inference; channels last is a quarter faster for slices on CPUs."""
+    """Move the network to the device, for inference; channels last is a quarter faster for slices on CPUs."""
     import torch
 
     network = network.eval().to(device.name)
     flat = all(weight.ndim != 5 for weight in network.parameters())
-    # torch's annotations know this keyword for tensors only.
+    # torch's annotations of Module.to lack this keyword.
     return network.to(memory_format=torch.channels_last) if flat else network  # type: ignore[call-overload]

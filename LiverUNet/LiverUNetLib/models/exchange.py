@@ -1,4 +1,4 @@
-"""Models come and go as zip files: packed, installed once everything in them was verified, removed."""
+"""Pack models as zip files, install them after all files are verified, and remove them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LARGEST_FILE_BYTES = 500 * 2**20
 
 
 def pack_model(model: LiverModel, path: Path, *, overwrite: bool = False) -> None:
-    """Write a verified model as a zip, whole or not at all.
+    """Verify a model and write it as a zip, completely or not at all.
 
     Raises:
         ModelError: its weights were changed.
@@ -36,12 +36,12 @@ def pack_model(model: LiverModel, path: Path, *, overwrite: bool = False) -> Non
 def install_model(source: Path, *, overwrite: bool = False) -> LiverModel:
     """Copy a model from a zip or a folder to the user's own models.
 
-    Nothing in it is executed. The files of a model are taken and checked before anything is
-    installed: checksum, weights without code, weights that fit the network.
+    Nothing in it is executed. All files are checked before anything is installed: the checksums, that the
+    weights hold no code, and that they fit the network.
 
     Raises:
-        ModelError: the source is no model, is damaged, or a zip that holds anything else.
-        OutputError: a model of that name is bundled or installed already, or the folder cannot be written.
+        ModelError: the source is not a model, is damaged, or is a zip with other files.
+        OutputError: a model of that name is bundled or installed, or the folder cannot be written.
     """
     if not exists(source, ModelError):
         raise ModelError(f"{source} does not exist.")
@@ -62,7 +62,7 @@ def install_model(source: Path, *, overwrite: bool = False) -> LiverModel:
             )
         if target.exists() and not overwrite:
             raise OutputError(
-                f"A model {model.card.name} is installed already in {target}; remove it first, or allow replacing it."
+                f"A model {model.card.name} is already installed in {target}; remove it first, or allow replacing it."
             )
         with staged(target) as temporary:
             for name in model.files():
@@ -72,20 +72,21 @@ def install_model(source: Path, *, overwrite: bool = False) -> LiverModel:
 
 
 def is_own(name: str) -> bool:
-    """Whether there is a folder of that name among the user's own models, broken or not; only those can be removed."""
+    """Whether the user's own models have a folder of that name, broken or not; only those can be removed."""
     return bool(name.strip(".")) and Path(name).name == name and (model_folders()[-1] / name).is_dir()
 
 
 def remove_model(name: str) -> Path:
-    """Delete one of the user's own models, a broken one as well; returns the folder that is gone.
+    """Delete one of the user's own models, broken or not; return its folder.
 
     Raises:
-        ModelError: there is no such model among the user's own.
+        ModelError: the user has no model of that name.
+        OutputError: it cannot be deleted.
     """
     own = model_folders()[-1]
     folder = own / name
     if not is_own(name):
-        raise ModelError(f"There is no model {name!r} among your own in {own}; bundled ones stay.")
+        raise ModelError(f"There is no model {name!r} among your own in {own}; bundled models cannot be removed.")
     try:
         shutil.rmtree(folder)
     except OSError as error:
@@ -94,7 +95,7 @@ def remove_model(name: str) -> Path:
 
 
 def _unpack(path: Path, folder: Path) -> Path:
-    """Take the files of a model out of a zip, whatever folder they are in; refuse everything else."""
+    """Extract the files of a model from a zip, from any folder in it; refuse all other files."""
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
@@ -110,12 +111,12 @@ def _unpack(path: Path, folder: Path) -> Path:
 
 
 def _member(entry: zipfile.ZipInfo, path: Path) -> str:
-    """Which file of a model an entry is."""
+    """The file of a model that an entry holds."""
     name = PurePosixPath(entry.filename.replace("\\", "/"))
     kind = stat.S_IFMT(entry.external_attr >> 16)
     inside = next((known for known in MODEL_FILES if name.parts[-2:] == PurePosixPath(known).parts), None)
     if ".." in name.parts or name.is_absolute() or kind not in (0, stat.S_IFREG) or len(name.parts) > 3 or not inside:
-        raise ModelError(f"{path} holds {entry.filename!r}, which is no file of a model; nothing was installed.")
+        raise ModelError(f"{path} holds {entry.filename!r}, which is not a file of a model; nothing was installed.")
     if entry.file_size > LARGEST_FILE_BYTES:
         raise ModelError(
             f"{entry.filename} in {path} is larger than {LARGEST_FILE_BYTES >> 20} MiB; nothing was installed."

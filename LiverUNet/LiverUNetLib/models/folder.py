@@ -1,7 +1,7 @@
 """A model is a folder in MONAI Bundle layout.
 
-configs/metadata.json    what it is, what it was trained on, its scores, the checksums of its weights
-configs/inference.json   how MONAI builds its networks; never read here
+configs/metadata.json    its card: numbers, lineage, scores, checksums of its weights
+configs/inference.json   its networks for MONAI; never read here
 models/model.pt          the fine look's weights: a plain state dict, kernels in float16
 models/model.onnx        the same weights as a graph for ONNX Runtime, which needs no PyTorch
 models/coarse.pt, .onnx  the coarse look's weights, if it looks coarsely
@@ -45,7 +45,7 @@ __all__ = [
     "open_model",
 ]
 
-# 2: content hashes know a scan in any order of axes. 3: all numbers in one place, two looks, ONNX forms.
+# 2: content hashes do not depend on the order of axes. 3: all numbers in one place, two looks, ONNX forms.
 SCHEMA_VERSION, OLDEST_SCHEMA_VERSION = 3, 2
 METADATA, INFERENCE, README = "configs/metadata.json", "configs/inference.json", "docs/README.md"
 MODEL_FILES = (METADATA, INFERENCE, README, CALIBRATION, *WEIGHT_FILES)
@@ -53,7 +53,7 @@ MODEL_FILES = (METADATA, INFERENCE, README, CALIBRATION, *WEIGHT_FILES)
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks of a model, ready to compute; `coarse` is None if it does not look coarsely."""
+    """The networks of a model, ready to compute; `coarse` is None if it has no coarse look."""
 
     fine: Network
     coarse: Network | None
@@ -61,10 +61,10 @@ class Networks:
 
 @dataclass(frozen=True)
 class LiverModel:
-    """A model folder whose card was read.
+    """A model folder and its card.
 
     Attributes:
-        note: what every user of it should know, a sentence; empty if there is nothing.
+        note: a warning for all its users, one sentence; empty if there is none.
     """
 
     folder: Path
@@ -78,28 +78,28 @@ class LiverModel:
 
     @property
     def looks(self) -> tuple[str, ...]:
-        """FINE, and COARSE if it looks coarsely."""
+        """FINE, and COARSE if it has a coarse look."""
         return (FINE, COARSE) if self.card.spec.coarse else (FINE,)
 
     @property
     def has_onnx(self) -> bool:
-        """Whether all weights are there as graphs for ONNX Runtime."""
+        """Whether it has the ONNX form of all its weights."""
         return all(onnx_file(look) in self.card.checksums for look in self.looks)
 
     def files(self) -> tuple[str, ...]:
-        """What the folder consists of."""
+        """The files of the folder."""
         return METADATA, INFERENCE, README, *self.card.checksums
 
     def verify(self) -> None:
-        """Raise ModelError unless all files of weights are those that the card was written for."""
+        """Raise ModelError unless all files of weights have the checksums of the card."""
         for name in {*map(weights_file, self.looks), *self.card.checksums}:
             self.read(name)
 
     def read(self, name: str) -> bytes:
-        """A file of weights, verified.
+        """Read and verify a file of weights.
 
         Raises:
-            ModelError: it cannot be read or was changed.
+            ModelError: it cannot be read, or was changed.
         """
         try:
             content = (self.folder / name).read_bytes()
@@ -127,10 +127,10 @@ class LiverModel:
             raise ModelError(f"{self.folder / CALIBRATION} is not a calibration ({error}).") from error
 
     def state_dict(self, look: str = FINE) -> dict[str, torch.Tensor]:
-        """The weights of a look, verified; nothing stored with them is executed.
+        """Read and verify the weights of a look; nothing in their file is executed.
 
         Raises:
-            ModelError: changed, damaged, or holding anything but tensors.
+            ModelError: they were changed, are damaged, or the file holds anything but tensors.
         """
         import torch
 
@@ -161,16 +161,16 @@ class LiverModel:
         return fold_batch_norm(network)
 
     def networks(self, device: Device, *, threads: int | None = None) -> Networks:
-        """All networks, ready to compute; what their user should know is added to their device's note.
+        """Load all networks. Warnings for the user are added to the note of their device.
 
-        Without ONNX forms PyTorch computes them.
+        PyTorch computes them if the model has no ONNX form.
 
         Args:
-            threads: of ONNX Runtime; None for as many as there are cores.
+            threads: of ONNX Runtime; None for one per core.
 
         Raises:
-            ModelError: changed, damaged, the weights do not fit the networks of the card, or they need a PyTorch that
-                is not installed.
+            ModelError: the weights were changed, are damaged, do not fit the networks of the card, or need PyTorch,
+                which is not installed.
         """
         if device.engine == "onnx" and not self.has_onnx:
             missing = " and ".join(name for name in map(onnx_file, self.looks) if name not in self.card.checksums)
@@ -179,16 +179,16 @@ class LiverModel:
                     f"The model {self.card.name} has no {missing}, so it needs PyTorch: install "
                     "liver-unet[train], or export the model again."
                 )
-            device = _noted(device, f"The model {self.card.name} has no {missing}; PyTorch has computed it.")
+            device = _noted(device, f"The model {self.card.name} has no {missing}; it was computed with PyTorch.")
             device = replace(device, engine="torch")
         device = _noted(device, self.note)
         made = {look: self._network(look, device, threads) for look in self.looks}
         return Networks(made[FINE], made.get(COARSE))
 
     def check(self) -> None:
-        """Raise ModelError unless every file of weights is whole and fits the card, as far as it can be tried here.
+        """Raise ModelError unless every file of weights is complete and fits the card.
 
-        Without PyTorch, its own forms are only compared with their checksums.
+        Without PyTorch, files in its format are only compared with their checksums.
         """
         self.verify()
         for look in self.looks:
@@ -212,10 +212,10 @@ def _noted(device: Device, note: str) -> Device:
 
 
 def open_model(folder: Path) -> LiverModel:
-    """Read the card of a model folder; the weights are verified when they are used.
+    """Read the card of a model folder; the weights are verified when they are loaded.
 
     Raises:
-        ModelError: it is no model folder, or of a version this LiverUNet cannot read.
+        ModelError: it is not a model folder, or this version of LiverUNet cannot read it.
     """
     metadata = read_json(folder / METADATA, ModelError)
     try:
@@ -223,8 +223,8 @@ def open_model(folder: Path) -> LiverModel:
         version = ours["schema_version"]
         if version < OLDEST_SCHEMA_VERSION:
             raise ModelError(
-                f"The model {folder} was made by an older LiverUNet, whose scan hashes do not recognise what it has "
-                "learned from and what it holds out; install a newer version of it or train it again."
+                f"The model {folder} was made by an older LiverUNet, whose hashes of its training and held-out scans "
+                "cannot be compared with today's; install a newer version of it or train it again."
             )
         if version > SCHEMA_VERSION:
             raise ModelError(
@@ -250,11 +250,11 @@ def open_model(folder: Path) -> LiverModel:
 def _note_on_views(name: str, ours: dict[str, Any]) -> str:
     if list(ours["preprocessing"]["views"]) == ["axial"]:
         return ""
-    return f"The model {name} has learned from three views; only axial slices are used, which costs accuracy."
+    return f"The model {name} was trained on three views; only axial slices are used, which costs accuracy."
 
 
 def _as_today(ours: dict[str, Any]) -> dict[str, Any]:
-    """What a card of schema 2 says, in the terms of today's: it looked at whole slices, from up to three sides."""
+    """Convert a card of schema 2, whose models had one look, at whole slices in up to three planes."""
     seen = {key: value for key, value in ours["preprocessing"].items() if key != "views"}
     window = seen.pop("window_hu")
     return ours | {

@@ -1,4 +1,4 @@
-"""The network: a U-Net of MONAI, described by a NetworkSpec."""
+"""Build networks: U-Nets of MONAI, described by a NetworkSpec."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["build_network", "fold_batch_norm", "onnx_graph"]
 
 
 def build_network(spec: NetworkSpec) -> nn.Module:
-    """Make the network with fresh weights: (batch, in_channels, *sides) -> logits (batch, 1, *sides)."""
+    """Build the network with random weights: (batch, in_channels, *sides) -> logits (batch, 1, *sides)."""
     from monai.networks.nets import UNet
     from torch import nn
 
@@ -37,9 +37,9 @@ def build_network(spec: NetworkSpec) -> nn.Module:
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
-    """Fold every batch normalisation into the convolution before it, for inference only.
+    """Fold every batch normalisation into the convolution before it, for inference.
 
-    The logits stay the same up to rounding. Changes `network` in place and returns it.
+    The logits stay the same up to rounding. `network` is changed in place and returned.
     """
     from monai.networks.blocks import Convolution
     from torch import nn
@@ -58,10 +58,10 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
 
 
 def onnx_graph(network: nn.Module, spec: NetworkSpec) -> bytes:
-    """The network for inference as an ONNX graph: `image`, of any size, becomes `logits`.
+    """The network for inference as an ONNX graph, from `image`, of any size, to `logits`.
 
-    Kernels are stored as float16; ONNX Runtime makes them float32 when it loads the graph, folds
-    batch normalisation into them, and computes in float32.
+    Kernels are stored as float16. When ONNX Runtime loads the graph, it converts them to float32, folds batch
+    normalisation into them, and computes in float32.
     """
     import torch
     from torch import nn
@@ -78,19 +78,19 @@ def onnx_graph(network: nn.Module, spec: NetworkSpec) -> bytes:
             parametrize.register_parametrization(layer, "weight", Widened(), unsafe=True)
     file = io.BytesIO()
     free = {axis: f"side{axis}" for axis in (0, *range(2, 2 + spec.spatial_dims))}
-    # Instance normalisation refuses a single voxel, which is what the lowest level has of the smallest image.
+    # Not the smallest image: its lowest level is one voxel, which instance normalisation refuses.
     sides = [2 * spec.multiple] * spec.spatial_dims
     with warnings.catch_warnings():
-        # This exporter works with every torch since 2.4 and needs onnx alone; the new one needs onnxscript as well.
+        # This exporter works with every torch since 2.4 and needs only onnx; the new one also needs onnxscript.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
-        # What the layers ask of an image's size has one answer for all that they take.
+        # The layers' tests of the image's size have the same result for all valid sizes.
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-        # Instance normalisation computes as in training, always.
+        # Instance normalisation always computes as in training.
         warnings.filterwarnings("ignore", message="ONNX export mode is set to TrainingMode.EVAL")
         torch.onnx.export(
             network,
             (torch.zeros(1, spec.in_channels, *sides),),
-            file,  # type: ignore[arg-type]  # this exporter also writes to what has `write`
+            file,  # type: ignore[arg-type]  # torch's annotations: this exporter also writes to file objects
             dynamo=False,
             opset_version=17,
             do_constant_folding=False,

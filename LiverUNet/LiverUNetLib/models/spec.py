@@ -1,6 +1,6 @@
-"""The numbers of a model: what it expects of a scan, how it looks at it, and what it takes for a liver.
+"""The numbers of a model: its grids, its networks, and the rules by which a liver is accepted.
 
-They travel in the model's card and stand nowhere else.
+They are stored in the model's card and nowhere else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ __all__ = ["CoarseLook", "FineLook", "ModelSpec", "NetworkSpec", "Rules", "spec_
 if TYPE_CHECKING:
     import torch
 
-T = TypeVar("T")
 Values = TypeVar("Values", float, np.ndarray, "torch.Tensor")
 
 
@@ -26,11 +25,11 @@ Values = TypeVar("Values", float, np.ndarray, "torch.Tensor")
 class NetworkSpec:
     """A `monai.networks.nets.UNet` and a convolution of one voxel that gives one logit: "liver".
 
-    MONAI's U-Net alone would pass its last features through one normalised, rectified channel; it
-    then takes over a thousand steps before the logits of the background fall below zero.
+    MONAI's U-Net alone would end in one normalised and rectified channel; training would then need over
+    a thousand steps before the logits of the background fall below zero.
 
     Attributes:
-        in_channels: of the fine look one for each context slice.
+        in_channels: for the fine look, one for each context slice.
         channels: feature maps at each level; the first level comes after the first stride.
         strides: between the levels; one fewer than `channels`.
         features: feature maps at full resolution, before the last convolution.
@@ -56,13 +55,13 @@ class NetworkSpec:
 
 @dataclass(frozen=True)
 class CoarseLook:
-    """Where in the body the liver is: a 3D network on a grid of cubes over the whole scan.
+    """The coarse look, which finds the liver in the body: a 3D network on a grid of cubes over the whole scan.
 
     Attributes:
         voxel_mm: the side of a cube.
-        threshold: where its probability exceeds this there may be liver; low, so that nothing is missed.
-        margin_mm: the fine look sees so much around that.
-        shortest_mm: scans that show less of the body are left to the fine look alone.
+        threshold: a higher probability may be liver; low, so that nothing is missed.
+        margin_mm: added around it for the fine look.
+        shortest_mm: scans that show less of the body have only the fine look.
     """
 
     voxel_mm: float = 4.0
@@ -76,12 +75,12 @@ class CoarseLook:
 
 @dataclass(frozen=True)
 class FineLook:
-    """Where the liver ends: a 2D network on axial slices with their neighbours.
+    """The fine look, which outlines the liver: a 2D network on axial slices with their neighbours.
 
     Attributes:
         pixel_mm: the side of a pixel.
-        slice_mm: slices closer than this are averaged in blocks of at most this thickness.
-        context_mm: distances across the slices of those that form the channels.
+        slice_mm: closer slices are averaged in blocks of at most this thickness.
+        context_mm: distances from a slice to the slices that form its channels.
     """
 
     pixel_mm: float = 1.25
@@ -92,13 +91,13 @@ class FineLook:
 
 @dataclass(frozen=True)
 class Rules:
-    """What is a liver and what is not.
+    """The rules by which a liver is accepted.
 
     Attributes:
-        threshold: where the probability exceeds it there is liver.
-        minimum_ml: less is noise, not the tip of a liver.
-        doubtful_ml, doubtful_probability: less than this with a smaller mean probability is discarded: what is found
-            where there is no liver is small and doubtful.
+        threshold: voxels with a higher probability are liver.
+        minimum_ml: a smaller volume is noise, not the tip of a liver.
+        doubtful_ml, doubtful_probability: a smaller volume with a smaller mean probability is discarded: in scans
+            without a liver, false findings are small and doubtful.
     """
 
     threshold: float = 0.5
@@ -107,17 +106,17 @@ class Rules:
     doubtful_probability: float = 0.87
 
     def least_ml(self, mean_probability: float) -> float:
-        """The smallest volume that is a liver if it was found with this mean probability."""
+        """The smallest volume that is accepted as a liver with this mean probability."""
         return self.doubtful_ml if mean_probability < self.doubtful_probability else self.minimum_ml
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """All of it.
+    """All numbers of a model.
 
     Attributes:
-        window_hu: HU are clipped to it, and mapped to [-1, 1] where a network takes them.
-        coarse: None for a model that looks at whole slices at once.
+        window_hu: HU are clipped to it, and mapped to [-1, 1] for the networks.
+        coarse: None for a model without a coarse look.
     """
 
     fine: FineLook = field(default_factory=FineLook)
@@ -126,7 +125,7 @@ class ModelSpec:
     window_hu: tuple[float, float] = (-160.0, 240.0)
 
     def normalise(self, hu: Values) -> Values:
-        """What a network takes for HU; air is -1."""
+        """Map HU to the input of a network; air becomes -1."""
         low, high = self.window_hu
         normalised: Values = 2 * (hu - low) / (high - low) - 1
         return normalised
@@ -135,7 +134,7 @@ class ModelSpec:
         return len(self.window_hu) == 2 and all(map(_finite, self.window_hu)) and self.window_hu[0] < self.window_hu[1]
 
     def check(self) -> None:
-        """Raise ValueError unless all of it can be computed with."""
+        """Raise ValueError, with the names of faulty values, unless all values are valid."""
         fine, coarse, rules = self.fine, self.coarse, self.rules
         sound = {
             "window_hu": self._window_is_usable(),
@@ -179,18 +178,18 @@ def _computable(network: NetworkSpec) -> bool:
 
 
 def spec_from_json(content: dict[str, Any]) -> ModelSpec:
-    """What `dataclasses.asdict` has made of a ModelSpec, and JSON of that.
+    """Make a ModelSpec from the JSON of its `dataclasses.asdict`.
 
     Raises:
         KeyError, TypeError: something is missing or unknown.
     """
 
-    def look(kind: type[T], part: dict[str, Any]) -> T:
-        return from_json(kind, part | {"network": from_json(NetworkSpec, part["network"])})
+    def look(part: dict[str, Any]) -> dict[str, Any]:
+        return part | {"network": from_json(NetworkSpec, part["network"])}
 
     return ModelSpec(
-        fine=look(FineLook, content["fine"]),
-        coarse=look(CoarseLook, content["coarse"]) if content["coarse"] else None,
+        fine=from_json(FineLook, look(content["fine"])),
+        coarse=from_json(CoarseLook, look(content["coarse"])) if content["coarse"] else None,
         rules=from_json(Rules, content["rules"]),
         window_hu=tuple(content["window_hu"]),
     )

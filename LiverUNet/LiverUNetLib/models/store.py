@@ -1,4 +1,4 @@
-"""The models that are there: those that ship with LiverUNet, and what the user has added."""
+"""The installed models: those that ship with LiverUNet, and those that the user has added."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def resource_folder() -> Path:
 
 
 def model_folders() -> list[Path]:
-    """Where models are looked for: the bundled ones, then the user's own.
+    """The folders that are searched for models: first that of the bundled ones, then the user's own.
 
-    The user's are in `~/.liver-unet/models`, or where the variable LIVER_UNET_MODELS says; never
+    The user's is `~/.liver-unet/models`, or the value of the variable LIVER_UNET_MODELS. It is never
     inside the installation, which an update replaces.
     """
     own = os.environ.get("LIVER_UNET_MODELS")
@@ -32,15 +32,13 @@ def model_folders() -> list[Path]:
 
 
 def list_models() -> dict[str, LiverModel | ModelError]:
-    """All installed models by the names of their folders; a broken one as its error."""
+    """All installed models by the names of their folders; for a broken one, its error."""
     models: dict[str, LiverModel | ModelError] = {}
-    for parent in model_folders():
-        for path in sorted(parent.glob(f"*/{METADATA}")):
-            folder = path.parent.parent
-            try:
-                models.setdefault(folder.name, open_model(folder))
-            except ModelError as error:
-                models.setdefault(folder.name, error)
+    for name, folder in _installed().items():
+        try:
+            models[name] = open_model(folder)
+        except ModelError as error:
+            models[name] = error
     return models
 
 
@@ -50,13 +48,19 @@ def find_model(name_or_folder: str) -> LiverModel:
     Raises:
         ModelError: there is neither, or it is broken.
     """
-    models = list_models()
-    if name_or_folder in models:
-        model = models[name_or_folder]
-        if isinstance(model, ModelError):
-            raise model
-        return model
+    folders = _installed()
+    if name_or_folder in folders:
+        return open_model(folders[name_or_folder])
     if exists(Path(name_or_folder) / METADATA, ModelError):
         return open_model(Path(name_or_folder))
-    known = ", ".join(models) or "none"
+    known = ", ".join(folders) or "none"
     raise ModelError(f"There is no model {name_or_folder!r}: neither installed (known: {known}) nor a model folder.")
+
+
+def _installed() -> dict[str, Path]:
+    """Name -> folder of every installed model; none is opened. A bundled model hides one of the user's of its name."""
+    folders: dict[str, Path] = {}
+    for parent in model_folders():
+        for metadata in sorted(parent.glob(f"*/{METADATA}")):
+            folders.setdefault(metadata.parents[1].name, metadata.parents[1])
+    return folders

@@ -1,14 +1,14 @@
-"""A CT comes in, a mask goes out.
+"""Read a CT, write a mask.
 
-volume.py       what a scan is: HU and their place in the patient
-formats.py      which file is read and written by what
+volume.py       CTVolume: HU and their place in the patient
+formats.py      chooses the reader or writer of a file
 nifti.py        NIfTI
-itk.py          NRRD, MetaImage and Slicer's segmentations, by ITK
-text_header.py  whether the voxels of a NRRD or MetaImage are all there, before ITK reads them
-integrity.py    whether what is packed is whole
+itk.py          NRRD, MetaImage and Slicer's segmentations, with ITK
+text_header.py  checks that a NRRD or MetaImage has all its voxels, before ITK reads them
+integrity.py    checks that packed data are complete
 dicom/          DICOM series
-unpacking.py    zips, for as long as they are read
-masks.py        which voxels of a stored mask are inside
-ct_checks.py    whether a volume is a CT
-phantom.py      a scan whose liver is known
+unpacking.py    unpacks zips temporarily
+masks.py        finds the voxels inside a stored mask
+ct_checks.py    checks that a volume can be a CT
+phantom.py      a synthetic scan whose liver is known
 """

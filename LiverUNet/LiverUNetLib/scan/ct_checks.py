@@ -1,4 +1,4 @@
-"""What makes a volume a CT in HU: its size, its range, its soft tissue."""
+"""Check that a volume can be a CT in HU: by its size, its range and its soft tissue."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ __all__ = ["VOXEL_MM", "check_ct"]
 # The finest CT of a body has pixels of 0.15 mm (2048 in 320 mm), micro-CT far smaller ones; the thickest slices,
 # of a plan or of a whole-body scan before helical CT, were 10 to 20 mm.
 VOXEL_MM = (0.1, 30.0)
-# The tables of scanners move by 2 m at most; lengths in cm or with a lost decimal point are beyond both.
+# Tables of scanners move by at most 2 m; lengths in cm or without their decimal point exceed both limits.
 LONGEST_MM, NARROWEST_MM = 3000.0, 20.0
 
-# Soft tissue, fat and contrast-enhanced organs; what a scan must show to be worth segmenting.
+# Soft tissue, fat and contrast-enhanced organs.
 SOFT_TISSUE_HU = (-160, 240)
-# Of what is neither air nor padding soft tissue was at least 84 % in the 30 scans of IRCAD and LiTS; a chest has less.
+# Least share of soft tissue in what is neither air nor padding. In the 30 scans of IRCAD and LiTS it was at least 84 %;
+# a chest has less.
 MINIMUM_SOFT_TISSUE = 0.05
-# Of all voxels, air and padding too: a CT on the grid of a PET or a plan may have little. If the rescale was applied
-# twice, bone counts as soft tissue: at most 0.2 % in those scans.
+# Least share in all voxels, which is small for a CT on the grid of a PET or a plan. If the rescale was applied twice,
+# bone counts as soft tissue: at most 0.2 % in those scans.
 MINIMUM_OF_ALL = 0.01
-# Above air and its noise, up to the largest value of 12 bits (4095 - 1024): beyond are metal and padding.
+# From above air and its noise to the largest value of 12 bits (4095 - 1024); beyond it are metal and padding.
 TISSUE_HU = (-900, 3071)
-# Of all voxels: noise alone leaves fewer at the lowest value that it reaches.
+# Least share of padding in all voxels: of pure noise, fewer voxels have the lowest value.
 MINIMUM_PADDING = 0.001
-# Soft tissue where the intercept, -1024 or -1000 in nearly every CT, was not applied. In HU this is bone, at most 0.3 %
-# of what is no air in those scans. Nothing then is left in LUNG_AND_FAT_HU but the edges of padding, if interpolated.
+# Soft tissue of a CT whose intercept (-1024 or -1000 in nearly every CT) was not applied. In HU this range is bone, at
+# most 0.3 % of the voxels besides air in those scans. LUNG_AND_FAT_HU then holds only interpolated edges of padding.
 SHIFTED = (840, 1264)
 MAXIMUM_SHIFTED = 0.10
 LUNG_AND_FAT_HU = (-900, -50)
 MINIMUM_LUNG_AND_FAT = 0.05
-# A CT scaled to [-1, 1], by its standard deviation, or by 1000 or 100 lies in this but for metal. In HU it is water:
-# 5 to 12 % of those scans.
+# A CT scaled to [-1, 1], by its standard deviation, by 1000 or by 100 lies within this, except for metal. In HU it is
+# water: 5 to 12 % of those scans.
 NORMALISED = 20
 MAXIMUM_NORMALISED = 0.99
 # A mask or a thresholded image holds two values; a CT clipped to a narrow window still holds many.
@@ -48,8 +49,8 @@ NEVER_BELOW_ZERO = (
 def check_ct(volume: CTVolume) -> None:
     """Raise ScanError unless the volume can be a CT in HU that shows soft tissue.
 
-    Padding (-2000, -3024, 30000), metal and data already clipped to a window pass. Statistics are
-    taken from at most about four million evenly spread voxels.
+    Padding (-2000, -3024, 30000), metal and data clipped to a window are accepted. Statistics are taken
+    from at most about four million evenly spread voxels.
     """
     if not np.issubdtype(volume.hu_kji.dtype, np.integer) and not all(
         np.isfinite(slice_).all() for slice_ in volume.hu_kji
@@ -60,7 +61,7 @@ def check_ct(volume: CTVolume) -> None:
     lowest, highest = volume.hu_kji.min(), volume.hu_kji.max()
     if lowest == highest:
         raise ScanError(f"{volume.name} is constant: every voxel is {lowest:g}; this is not a CT.")
-    # The step is odd, so that it does not follow rows or columns of even length.
+    # An odd step, so that rows or columns of even length are not sampled at the same places.
     hu = volume.hu_kji.ravel()[:: (volume.hu_kji.size // CHECKED_VOXELS) | 1].astype(np.float32)
     for find_fault in (_never_below_zero, _normalised, _padded_above_zero, _shifted, _soft_tissue, _two_values):
         if fault := find_fault(hu, lowest):
@@ -69,7 +70,7 @@ def check_ct(volume: CTVolume) -> None:
 
 
 def _check_size(volume: CTVolume) -> None:
-    """Raise ScanError unless voxels and extent are of a size that a CT of a body can have."""
+    """Raise ScanError unless voxels and extent have a size that is possible for a CT of a body."""
     spacing = volume.spacing_kji_mm
     extents = sorted(n * mm for n, mm in zip(volume.hu_kji.shape, spacing, strict=True))
     if not VOXEL_MM[0] <= min(spacing) <= max(spacing) <= VOXEL_MM[1]:
@@ -77,7 +78,7 @@ def _check_size(volume: CTVolume) -> None:
         fault = f"voxels of {found} mm, a CT of a body has {VOXEL_MM[0]:g} to {VOXEL_MM[1]:g} mm"
     elif extents[-1] > LONGEST_MM:
         fault = f"a length of {extents[-1] / 1000:.1f} m, no CT is longer than {LONGEST_MM / 1000:g} m"
-    elif extents[1] < NARROWEST_MM:  # one slice is thin in one direction
+    elif extents[1] < NARROWEST_MM:  # the smallest extent may be that of one slice
         fault = f"a width of {extents[1]:.1f} mm, too little to show an organ"
     else:
         return
@@ -91,7 +92,7 @@ def _never_below_zero(_hu: np.ndarray, lowest: float) -> str:
 def _padded_above_zero(hu: np.ndarray, lowest: float) -> str:
     rest = hu[hu > lowest]
     padding = hu.size - rest.size >= MINIMUM_PADDING * hu.size
-    if not (padding and rest.size) or rest.min() < 0 or rest.min() == rest.max():  # one value more is a mask
+    if not (padding and rest.size) or rest.min() < 0 or rest.min() == rest.max():  # with one further value it is a mask
         return ""
     return NEVER_BELOW_ZERO.format(besides=f" besides padding of {lowest:g}")
 
@@ -139,5 +140,5 @@ def _two_values(hu: np.ndarray, _lowest: float) -> str:
 
 
 def _share(hu: np.ndarray, limits: tuple[float, float]) -> float:
-    """Of all voxels, those strictly between two values."""
+    """The share of voxels strictly between two values."""
     return np.count_nonzero((hu > limits[0]) & (hu < limits[1])) / max(hu.size, 1)

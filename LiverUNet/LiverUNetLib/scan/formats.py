@@ -1,4 +1,4 @@
-"""Which file is read and written by what: the ending decides, and DICOM knows itself."""
+"""Read and write scans and masks. A file's ending tells its format; DICOM is recognized by its content."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ READERS: dict[str, Callable[[Path], CTVolume]] = {
     ".mha": read_itk,
     ".mhd": read_itk,
 }
-# The other file of a .hdr; not searched for, or each pair would be two scans.
+# The second file of a .hdr; a folder is not searched for it, or every pair would count as two scans.
 HALVES = (".img", ".img.gz", ".hdr.gz")
-# The longest ending comes first: a segmentation is a NRRD file too.
+# The longest ending comes first: a segmentation is also a NRRD file.
 WRITERS: dict[str, Callable[[Path, np.ndarray, np.ndarray], None]] = {
     ".nii.gz": write_nifti,
     ".nii": write_nifti,
@@ -51,13 +51,13 @@ WRITERS: dict[str, Callable[[Path, np.ndarray, np.ndarray], None]] = {
 def read_volume(path: Path, *, series: str | None = None) -> CTVolume:
     """Read a CT: NIfTI, NRRD, MetaImage, or a DICOM series in a folder, a zip or a file.
 
-    NIfTI is found by its content too, where a name has another ending.
+    NIfTI with another ending is recognized by its content.
 
     Args:
         series: which DICOM series, see `cli.main.SERIES_HELP`.
 
     Raises:
-        ScanError: missing, unreadable, of no known format, or no single 3D scan.
+        ScanError: the scan is missing, unreadable, of an unknown format, or not a single 3D scan.
     """
     if not exists(path, ScanError):
         raise ScanError(f"{path} does not exist.")
@@ -69,16 +69,16 @@ def read_volume(path: Path, *, series: str | None = None) -> CTVolume:
     if path.is_file() and (path.name.lower().endswith(HALVES) or is_nifti(path)):
         return read_nifti(path)
     raise ScanError(
-        f"{path} is of no known format: neither DICOM nor {', '.join(READERS)}; convert it, for example with 3D Slicer."
+        f"{path} has an unknown format: neither DICOM nor {', '.join(READERS)}; convert it, for example with 3D Slicer."
     )
 
 
 def read_mask(path: Path, *, labels: tuple[int, ...] | None = None, folder: str | None = None) -> CTVolume:
-    """Read a mask: 1 in the uint8 array of the volume that is returned.
+    """Read a mask as a volume whose array is uint8, 1 inside the mask.
 
     Args:
-        labels: the values that count; None for all but 0.
-        folder: read DICOM in the folder of that name below `path`, of any modality.
+        labels: the values inside the mask; None for all but 0.
+        folder: name of a folder below `path` from which DICOM of any modality is read.
 
     Raises:
         ScanError: as `read_volume`.
@@ -91,25 +91,25 @@ def read_mask(path: Path, *, labels: tuple[int, ...] | None = None, folder: str 
 
 
 def check_output_name(path: Path) -> None:
-    """Raise OutputError unless the ending of `path` says how to write it."""
+    """Raise OutputError unless `path` ends in a format that can be written."""
     if not _ending(path, WRITERS):
         raise OutputError(f"{path} cannot be written: its name must end in {', '.join(WRITERS)}.")
 
 
 def check_output(path: Path, affine: np.ndarray) -> None:
-    """Raise OutputError unless `path` has an ending of a format that can hold a grid with this affine."""
+    """Raise OutputError unless `path` ends in a format that can hold a grid with this affine."""
     check_output_name(path)
     if WRITERS[_ending(path, WRITERS)] is not write_nifti:
         check_perpendicular(path, affine)
 
 
 def write_volume(path: Path, array_kji: np.ndarray, affine: np.ndarray) -> None:
-    """Write a scan or a mask (slices, rows, columns), whole or not at all; a mask as `.seg.nrrd` for 3D Slicer."""
+    """Write a scan or a mask (slices, rows, columns), completely or not at all; `.seg.nrrd` takes a mask only."""
     WRITERS[_ending(path, WRITERS)](path, array_kji, affine)
 
 
 def write_mask(path: Path, mask_kji: np.ndarray, scan: CTVolume) -> None:
-    """Write the mask of a scan, as `write_volume` does; from NIfTI to NIfTI with exactly the scan's sform and qform."""
+    """Write the mask of a scan as `write_volume` does; if both are NIfTI, with exactly the scan's sform and qform."""
     if WRITERS[_ending(path, WRITERS)] is write_nifti:
         write_nifti(path, mask_kji, scan.affine, header=scan.nifti_header)
     else:
@@ -117,7 +117,7 @@ def write_mask(path: Path, mask_kji: np.ndarray, scan: CTVolume) -> None:
 
 
 def write_probability(path: Path, probability_kji: np.ndarray, scan: CTVolume) -> None:
-    """Write a probability in steps of 1/255 (uint8) on the grid of a scan so that readers see fractions of 1."""
+    """Write a probability, uint8 in steps of 1/255, on the grid of a scan so that readers get values from 0 to 1."""
     if WRITERS[_ending(path, WRITERS)] is write_nifti:
         write_nifti(path, probability_kji, scan.affine, scale=1 / 255, header=scan.nifti_header)
     else:
@@ -125,7 +125,7 @@ def write_probability(path: Path, probability_kji: np.ndarray, scan: CTVolume) -
 
 
 def scan_stem(path: Path) -> str:
-    """The name of a scan without the ending of its format; a folder's name as it is."""
+    """The name of a scan without the ending of its format; of a folder, its name."""
     ending = _ending(path, (*READERS, *HALVES)) or (path.suffix if path.is_file() else "")
     return path.name[: -len(ending)] if ending else path.name
 

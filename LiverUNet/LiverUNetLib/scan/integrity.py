@@ -1,4 +1,4 @@
-"""Whether a file is whole: checksums of gzip and zlib, and sizes that headers claim."""
+"""Check that a file is complete: checksums of gzip and zlib, and sizes that headers claim."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 __all__ = ["DAMAGED", "GZIP_MAGIC", "LARGEST_RATIO", "claim", "damage", "unpacked"]
 
-# What `unpacked` raises.
+# Raised by `unpacked`.
 DAMAGED = (zlib.error, EOFError)
 GZIP_MAGIC = b"\x1f\x8b"
 # Deflate cannot do better: 258 bytes from 2 bits, see RFC 1951 and zlib's technical details.
@@ -19,13 +19,12 @@ PIECE_BYTES = 2**18
 
 
 def unpacked(file: BinaryIO) -> Iterator[bytes]:
-    """Yield what a file holds in gzip or zlib from where it stands, piece by piece.
+    """Yield the unpacked bytes of a gzip or zlib stream from the current position of a file, piece by piece.
 
-    As with `gzip`, members that follow one another are one stream, and other bytes after the end
-    are ignored.
+    As in `gzip`, consecutive members form one stream, and other bytes after the end are ignored.
 
     Raises:
-        zlib.error: it cannot be unpacked, or its checksum or length is wrong; found at the end.
+        zlib.error: it cannot be unpacked, or its checksum or length, which come last, is wrong.
         EOFError: it is cut short.
     """
     packed = file.read(PIECE_BYTES)
@@ -42,13 +41,13 @@ def unpacked(file: BinaryIO) -> Iterator[bytes]:
 
 
 def damage(error: Exception) -> str:
-    """What an error of `unpacked` says about a file, for a message."""
+    """Describe an error of `unpacked`, for a message."""
     if isinstance(error, EOFError):
         return "it is cut short"
     return "its checksum is wrong" if " check" in str(error) else "it cannot be unpacked"
 
 
 def claim(path: Path, shape_ijk: Sequence[int], fault: str) -> str:
-    """The message for a header that asks for more than there is."""
+    """The message for a header that claims more voxels than there are."""
     size = " x ".join(map(str, shape_ijk))
     return f"{path} cannot be read: its header claims {size} voxels, but {fault}; copy or convert it again."

@@ -1,4 +1,4 @@
-"""Read and write what ITK knows: NRRD, MetaImage, and Slicer's segmentations in NRRD."""
+"""Read and write NRRD, MetaImage, and Slicer's segmentations in NRRD, with ITK."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ __all__ = [
     "write_segmentation",
 ]
 
-# How 3D Slicer calls and paints a liver: its General Anatomy list, SNOMED CT 10200004.
+# Color and terminology of a liver in 3D Slicer: its General Anatomy list, SNOMED CT 10200004.
 LIVER_COLOUR = (221, 130, 101)
 LIVER_TERMINOLOGY = (
     "Segmentation category and type - 3D Slicer General Anatomy list~SCT^123037004^Anatomical Structure"
     "~SCT^10200004^Liver~^^~Anatomic codes - DICOM master list~^^~^^"
 )
 
-# ITK's world is LPS, ours RAS.
+# ITK uses LPS coordinates, LiverUNet RAS.
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 LARGEST_SHEAR = 1e-4
-# A write that fails with less than this left failed for it: ITK and zlib write some 100 kB at once.
+# If a write fails and less than this is free, the disk is full: ITK and zlib write some 100 kB at once.
 FULL_DISK_BYTES = 2**20
 
 
@@ -48,7 +48,7 @@ def read_itk(path: Path) -> CTVolume:
     """Read a scan.
 
     Raises:
-        ScanError: not readable, 2D, 4D, or with several values a voxel.
+        ScanError: the file is not readable, 2D, 4D, or has several values per voxel.
     """
     import SimpleITK as sitk
 
@@ -71,7 +71,7 @@ def read_itk(path: Path) -> CTVolume:
 
 
 def from_itk(image: SimpleITK.Image, name: str) -> CTVolume:
-    """The volume that an image of SimpleITK shows."""
+    """Convert an image of SimpleITK."""
     import SimpleITK as sitk
 
     affine = np.eye(4)
@@ -81,10 +81,10 @@ def from_itk(image: SimpleITK.Image, name: str) -> CTVolume:
 
 
 def write_nrrd(path: Path, array_kji: np.ndarray, affine: np.ndarray) -> None:
-    """Write an array (slices, rows, columns), whole or not at all.
+    """Write an array (slices, rows, columns), completely or not at all.
 
     Raises:
-        OutputError: the affine is sheared, which NRRD as ITK and Slicer read it cannot hold.
+        OutputError: the affine is sheared, which NRRD cannot hold as ITK and Slicer read it.
     """
     _write(path, _to_itk(array_kji, affine, path))
 
@@ -118,14 +118,14 @@ def write_segmentation(path: Path, mask_kji: np.ndarray, affine: np.ndarray) -> 
 
 
 def check_perpendicular(path: Path, affine: np.ndarray) -> None:
-    """Raise OutputError if the affine is sheared, which NRRD as ITK and Slicer read it cannot hold."""
+    """Raise OutputError if the affine is sheared, which NRRD cannot hold as ITK and Slicer read it."""
     direction = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     if np.abs(direction.T @ direction - np.eye(3)).max() > LARGEST_SHEAR:
         raise OutputError(f"{path} cannot hold this scan's grid, whose axes are not perpendicular; write .nii.gz.")
 
 
 def quiet_itk() -> None:
-    """Keep ITK's warnings off stderr; what matters comes as an exception."""
+    """Suppress ITK's warnings on stderr; errors are raised anyway."""
     import SimpleITK as sitk
 
     sitk.ProcessObject.GlobalWarningDisplayOff()
@@ -151,7 +151,7 @@ def _write(path: Path, image: SimpleITK.Image) -> None:
     with staged(path) as temporary:
         try:
             sitk.WriteImage(image, str(temporary), useCompression=True)
-            check_packed(temporary)  # ITK does not say that the last bytes found no room
+            check_packed(temporary)  # ITK does not report a full disk at the last bytes
         except (RuntimeError, *DAMAGED) as error:
             reason = damage(error) if isinstance(error, DAMAGED) else _reason(error)
             if shutil.disk_usage(path.parent).free < FULL_DISK_BYTES:
@@ -160,5 +160,5 @@ def _write(path: Path, image: SimpleITK.Image) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The last line of ITK's message, which says what; the lines before say where in ITK."""
+    """The last line of ITK's message, which gives the fault; earlier lines give the place in ITK."""
     return str(error).strip().splitlines()[-1].split("): ")[-1]

@@ -1,4 +1,4 @@
-"""Which voxels of a stored mask are inside."""
+"""Find the voxels inside a stored mask."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from ..errors import ScanError
 
 __all__ = ["inside"]
 
-# Labels that were rescaled are off by less; a soft border is not.
+# Rescaled labels differ less from whole numbers; a soft border differs more.
 ROUNDING = 0.01
-# Masks that are scaled rather than labelled are 0 and 100 or 0 and 255; few have as many labels.
+# A mask of 0 and 100, or 0 and 255, is scaled, not labelled; few have so many labels.
 SMALLEST_SCALE = 99
 # A mask in bytes with a soft border has nearly all of the 256 values.
 SOFT_BYTES = 128
 
 
 def inside(values: np.ndarray, labels: tuple[int, ...] | None, name: str) -> tuple[np.ndarray, str]:
-    """Say which voxels of a mask are inside, and what had to be done about its values, "" if nothing.
+    """Return which voxels are inside a mask, and a note if its values had to be changed, otherwise "".
 
-    What is not finite is outside. A soft border, as interpolation leaves it, is cut at half.
+    Values that are not finite are outside. A soft border, as interpolation leaves it, is cut at half its height.
 
     Args:
-        labels: the values that count; None for all but 0.
+        labels: the values inside; None for all but 0.
 
     Raises:
-        ScanError: fractions where labels are to be told apart.
+        ScanError: labels are given, but the mask holds fractions.
     """
     if not np.issubdtype(values.dtype, np.floating):
         if labels is None and _has_soft_bytes(values):
@@ -42,7 +42,7 @@ def inside(values: np.ndarray, labels: tuple[int, ...] | None, name: str) -> tup
         )
     top = float(values.max())
     if not ((values > ROUNDING * top) & (values < (1 - ROUNDING) * top)).any():
-        return values > top / 2, ""  # 0 and one other value, whatever it is
+        return values > top / 2, ""  # 0 and one other value
     cut = 0.5 if top < SMALLEST_SCALE else top / 2
     return values > cut, _soft(name, cut)
 

@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 __all__ = ["is_nifti", "read_nifti", "write_nifti"]
 
-# What places voxels in the patient; a mask takes it from its scan as it is.
+# The fields that place voxels in the patient; a mask copies them from its scan.
 GEOMETRY = (
     *("sform_code", "srow_x", "srow_y", "srow_z", "qform_code"),
     *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
 )
 PIECE_BYTES = 2**20
-# Its length in mm, by the code in the lowest three bits of xyzt_units (nifti1.h); mm if it is unknown.
+# Code in the lowest three bits of xyzt_units (nifti1.h) -> unit in mm; mm if it is unknown.
 UNITS_MM = {1: 1000.0, 2: 1.0, 3: 0.001}
 
 
 def read_nifti(path: Path) -> CTVolume:
-    """Read a scan, packed or not, whatever its ending says. Integers stay integers; nothing becomes float64.
+    """Read a scan, packed or not, with any ending. Integers stay integers; nothing becomes float64.
 
     Raises:
-        ScanError: not NIfTI, damaged, 2D, 4D, RGB, or without a usable affine.
+        ScanError: the file is not NIfTI, damaged, 2D, 4D, RGB, or without a usable affine.
     """
     import nibabel
 
@@ -58,7 +58,7 @@ def read_nifti(path: Path) -> CTVolume:
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether a file of any name is NIfTI, packed or not."""
+    """Whether a file, with any ending, is NIfTI, packed or not."""
     try:
         return _read_header(path) is not None
     except (OSError, *DAMAGED):
@@ -73,11 +73,11 @@ def write_nifti(
     scale: float = 1.0,
     header: nibabel.Nifti1Header | None = None,
 ) -> None:
-    """Write an array (slices, rows, columns), whole or not at all.
+    """Write an array (slices, rows, columns), completely or not at all.
 
     Args:
-        scale: what a stored value is multiplied with by readers (`scl_slope`), for fractions as uint8.
-        header: of a scan on the same grid, whose sform, qform and unit are taken as they are instead of `affine`.
+        scale: readers multiply stored values by it (`scl_slope`); for fractions stored as uint8.
+        header: of a scan on the same grid; its sform, qform and unit are copied, and `affine` is not used.
     """
     import nibabel
 
@@ -98,7 +98,7 @@ def write_nifti(
 
 
 def _pair(path: Path) -> tuple[Path, Path]:
-    """The files of header and voxels: two where the ending is .hdr or .img, whichever of them `path` is."""
+    """The files of header and voxels: a pair if `path` ends in .hdr or .img, otherwise `path` twice."""
     name, pairs = path.name.lower(), {".hdr": ".img", ".img": ".hdr"}
     ending = next((ending for ending in pairs if name.removesuffix(".gz").endswith(ending)), None)
     if not ending:
@@ -120,7 +120,7 @@ def _pieces(path: Path) -> Generator[bytes, None, None]:
 
 
 def _read_header(path: Path) -> nibabel.Nifti1Header | None:
-    """The header at the start of a file; None if it is no NIfTI."""
+    """The header at the start of a file; None if the file is not NIfTI."""
     import nibabel
 
     start = b""
@@ -133,7 +133,7 @@ def _read_header(path: Path) -> nibabel.Nifti1Header | None:
 
 
 def _shape(header: nibabel.Nifti1Header, path: Path) -> tuple[int, ...]:
-    """Columns, rows and slices; raises ScanError for what is no single volume of numbers."""
+    """Columns, rows and slices; raises ScanError unless the file holds one volume of real numbers."""
     if header.get_data_dtype().fields or header.get_data_dtype().kind == "c":
         raise ScanError(f"{path} holds colours or complex numbers; a CT has one real value a voxel.")
     shape = tuple(int(size) for size in header.get_data_shape())
@@ -145,7 +145,7 @@ def _shape(header: nibabel.Nifti1Header, path: Path) -> tuple[int, ...]:
 
 
 def _read_voxels(path: Path, header: nibabel.Nifti1Header, shape: tuple[int, ...]) -> np.ndarray:
-    """The voxels as they are stored, (slices, rows, columns); the file is read to its end, where its checksum is.
+    """The stored values (slices, rows, columns); the file is read to its end, where its checksum is.
 
     Raises:
         ScanError: the header claims more than the file holds.
@@ -173,7 +173,7 @@ def _read_voxels(path: Path, header: nibabel.Nifti1Header, shape: tuple[int, ...
 
 
 def _scaled(stored: np.ndarray, header: nibabel.Nifti1Header) -> np.ndarray:
-    """The scaled values in float32 unless they are stored in HU: nibabel would make float64 of any rescaled CT."""
+    """The values in HU: as stored if no scale is given, otherwise float32, where nibabel would return float64."""
     slope, inter = header.get_slope_inter()
     if slope is None or (slope, inter) == (1, 0):
         return compact(stored)
@@ -184,7 +184,7 @@ def _scaled(stored: np.ndarray, header: nibabel.Nifti1Header) -> np.ndarray:
 
 
 def _affine(header: nibabel.Nifti1Header, shape_kji: tuple[int, ...], name: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The affine in mm, and what there is to say about it."""
+    """The affine in mm, and notes about it."""
     notes = []
     if header["sform_code"] or header["qform_code"]:
         affine = np.array(header.get_best_affine(), dtype=np.float64)
@@ -213,7 +213,7 @@ def _plausible(sides_mm: np.ndarray) -> bool:
 
 
 def _apart(header: nibabel.Nifti1Header, shape: tuple[int, ...]) -> float:
-    """How far sform and qform are apart at the corner where they differ most; 0 unless both can be used."""
+    """The distance of sform and qform at the corner where they differ most; 0 unless both can be used."""
     if not (header["sform_code"] and header["qform_code"]):
         return 0.0
     try:

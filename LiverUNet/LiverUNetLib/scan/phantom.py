@@ -1,7 +1,7 @@
 """A synthetic abdominal CT whose liver is known: for the demo and for tests, never for training.
 
-Everything is drawn as smooth shapes in patient coordinates (RAS, mm, the origin in the middle of
-the body), so that one phantom can be sampled on any grid, in any orientation.
+The phantom consists of smooth shapes in patient coordinates (RAS, mm, origin in the middle of the body),
+so that it can be sampled on any grid, in any orientation.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ Coordinates = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """A rotated ellipsoid; `value` is negative inside, and near the border about the distance in mm."""
+    """A rotated ellipsoid; `value` is negative inside and, near the border, about the distance in mm."""
 
     centre: tuple[float, float, float]
     radii: tuple[float, float, float]
     turn_degrees: float = 0.0
 
     def value(self, ras: Coordinates) -> np.ndarray:
-        """Signed, for coordinates of any one shape."""
+        """Signed value at coordinates, which are arrays of the same shape."""
         x, y, z = (axis - middle for axis, middle in zip(ras, self.centre, strict=True))
         cosine, sine = np.cos(np.radians(self.turn_degrees)), np.sin(np.radians(self.turn_degrees))
         x, y = cosine * x + sine * y, cosine * y - sine * x
@@ -112,7 +112,7 @@ def _slice(ras: Coordinates) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Painter:
-    """Draws shapes over what is there, with soft borders."""
+    """Draws shapes with soft borders over an image."""
 
     def __init__(self, hu: np.ndarray) -> None:
         self._hu = hu

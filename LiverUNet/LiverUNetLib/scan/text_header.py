@@ -1,6 +1,6 @@
-"""Where the text header of a NRRD or MetaImage file says that its voxels are, to check them before ITK reads them.
+"""Find the voxels of a NRRD or MetaImage file from its text header, and check them before ITK reads them.
 
-MetaIO, ITK's reader of MetaImage, tells of damage on stderr alone and then returns what it has.
+MetaIO, ITK's reader of MetaImage, reports damage only on stderr and then returns the part that it could read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class VoxelFiles:
     Attributes:
         paths: one or several.
         start: where the voxels begin in a single one.
-        packing: "raw", "packed" in gzip or zlib, or "" for what is left to ITK, such as text.
+        packing: "raw", "packed" (in gzip or zlib), or "" for others, such as text, which only ITK checks.
     """
 
     paths: tuple[Path, ...]
@@ -41,7 +41,7 @@ def voxel_files(path: Path) -> VoxelFiles:
     """Find the voxels of a NRRD or MetaImage file.
 
     Raises:
-        ScanError: a file that the header names is not there.
+        ScanError: a file that the header names is missing.
     """
     nrrd = path.suffix.lower() in NRRD
     with path.open("rb") as file:
@@ -60,7 +60,7 @@ def voxel_files(path: Path) -> VoxelFiles:
 
 
 def check_voxels(path: Path, files: VoxelFiles, shape_ijk: tuple[int, ...], bytes_a_voxel: int) -> None:
-    """Raise ScanError unless the voxels that a header claims are there and their checksum, if any, is right."""
+    """Raise ScanError unless all voxels that a header claims are there and their checksum, if any, is correct."""
     if files.packing == "raw":
         held = sum(part.stat().st_size for part in files.paths) - files.start
     elif files.packing == "packed" and len(files.paths) == 1:
@@ -76,7 +76,7 @@ def check_voxels(path: Path, files: VoxelFiles, shape_ijk: tuple[int, ...], byte
 
 
 def check_packed(path: Path) -> None:
-    """Read a packed file of one's own to its end.
+    """Read a packed file to its end.
 
     Raises:
         zlib.error, EOFError: as `unpacked`.
@@ -91,10 +91,10 @@ def _unpacked_bytes(files: VoxelFiles) -> int:
 
 
 def _fields(file: BinaryIO, separator: str) -> dict[str, str]:
-    """The header's fields, keys in lower case; reads up to where the voxels, or the names of their files, begin."""
+    """Read the header's fields, keys in lower case, up to the voxels or the names of their files."""
     fields: dict[str, str] = {}
     for line in iter(lambda: os.fsdecode(file.readline(LONGEST_LINE)), ""):
-        if "\0" in line:  # no text
+        if "\0" in line:  # not text
             break
         key, _, value = line.partition(separator)
         key, value = key.strip().lower(), value.strip()
@@ -124,4 +124,4 @@ def _numbered(named: str) -> list[str]:
         first, last, step = (int(number) for number in (*numbers, "1")[:3])
         return [pattern % number for number in range(first, last + 1, step)]
     except (ValueError, TypeError):
-        return []  # ITK will say what it makes of it
+        return []  # ITK will report it

@@ -1,4 +1,4 @@
-"""Unpack a zip for as long as it is read, and leave nothing of it behind."""
+"""Unpack a zip temporarily, and remove everything afterwards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LARGEST_UNPACKED_BYTES = 20 * 2**30
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[Path]:
-    """The path itself, or a temporary folder holding the unpacked zip.
+    """Yield the path itself or, for a zip, a temporary folder with its content.
 
     Raises:
         ScanError: the zip is damaged or too large.
@@ -35,7 +35,7 @@ def unpacked(path: Path) -> Iterator[Path]:
                     raise ScanError(
                         f"{path} unpacks to more than {LARGEST_UNPACKED_BYTES / 2**30:.0f} GiB; unpack it by hand."
                     )
-                archive.extractall(folder)  # leaves no path outside the folder and makes no links
+                archive.extractall(folder)  # writes nothing outside the folder and makes no links
         except UNZIP_ERRORS as error:
             raise ScanError(f"{path} cannot be unpacked ({error}).") from error
         yield folder
@@ -43,10 +43,10 @@ def unpacked(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(near: Path | None = None) -> Iterator[Path]:
-    """A folder that is removed when the block ends; one of a process that was killed goes at the next call.
+    """Yield a new folder that is removed when the block ends; after a kill, the next call removes it.
 
     Args:
-        near: the folder to make it in; None for where temporary files go.
+        near: the folder to make it in; None for the system's folder of temporary files.
 
     Raises:
         ScanError: nothing can be written there.
@@ -64,7 +64,7 @@ def temporary_folder(near: Path | None = None) -> Iterator[Path]:
 
 
 def _remove_leftovers(place: Path, prefix: str) -> None:
-    """Remove the folders of processes of this computer that were killed: they show patients."""
+    """Remove the folders of killed processes of this computer: they hold images of patients."""
     for folder in place.glob(f"{prefix}*"):
         process = folder.name[len(prefix) :].split("-")[0]
         if process.isdigit() and not is_running(int(process)):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CTVolume", "compact"]
 
-# A cube of 0.01 mm; less means that two axes of the affine coincide.
+# A cube of 0.01 mm; with a smaller voxel two axes of the affine coincide.
 SMALLEST_VOXEL_ML = 1e-9
 
 
@@ -26,9 +26,9 @@ class CTVolume:
     Attributes:
         hu_kji: HU, shape (slices, rows, columns) as stored; k need not be axial.
         affine: 4x4, maps (i, j, k, 1) to patient RAS in mm, as `GetIJKToRASMatrix` of Slicer does.
-        name: how messages call it.
-        notes: what its reader had to change, in whole sentences.
-        nifti_header: of the NIfTI file that it was read from; a mask takes over where it says that the scan lies.
+        name: as used in messages.
+        notes: what its reader had to change, in full sentences.
+        nifti_header: of the NIfTI file that it was read from; masks copy the geometry from it.
     """
 
     hu_kji: np.ndarray
@@ -63,5 +63,5 @@ class CTVolume:
 
 
 def compact(voxels: np.ndarray) -> np.ndarray:
-    """The voxels as float32 if they take 8 bytes each, which no CT needs and not every format can hold."""
+    """The voxels, as float32 if they take 8 bytes each: no CT needs these, and some formats cannot hold them."""
     return voxels.astype(np.float32) if voxels.dtype.itemsize > 4 else voxels

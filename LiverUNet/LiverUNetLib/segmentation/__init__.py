@@ -1,18 +1,18 @@
 """From HU to a liver.
 
-pipeline.py        one scan, from HU to mask, measures and warnings: begin here
-grid.py            grids of samples in a scan, and values from one to another
-looks.py           a coarse look finds the part with the liver, a fine one outlines it
-postprocessing.py  one liver out of probabilities
-measurement.py     its volume, attenuation and extent
-signals.py         what a run tells of its own quality
-anatomy.py         whether the body around the liver is as in nearly all scans
-plausibility.py    what about scan and liver asks for care
+pipeline.py        segments one scan: start here
+grid.py            grids in a scan, and interpolation between them
+looks.py           the coarse look finds the region of the liver, the fine look outlines it
+postprocessing.py  selects one liver from the probabilities
+measurement.py     measures its volume, attenuation and extent
+signals.py         how far the looks of a run agree
+anatomy.py         whether the body around the liver is as usual
+plausibility.py    reasons to check the scan and the result
 verdict.py         one word, its reasons and an estimate of the Dice
-quality.py         all of these brought together
-result.py          the record that comes of it, without and with voxels
-summary.py         results in words and rows
-batch.py           many scans
-batch_table.py     the table that comes of them
-picture.py         scans with masks drawn on them
+quality.py         draws the verdict on a result
+result.py          the result, with and without its voxels
+summary.py         results as sentences and table rows
+batch.py           segments a folder of scans
+batch_table.py     reads and writes the table of a batch
+picture.py         draws masks on scans
 """

@@ -1,4 +1,4 @@
-"""Many scans with one model: a folder of scans becomes a folder of segmentations and a table."""
+"""Segment a folder of scans with one model into a folder of masks and a table."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ TABLE_NAME = "liver.csv"
 
 
 def find_scans(folder: Path, *, besides: Path | None = None) -> list[Path]:
-    """The scans in a folder: files of a known format, and subfolders as DICOM; masks beside them are skipped.
+    """The scans in a folder: files of a known format, and subfolders as DICOM. Masks are skipped.
 
     Args:
-        besides: a subfolder that is no scan.
+        besides: a subfolder that is not a scan.
 
     Raises:
-        ScanError: there is no such folder, it cannot be listed, or holds nothing.
+        ScanError: the folder does not exist, cannot be listed, or holds no scan.
     """
     masks = (".seg", "_liver", "_seg", "_mask")
     try:
@@ -66,22 +66,22 @@ def segment_folder(
     ending: str = ".seg.nrrd",
     series: str | None = None,
 ) -> Steps[list[BatchRow]]:
-    """Segment every scan of a folder; returns the rows of the table TARGET/liver.csv.
+    """Segment every scan of a folder; return its rows of the table TARGET/liver.csv.
 
-    The model is loaded once. A scan is skipped if this very model has segmented it before, with the
-    same choice of series, and it has not changed since. One that fails becomes a row whose `error`
-    says why, and the rest are done. The table is written after every scan, and keeps the rows of other
-    scans. A scan has a mask only if its row says so.
+    The model is loaded once. A scan is skipped if the same model has segmented it with the same choice of
+    series, and it has not changed since. A scan that fails gets a row with the reason in `error`, and the
+    others are still processed. The table is written after every scan, and rows of scans that are not in the
+    folder are kept. A mask exists only for scans with a liver.
 
     Args:
-        networks: `model.networks(device)`, if they were loaded before.
-        target: made if missing; a mask is called `<scan>_liver<ending>`.
-        series: which DICOM series, as `read_volume` takes it, where a scan has several.
+        networks: `model.networks(device)`, if they are already loaded.
+        target: made if missing; masks are called `<scan>_liver<ending>`.
+        series: as in `read_volume`, for all scans.
 
     Raises:
-        ScanError: the source holds no scan, or two whose masks would have one name.
+        ScanError: the source holds no scan, or two scans whose masks would have the same name.
         OutputError: the target cannot be written to, or is the source.
-        ModelError: the model is changed or damaged.
+        ModelError: the model was changed or is damaged.
     """
     if os.path.realpath(target) == os.path.realpath(source):
         raise OutputError(f"{target} holds the scans; name another folder for the segmentations.")
@@ -109,7 +109,7 @@ def segment_folder(
 
 
 def _check_names(scans: Sequence[Path]) -> None:
-    """Raise ScanError if two scans differ in their format alone: their masks would have one name."""
+    """Raise ScanError if the names of two scans differ only in their ending: their masks would have the same name."""
     first: dict[str, Path] = {}
     for scan in scans:
         other = first.setdefault(scan_stem(scan), scan)
@@ -120,7 +120,7 @@ def _check_names(scans: Sequence[Path]) -> None:
 def _segment_file(
     scan: Path, mask: Path, model: LiverModel, device: Device, *, networks: Networks, series: str | None
 ) -> Steps[dict[str, Any]]:
-    """Segment a file and return its `table_row`; if there is no liver no mask is written, and an older one goes."""
+    """Segment a file and return its `table_row`. Without a liver no mask is written, and an older mask is removed."""
     volume = read_volume(scan, series=series)
     check_output(mask, volume.affine)
     result = yield from segment(volume, model, device, networks=networks)
@@ -132,7 +132,7 @@ def _segment_file(
 
 
 def _attempted(row: BatchRow, scan: Path, mask: Path, steps: Steps[dict[str, Any]]) -> Steps[BatchRow]:
-    """The row with what came of its scan, whatever that is; an older mask goes if it failed."""
+    """Run the steps and return the row with their result or error. After an error, an older mask is removed."""
     try:
         return replace(row, state=DONE, measured=(yield from steps))
     except LiverUNetError as error:
@@ -141,16 +141,16 @@ def _attempted(row: BatchRow, scan: Path, mask: Path, steps: Steps[dict[str, Any
         reason = f"{scan.name} could not be read or its mask not be written ({error})."
     except MemoryError:
         reason = f"{scan.name} needs more memory than this machine has free; crop it or use a larger machine."
-    except Exception as error:  # one scan must not cost the rest
+    except Exception as error:  # must not stop the other scans
         logger.exception("%s could not be segmented:", scan.name)
         reason = _bug(error)
-    with contextlib.suppress(OSError):  # a name that cannot be, say
+    with contextlib.suppress(OSError):  # for example an impossible name
         mask.unlink(missing_ok=True)
     return replace(row, state=FAILED, error=reason)
 
 
 def _bug(error: Exception) -> str:
-    """What is no LiverUNetError, in one line: its kind, the place in our code, its own words."""
+    """Describe an unexpected error in one line: its type, its place in our code, and its message."""
     ours = Path(__file__).parents[1]
     frames = traceback.extract_tb(error.__traceback__)
     place = [frame for frame in frames if Path(frame.filename).is_relative_to(ours)][-1]
@@ -162,7 +162,7 @@ def _bug(error: Exception) -> str:
 
 
 def _stamp(scan: Path) -> str:
-    """The stamp of a scan as the table holds it; empty for a dead link, or what has vanished."""
+    """The stamp of a scan as text for the table; empty if the scan is a dead link or has vanished."""
     try:
         return "-".join(map(str, stamp(scan)))
     except OSError:
@@ -170,7 +170,7 @@ def _stamp(scan: Path) -> str:
 
 
 def _is_done(before: BatchRow, row: BatchRow, mask: Path) -> bool:
-    """Whether `before` is of this very model and this very scan, and its mask, if there was a liver, is still there."""
+    """Whether `before` is a finished row for the same work as `row`, and its mask, if it found a liver, exists."""
     made_of, wanted = ((each.series, each.model_checksum, each.file_stamp) for each in (before, row))
     if before.state != DONE or not row.file_stamp or made_of != wanted:
         return False

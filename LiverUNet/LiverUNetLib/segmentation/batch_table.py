@@ -1,4 +1,4 @@
-"""The table of a batch, `liver.csv`: written by us as UTF-8 with commas, read also as spreadsheets save it."""
+"""The table of a batch, `liver.csv`: written as UTF-8 with commas, and also read as spreadsheets save it."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ __all__ = ["DONE", "FAILED", "TABLE_COLUMNS", "BatchRow", "printable", "read_tab
 
 DONE, FAILED = "done", "failed"
 TABLE_COLUMNS = ("file", "state", "error", *COLUMNS, "series", "model_checksum", "file_stamp")
-# Without these a table is not one of ours; rows that lack others are made again.
+# A table without these was not written by LiverUNet.
 REQUIRED = {"file", "state", "model_checksum", "file_stamp"}
 SEPARATORS = ",;\t"
 
 
 @dataclass(frozen=True)
 class BatchRow:
-    """What became of one scan.
+    """One scan of a batch.
 
     Attributes:
-        file: its name, as the table holds it.
-        series: which one was asked for, where a scan has several; empty if none was.
-        file_stamp: changes when the scan does; empty if there was none to see.
-        state: DONE or FAILED; anything else where the table was edited.
-        error: why it failed.
-        measured: column -> cell of COLUMNS; of a table that was read, texts as a spreadsheet left them.
+        file: its name, see `printable`.
+        series: the user's choice of series; empty if there was none.
+        file_stamp: changes when the scan changes; empty if the scan could not be found.
+        state: DONE or FAILED; something else if the user has edited the table.
+        error: the reason of a failure.
+        measured: column -> cell, for COLUMNS; text if the table was read from a file.
         added: column -> cell, for columns that the user has added.
     """
 
@@ -48,32 +48,32 @@ class BatchRow:
 
     @property
     def volume_ml(self) -> float | None:
-        """None if there is no volume, or no longer a number. A decimal comma is read as one."""
+        """The volume; None if it is missing or not a number. A decimal comma is accepted."""
         try:
             return float(str(self.measured["volume_ml"]).replace(",", "."))
         except (KeyError, ValueError):
             return None
 
     def cells(self) -> dict[str, Any]:
-        """Column -> cell, as in the table."""
+        """Column -> cell, for the table."""
         outcome = {"file": self.file, "state": self.state, "error": self.error}
         made_of = {"series": self.series, "model_checksum": self.model_checksum, "file_stamp": self.file_stamp}
         return {**outcome, **self.measured, **made_of, **self.added}
 
 
 def printable(name: str) -> str:
-    """A file's name as the table holds it: bytes that are no UTF-8 as escapes."""
+    """The name of a file for the table; bytes that are not UTF-8 become escapes."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def read_table(path: Path) -> dict[str | int, BatchRow]:
-    """The rows by their `file`, or by their number where it is empty; columns that the user has added are kept.
+    """Read the rows, by their `file` or, if it is empty, by their number. Without a table there are none.
 
-    A spreadsheet may have added a byte order mark, saved it as UTF-16 or in the code page of Western
+    A spreadsheet may have added a byte order mark, saved the table as UTF-16 or in the code page of Western
     Windows, or separated the cells by semicolons or tabs.
 
     Raises:
-        OutputError: it is not a table of ours, or cannot be read.
+        OutputError: the table was not written by LiverUNet, or cannot be read.
     """
     try:
         text = _decoded(path.read_bytes())
@@ -88,7 +88,7 @@ def read_table(path: Path) -> dict[str | int, BatchRow]:
 
 
 def write_table(path: Path, rows: Iterable[BatchRow]) -> None:
-    """Write the rows by name, whole or not at all."""
+    """Write the rows, sorted by file, completely or not at all."""
     rows = sorted(rows, key=lambda row: row.file)
     columns = dict.fromkeys([*TABLE_COLUMNS, *(column for row in rows for column in row.added)])
     with (
@@ -110,7 +110,7 @@ def _decoded(content: bytes) -> str:
 
 
 def _rows(text: str) -> list[BatchRow]:
-    """The rows of a table; ValueError if it is not ours."""
+    """The rows of a table; ValueError if LiverUNet did not write it."""
     for separator in SEPARATORS:
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, restval="")
         if set(reader.fieldnames or ()) >= REQUIRED:
@@ -118,11 +118,11 @@ def _rows(text: str) -> list[BatchRow]:
             if any(any(row.pop(None, ())) for row in rows):
                 raise ValueError("a row has more cells than the table has columns")
             return [_row(row) for row in rows]
-    raise ValueError("its columns are others")
+    raise ValueError("its columns are different")
 
 
 def _row(cells: dict[str, str]) -> BatchRow:
-    """The row of these cells; those of missing columns are empty."""
+    """Make a row of its cells; missing cells become empty."""
     known = {column: cells.pop(column, "") for column in TABLE_COLUMNS}
     measured = {column: known.pop(column) for column in COLUMNS}
     return BatchRow(**known, measured=measured, added=cells)

@@ -1,8 +1,8 @@
-"""Grids of samples in a scan, and how values on one become values on another.
+"""Grids of samples in a scan, and interpolation from one grid to another.
 
 All grids of a scan share its canonical axes, LPS: slices run to superior, rows to posterior, columns
-to the patient's left. They are reached by permuting and flipping the axes of its array only. Places
-are told in mm from the scan's outer edge.
+to the patient's left. The scan's array is turned to them only by permuting and flipping its axes.
+Positions are in mm from the scan's outer edge.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ __all__ = [
 
 # Fat is near -100 HU; everything below this is air or lung, also in data clipped at -160 HU.
 BODY_HU = -130.0
-# A slice with a smaller share of body is empty; a newborn on the grid of a PET fills more.
+# A slice with a smaller share of body is empty; even a newborn on the grid of a PET fills more.
 EMPTY_SHARE = 0.01
-# Slices of the result that a step makes; memory for one slab at a time is needed.
+# Slices of the result per step; memory is needed for one such slab at a time.
 SLICES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Samples along an axis: `size` cells of `step_mm`, the first of which begins at `start_mm`."""
+    """Samples along an axis, each in the middle of a cell: `size` cells of `step_mm`, the first from `start_mm`."""
 
     start_mm: float
     step_mm: float
@@ -55,35 +55,38 @@ class Axis:
         return self.start_mm + self.size * self.step_mm
 
     def part(self, cells: slice) -> Axis:
-        """Some of the cells."""
+        """The axis of some of the cells."""
         return Axis(self.start_mm + cells.start * self.step_mm, self.step_mm, cells.stop - cells.start)
 
     def covered(self, step_mm: float) -> Axis:
-        """Cells of another size, as many as it takes to cover this axis from its start."""
-        # A tolerance, so that 100 cells of 0.1 mm are 10 cells of 1 mm.
+        """Cells of another size that cover this axis from its start."""
+        # With a tolerance, so that 100 cells of 0.1 mm are 10 cells of 1 mm.
         return Axis(self.start_mm, step_mm, max(math.ceil(self.size * self.step_mm / step_mm - 1e-6), 1))
 
     def cells(self, start_mm: float, stop_mm: float) -> slice:
-        """The cells that touch a stretch, at least one."""
+        """The cells that overlap an interval, at least one."""
         start = math.floor((start_mm - self.start_mm) / self.step_mm + 1e-6)
         stop = math.ceil((stop_mm - self.start_mm) / self.step_mm - 1e-6)
         start = min(max(start, 0), self.size - 1)
         return slice(start, min(max(stop, start + 1), self.size))
 
     def weights(self, source: Axis, *, antialias: bool) -> tuple[slice, sparse.csr_array]:
-        """Linear interpolation from another axis: which of its samples count, and how much each for each of this axis.
+        """Weights of linear interpolation from another axis.
 
-        Beyond the ends of the source its last sample counts.
+        Beyond the ends of the source, its last sample is repeated.
 
         Args:
-            antialias: samples that are farther apart than those of the source are means of all that lie around.
+            antialias: if this axis is coarser than the source, average the samples around each new one.
+
+        Returns:
+            The range of source samples that are used, and a matrix of shape (samples of this axis, samples in range).
         """
         from scipy import sparse
 
         scale = self.step_mm / source.step_mm
         reach = max(scale, 1.0) if antialias else 1.0  # of a triangle around each new sample
         centre = (self.start_mm - source.start_mm) / source.step_mm + (np.arange(self.size) + 0.5) * scale - 0.5
-        # Farther out no sample would be in reach; here the last one alone is.
+        # Farther out no sample would be in reach; here only the last one is.
         centre = centre.clip(1 - reach, source.size - 2 + reach)
         near = np.floor(centre - reach).astype(int)[:, None] + np.arange(math.ceil(2 * reach) + 1)
         weight = np.maximum(1 - abs(near - centre[:, None]) / reach, 0) * ((near >= 0) & (near < source.size))
@@ -116,40 +119,40 @@ class Grid:
 
     @property
     def shape(self) -> Shape:
-        """Of an array of its samples."""
+        """Shape of an array of its samples."""
         return triple(axis.size for axis in self.axes)
 
     @property
     def spacing_mm(self) -> Spacing:
-        """Distances of its samples."""
+        """Distance of its samples along each axis."""
         return triple(axis.step_mm for axis in self.axes)
 
     @property
     def voxel_ml(self) -> float:
-        """The volume of one sample."""
+        """The volume of one cell."""
         return math.prod(self.spacing_mm) / 1000
 
     @property
     def whole(self) -> Box:
-        """All of it."""
+        """The box of the whole grid."""
         return triple(slice(0, axis.size) for axis in self.axes)
 
     def part(self, box: Box) -> Grid:
-        """Some of it."""
+        """The grid of a box."""
         return Grid(*(axis.part(cells) for axis, cells in zip(self.axes, box, strict=True)))
 
     def around(self, other: Grid, box: Box, margin_mm: float) -> Box:
-        """The box here that holds a box of another grid, with a margin, as far as this grid goes."""
+        """The box of this grid that covers a box of another grid with a margin, clipped to this grid."""
         parts = zip(self.axes, (axis.part(cells) for axis, cells in zip(other.axes, box, strict=True)), strict=True)
         return triple(axis.cells(part.start_mm - margin_mm, part.stop_mm + margin_mm) for axis, part in parts)
 
     def cubes(self, side_mm: float) -> Grid:
-        """A grid of cubes that covers this one."""
+        """A grid of cubes that covers this grid."""
         return Grid(*(axis.covered(side_mm) for axis in self.axes))
 
     def pixels(self, pixel_mm: float, slice_mm: float) -> Grid:
-        """A grid of pixels that covers this one; whole numbers of slices become one, at most `slice_mm` thick."""
-        # A tolerance, so that 1.0000001 mm slices are still averaged in pairs on a 2 mm grid.
+        """A grid of pixels that covers this grid; blocks of slices, at most `slice_mm` thick, become one slice."""
+        # With a tolerance, so that slices of 1.0000001 mm are still averaged in pairs on a grid of 2 mm.
         block = min(max(int(slice_mm / self.slices.step_mm + 1e-3), 1), self.slices.size)
         return Grid(
             self.slices.covered(block * self.slices.step_mm),
@@ -162,13 +165,13 @@ def canonical_scan(volume: CTVolume) -> tuple[np.ndarray, Grid]:
     """The HU of a scan with canonical axes (a view), and its grid."""
     hu = canonical_view(volume.hu_kji, volume.affine)
     steps_ijk = np.array(volume.spacing_kji_mm[::-1])
-    # Row n of the orientation tells where axis n of (i, j, k) goes; sorted by goal it tells what comes where.
+    # Row n of the orientation is the target of axis n of (i, j, k); sorted by target it gives the source of each axis.
     steps = steps_ijk[np.argsort(orientation_to_lps(volume.affine)[:, 0])][::-1]
     return hu, Grid(*(Axis(0.0, float(step), size) for step, size in zip(steps, hu.shape, strict=True)))
 
 
 def canonical_view(array_kji: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """A view of an array (k, j, i) with canonical axes; what is written to it is written to the array."""
+    """A view of an array (k, j, i) with canonical axes; writing to the view writes to the array."""
     return reoriented(array_kji, orientation_to_lps(affine))
 
 
@@ -184,14 +187,14 @@ def stored_indices(volume: CTVolume, point_mm: tuple[float, float, float]) -> np
 
 
 def body_slices(hu: np.ndarray) -> slice:
-    """The slices of a canonical scan without the empty ones at its ends; all if all are empty."""
-    # Every fourth pixel tells as much.
+    """The slices of a canonical scan without empty ones at its ends; all slices if all are empty."""
+    # Every fourth pixel is enough.
     shown = np.flatnonzero([np.mean(part > BODY_HU) > EMPTY_SHARE for part in hu[:, ::4, ::4]])
     return slice(int(shown[0]), int(shown[-1]) + 1) if shown.size else slice(0, len(hu))
 
 
 def orientation_to_lps(affine: np.ndarray) -> np.ndarray:
-    """Nibabel's orientation array (3, 2) from i, j, k of a grid with this affine (to RAS) to the nearest LPS axes."""
+    """Nibabel's orientation array (3, 2) from the i, j, k of an affine (to RAS) to the nearest LPS axes."""
     from nibabel import orientations
 
     nearest = orientations.io_orientation(affine)
@@ -200,7 +203,7 @@ def orientation_to_lps(affine: np.ndarray) -> np.ndarray:
 
 
 def reoriented(array_kji: np.ndarray, orientation: np.ndarray) -> np.ndarray:
-    """A view of an array (k, j, i) whose i, j, k were permuted and flipped as `orientation` (3, 2) says."""
+    """A view of an array (k, j, i) with i, j, k permuted and flipped by an `orientation` (3, 2)."""
     from nibabel.orientations import apply_orientation
 
     view: np.ndarray = apply_orientation(array_kji.T, orientation).T
@@ -216,15 +219,15 @@ def resample(
     antialias: bool = True,
     finish: Callable[[np.ndarray], np.ndarray] = lambda slab: slab,
 ) -> Counts[np.ndarray]:
-    """Interpolate linearly from one grid to another, see `Axis.weights`; counts slices.
+    """Interpolate linearly from one grid to another, see `Axis.weights`; count slices.
 
-    Works in slabs; no full-size copy of `values` is made.
+    The work is done in slabs; no full-size copy of `values` is made.
 
     Args:
         values: on `source`, (slices, rows, columns), any real dtype.
-        clip: to this range before anything is averaged: a scan that was clipped before then gives the same as its
-            full-range original.
-        finish: what is kept of the values, a threshold for example; by default they are float32.
+        clip: range to which values are clipped before they are averaged, so that a scan clipped beforehand gives
+            the same result.
+        finish: applied to the float32 values of each slab, for example a threshold.
 
     Returns:
         The values on `target`.
@@ -245,6 +248,6 @@ def resample(
 
 
 def _along_first(weights: sparse.csr_array, values: np.ndarray) -> np.ndarray:
-    """Interpolate along the first of three axes, which becomes the last; after three turns all are in place."""
+    """Interpolate along the first of three axes, which becomes the last; after three calls the order is as before."""
     mixed: np.ndarray = weights @ values.reshape(len(values), -1)
     return mixed.reshape(-1, *values.shape[1:]).transpose(1, 2, 0)

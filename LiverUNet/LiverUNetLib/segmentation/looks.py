@@ -1,4 +1,4 @@
-"""The two looks at a scan: a coarse one that finds the part of the body with the liver, a fine one at that part."""
+"""The two looks at a scan: the coarse look finds the region of the liver, the fine look outlines it there."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ __all__ = [
     "look_finely",
 ]
 
-# A whole body at once would need too much memory: so many cubes of its height, of which the outer ones only help.
+# Height of a window in cubes, since a whole body at once would need too much memory, and the cubes at each end of it
+# that are only context.
 WINDOW, OVERLAP = 96, 16
-# Beyond these the exponential function leaves float32, and the probability is 0 or 1 anyway.
+# Beyond these the exponential function exceeds float32, and the probability is 0 or 1 anyway.
 SAFE_LOGITS = (-80.0, 80.0)
 
 
@@ -77,7 +78,7 @@ class Looked:
 
 
 def look_coarsely(hu: np.ndarray, scan: Grid, spec: ModelSpec, network: Network | None) -> Steps[CoarseLooked]:
-    """Find the part of a scan where the liver is, unless the model does not look coarsely, or not at one so short.
+    """Find the box around the liver; the whole scan if it is short or the model has no coarse look.
 
     Args:
         hu: canonical (slices, rows, columns), on `scan`.
@@ -93,14 +94,14 @@ def look_coarsely(hu: np.ndarray, scan: Grid, spec: ModelSpec, network: Network 
 
 
 def coarse_probabilities(image: np.ndarray, spec: ModelSpec, network: Network) -> Counts[np.ndarray]:
-    """The probability of liver on the coarse grid, float32; counts slices.
+    """The probability of liver on the coarse grid, float32; count slices.
 
     Args:
         image: HU in coarse cubes, clipped to the window, float32.
-        spec: of a model that looks coarsely.
+        spec: of a model with a coarse look.
     """
     if spec.coarse is None:
-        raise ValueError("the model does not look coarsely")
+        raise ValueError("the model has no coarse look")
     multiple = spec.coarse.network.multiple
     probability = np.empty(image.shape, dtype=np.float32)
     yield 0, len(image)
@@ -114,7 +115,7 @@ def coarse_probabilities(image: np.ndarray, spec: ModelSpec, network: Network) -
 
 
 def look_finely(hu: np.ndarray, scan: Grid, grid: Grid, spec: ModelSpec, network: Network) -> Steps[FineLooked]:
-    """Find where in a part of the scan the liver is.
+    """Find the probability of liver in a part of the scan.
 
     Args:
         hu: canonical (slices, rows, columns), on `scan`.
@@ -128,7 +129,7 @@ def look_finely(hu: np.ndarray, scan: Grid, grid: Grid, spec: ModelSpec, network
 def fine_probabilities(
     image: np.ndarray, slice_mm: float, spec: ModelSpec, network: Network, *, only: np.ndarray | None = None
 ) -> Counts[np.ndarray]:
-    """The probability of liver in fine pixels, float32; counts slices.
+    """The probability of liver in fine pixels, float32; count slices.
 
     Args:
         image: HU in fine pixels, clipped to the window, float32 (slices, rows, columns).
@@ -152,22 +153,22 @@ def fine_probabilities(
 
 
 def _padded(image: np.ndarray, spec: ModelSpec, multiples: Shape) -> np.ndarray:
-    """The image with air at its far ends, so that its sides are multiples of these."""
+    """Append air to the image so that its sides are multiples of these."""
     padding = [(0, -side % multiple) for side, multiple in zip(image.shape, multiples, strict=True)]
     return np.pad(image, padding, constant_values=spec.window_hu[0])
 
 
 def _probability(logits: np.ndarray) -> np.ndarray:
-    """Of liver, without the only channel."""
+    """Logits (batch, 1, *sides) as probabilities (batch, *sides)."""
     probability: np.ndarray = 1 / (1 + np.exp(-logits[:, 0].clip(*SAFE_LOGITS)))
     return probability
 
 
 def context_indices(slices: int, slice_mm: float, context_mm: tuple[float, ...]) -> np.ndarray:
-    """Which slices are the channels of each slice: the nearest to each distance, at the ends the last one.
+    """The slices that form the channels of each slice: the nearest to each distance; at the ends the last is repeated.
 
     Returns:
-        int64, shape (slices, len(context_mm)). In a thick or single slice scan a slice is its own context.
+        int64, shape (slices, len(context_mm)). If slices are thick, or there is only one, a slice is its own context.
     """
     steps = np.rint(np.asarray(context_mm) / slice_mm).astype(np.int64)
     indices: np.ndarray = np.clip(np.arange(slices)[:, None] + steps[None, :], 0, slices - 1)
@@ -175,7 +176,7 @@ def context_indices(slices: int, slice_mm: float, context_mm: tuple[float, ...])
 
 
 def _windows(length: int) -> list[tuple[int, int]]:
-    """First and last (exclusive) of the windows over so many cubes; all at once if they are few."""
+    """First and last (exclusive) cube of the windows over `length` cubes; a single window if they are few."""
     if length <= WINDOW:
         return [(0, length)]
     size = WINDOW - 2 * OVERLAP

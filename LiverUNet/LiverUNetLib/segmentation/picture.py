@@ -1,4 +1,4 @@
-"""Pictures of a scan with masks drawn on it."""
+"""Draw masks on slices of a scan."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_montage", "write_figure"]
 
-COLOURS = ("#dd8265", "#4fc3f7")  # the liver's colour in Slicer, and one that stands off it
+COLOURS = ("#dd8265", "#4fc3f7")  # the liver's colour in Slicer, and a contrasting one
 WINDOW_HU = (-160, 240)
 
 
 def draw_montage(volume: CTVolume, masks: dict[str, np.ndarray], *, title: str = "", tiles: int = 12) -> Figure:
-    """Axial slices spread over the masks, each mask as an outline with its name.
+    """Draw axial slices at equal distances through the masks, with each mask as a named outline.
 
     Args:
-        masks: up to two masks of the scan's shape, by name.
+        masks: name -> mask of the scan's shape, at most two.
     """
     from matplotlib.figure import Figure
 
@@ -53,8 +53,8 @@ def draw_montage(volume: CTVolume, masks: dict[str, np.ndarray], *, title: str =
 
 
 def write_figure(path: Path, figure: Figure) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    buffer = io.BytesIO()  # PIL does not say that the last bytes found no room; Python does
+    """Write a figure as PNG, completely or not at all."""
+    buffer = io.BytesIO()  # Python writes the bytes, since PIL does not report a full disk at the last ones
     figure.savefig(buffer, dpi=100, format="png")
     with staged(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())

@@ -1,4 +1,4 @@
-"""Segment one scan, from HU to mask, measures and warnings."""
+"""Segment one scan, from HU to mask, measurements and warnings."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def segment(
     networks: Networks | None = None,
     with_probability: bool = False,
 ) -> Steps[Segmentation]:
-    """Segment the liver; yields Progress after every batch. Close the generator to cancel.
+    """Segment the liver; yield Progress after every batch. Close the generator to cancel.
 
     Args:
-        networks: `model.networks(device)`, if they were loaded for a scan before.
+        networks: `model.networks(device)`, if they are already loaded.
 
     Raises:
         ScanError: the volume is not a CT.
-        ModelError: the model is changed or damaged.
+        ModelError: the model was changed or is damaged.
     """
     started = time.monotonic()
     check_ct(volume)
     spec = model.card.spec
     hu, scan = canonical_scan(volume)
-    # To the model, and to the measures, a scan ends where the body does.
+    # For the model and the measurements, the scan ends where the body ends.
     body = body_slices(hu)
     hu, scan = hu[body], scan.part((body, *scan.whole[1:]))
     yield Progress("Preparing", 0, 1)
@@ -96,7 +96,7 @@ def segment(
 
 
 def _look(hu: np.ndarray, scan: Grid, spec: ModelSpec, networks: Networks) -> Steps[Looked]:
-    """Look coarsely at the scan and finely where the liver may be; again at a larger part if that cut or missed it."""
+    """Take the coarse look, then the fine one at its box; repeat it on a larger box if the liver is cut or missing."""
     coarse = yield from look_coarsely(hu, scan, spec, networks.coarse)
     box = coarse.box
     margin_mm = spec.coarse.margin_mm if spec.coarse else 0.0
@@ -111,16 +111,16 @@ def _look(hu: np.ndarray, scan: Grid, spec: ModelSpec, networks: Networks) -> St
         larger = _larger(box, bounding_box(found) if enough else None, grid, scan, margin_mm)
         if larger == box:
             return Looked(box, coarse, fine, liver, least_ml)
-        # Farther every time: however little the coarse look has found, a few looks see all.
+        # The margin doubles, so that few looks are needed even if the coarse look found little.
         box, margin_mm = larger, 2 * margin_mm
 
 
 def _larger(box: Box, liver: Box | None, grid: Grid, scan: Grid, margin_mm: float) -> Box:
-    """The box, larger by a margin where it cuts the liver and the scan continues; the scan if it holds no liver.
+    """Enlarge the box by a margin where it cuts the liver, within the scan; without a liver, return the whole scan.
 
     Args:
-        box: of `scan`, on which `grid` lies.
-        liver: where it was found on `grid`.
+        box: of `scan`; `grid` covers it.
+        liver: the bounding box of the liver on `grid`; None if there is none.
     """
     if liver is None:
         return scan.whole
@@ -135,10 +135,7 @@ def _larger(box: Box, liver: Box | None, grid: Grid, scan: Grid, margin_mm: floa
 
 
 def _tidy(mask: np.ndarray, voxel_ml: float, minimum_ml: float) -> Steps[float]:
-    """Leave one component without holes in the mask, or nothing if it is too small; returns its volume.
-
-    Works in the mask's box alone.
-    """
+    """Keep the largest component of the mask, with its holes filled, if it is large enough; return its volume."""
     box = bounding_box(mask)
     yield Progress("Tidying", 0, 3)
     if box is None:

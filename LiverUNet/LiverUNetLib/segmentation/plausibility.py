@@ -1,4 +1,4 @@
-"""What about a scan and about the liver found in it asks for care."""
+"""Reasons to check a result: what is unusual about the scan, the body and the liver."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ __all__ = [
     "about_the_usual",
 ]
 
-# Below these a model lacks the context that it was trained with.
+# With less, a model lacks the context that it was trained with.
 FEWEST_SLICES = 4
 THINNEST_STACK_MM = 40.0
-# Slices farther apart leave gaps; the data sets that models are trained on have 0.5 to 5 mm.
+# Wider distances leave gaps; training data have 0.5 to 5 mm.
 WIDEST_SLICE_MM = 7.5
-# Tilts beyond what augmentation by rotation shows a model.
+# Larger tilts do not occur in augmentation by rotation.
 LARGEST_TILT_DEGREES = 20.0
 # A fifth of an adult's mean of 1.5 l, which resections seldom leave, and three times as much.
 ADULT_ML = (300.0, 4500.0)
@@ -55,17 +55,17 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a result asks for care, as a sentence."""
+    """Why a result should be checked, as a sentence."""
 
     sentence: str
     severity: Severity = Severity.LOOK
 
 
 def about_the_scan(volume: CTVolume, scan: Grid) -> list[Reason]:
-    """What about the scan itself asks for care.
+    """Reasons to check that lie in the scan.
 
     Args:
-        scan: its canonical grid, as far as it shows the body.
+        scan: the canonical grid of the part that shows the body.
     """
     found = []
     slices, spacing = scan.slices.size, scan.slices.step_mm
@@ -76,7 +76,7 @@ def about_the_scan(volume: CTVolume, scan: Grid) -> list[Reason]:
         )
     elif spacing > WIDEST_SLICE_MM:
         found.append(
-            f"The slices are {spacing:.1f} mm apart: what lies between them is not seen; check shape and volume."
+            f"The slices are {spacing:.1f} mm apart, and the anatomy between them is unknown; check shape and volume."
         )
     tilt = np.degrees(np.arccos(min(_largest_cosines(volume.affine)[2], 1.0)))
     if tilt > LARGEST_TILT_DEGREES:
@@ -88,7 +88,7 @@ def about_the_scan(volume: CTVolume, scan: Grid) -> list[Reason]:
 
 
 def about_the_liver(measurement: Measurement, found_ml: float, rules: Rules) -> list[Reason]:
-    """What about the result asks for care; `found_ml` is the volume before what is too small was taken out."""
+    """Reasons that lie in the liver; `found_ml` is the volume before a liver that is too small was discarded."""
     if measurement.volume_ml == 0 and found_ml >= rules.minimum_ml:
         return [
             Reason(
@@ -120,7 +120,7 @@ def about_the_liver(measurement: Measurement, found_ml: float, rules: Rules) -> 
 
 
 def about_the_rest(signals: Signals, volume_ml: float) -> list[Reason]:
-    """Whether much was found besides the liver."""
+    """The reason that much was found besides the liver."""
     if signals.cut_away_ml < max(CUT_AWAY_SHARE * volume_ml, CUT_AWAY_ML):
         return []
     return [
@@ -132,7 +132,7 @@ def about_the_rest(signals: Signals, volume_ml: float) -> list[Reason]:
 
 
 def about_the_body(anatomy: Anatomy) -> list[Reason]:
-    """Whether the body around the liver is like that of nearly all patients, and its fat like that of every CT."""
+    """Reasons that lie in the body around the liver: sides that are exchanged, fat with other HU than in every CT."""
     found = []
     if anatomy.to_the_left > LEFT:
         found.append(
@@ -152,7 +152,7 @@ def about_the_body(anatomy: Anatomy) -> list[Reason]:
 
 
 def about_the_usual(calibration: Calibration, values: Mapping[str, float | None]) -> list[Reason]:
-    """Whether the scan is like those of the patients that the model was calibrated on."""
+    """The reason that the scan is unlike those that the model was calibrated on."""
     return [
         Reason(
             f"{USUAL.get(name, name)} of {value:.0f} HU is unlike that of the patients that the model was calibrated "
@@ -163,7 +163,7 @@ def about_the_usual(calibration: Calibration, values: Mapping[str, float | None]
 
 
 def _largest_cosines(affine: np.ndarray) -> np.ndarray:
-    """For the patient's axes R, A, S: the cosine of the angle to the nearest axis of the scan."""
+    """The cosine of the angle between each of the patient's axes R, A, S and the nearest axis of the scan."""
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     cosines: np.ndarray = np.abs(directions).max(axis=1)
     return cosines

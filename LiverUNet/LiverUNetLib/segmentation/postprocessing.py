@@ -1,4 +1,4 @@
-"""One liver out of a probability volume."""
+"""Select one liver from a volume of probabilities."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .measurement import bounding_box
 
 __all__ = ["fill_holes", "largest_component", "likeliest_box", "without_other_components"]
 
-# A probability of 1 is not infinite evidence.
+# A probability of 1 is not infinite evidence; this is the least distance from 0 and 1.
 SMALLEST_DOUBT = 1e-6
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
-    """The largest part of a 3D mask whose voxels share faces; empty if the mask is."""
+    """The largest component of a 3D mask, connected through faces; empty if the mask is empty."""
     labels, parts = ndimage.label(mask)
     if parts < 2:
         return mask
@@ -24,7 +24,7 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
 
 
 def likeliest_box(probability: np.ndarray, threshold: float) -> Box:
-    """The box around the component above a low threshold that holds the most probability, or the likeliest voxel."""
+    """The box of the component above a low threshold with the largest sum of probability, or of the likeliest voxel."""
     labels, parts = ndimage.label(probability >= min(threshold, probability.max()))
     found = ndimage.sum_labels(probability, labels, range(1, parts + 1))
     box: Box = ndimage.find_objects(labels)[int(np.argmax(found))]
@@ -34,8 +34,8 @@ def likeliest_box(probability: np.ndarray, threshold: float) -> Box:
 def without_other_components(probability: np.ndarray, threshold: float) -> np.ndarray:
     """Set the probability to 0 in all components above `threshold` but the one with the most evidence.
 
-    That is the sum of the log odds of its voxels: a small part that is certain outweighs a larger doubtful one.
-    What lies below the threshold stays, so that the border can still be interpolated.
+    The evidence is the sum of the log odds of its voxels: a small certain component outweighs a larger doubtful one.
+    Values below the threshold stay, so that the border can still be interpolated.
     """
     found = probability > threshold
     box = bounding_box(found)
@@ -53,7 +53,8 @@ def without_other_components(probability: np.ndarray, threshold: float) -> np.nd
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:
-    """Fill the background that a 3D mask encloses on all sides."""
+    """Fill background that is enclosed by a 3D mask on all sides."""
     labels, parts = ndimage.label(np.pad(~mask, 1, constant_values=True))
-    # The padding makes everything outside one component, and it comes first.
+    # The padding joins all background outside into the first component. scipy.ndimage.binary_fill_holes gives the same,
+    # but takes two to three times as long.
     return mask if parts < 2 else (labels != 1)[1:-1, 1:-1, 1:-1]

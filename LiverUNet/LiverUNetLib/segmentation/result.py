@@ -1,4 +1,4 @@
-"""What segmenting a scan gives: a mask, its measures and warnings, and how it was made."""
+"""The result of segmenting a scan: mask, measurements, warnings and provenance."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Provenance:
     """How a segmentation was made.
 
     Attributes:
-        scan: its name.
+        scan: name of the scan.
         settings: the numbers of the model.
-        engine, dtype: what computed the networks, and in which numbers.
+        engine, dtype: of the computed networks, see `Device`.
         packages: name -> version.
     """
 
@@ -45,9 +45,8 @@ class Report:
     """A segmentation without its voxels.
 
     Attributes:
-        warnings: what the user has to know before using the result, in whole sentences; the verdict's reasons and what
-            is of no weight to it.
-        signals: what the verdict's estimate is made of; None if no liver was found.
+        warnings: for the user, before the result is used; full sentences, the verdict's reasons among them.
+        signals: what the estimate of the Dice is made of; None if no liver was found.
     """
 
     measurement: Measurement
@@ -57,7 +56,7 @@ class Report:
     provenance: Provenance
 
     def to_json(self) -> dict[str, Any]:
-        """What `report_from_json` takes."""
+        """The report as a JSON object, see `report_from_json`."""
         return {
             "schema_version": 1,
             "measurement": asdict(self.measurement),
@@ -73,8 +72,8 @@ class Segmentation(Report):
     """A segmented scan.
 
     Attributes:
-        mask_kji: uint8, 1 is liver, exactly the voxels of the scan.
-        probability_kji: of every voxel, before one liver was chosen; uint8 in steps of 1/255, if asked for.
+        mask_kji: uint8, 1 is liver, on exactly the voxels of the scan.
+        probability_kji: of liver, before one component was selected; uint8 in steps of 1/255; None unless requested.
     """
 
     mask_kji: np.ndarray
@@ -82,7 +81,7 @@ class Segmentation(Report):
 
 
 def report_from_json(content: dict[str, Any]) -> Report:
-    """What `Report.to_json` wrote.
+    """Make a Report from the JSON object of `Report.to_json`.
 
     Raises:
         KeyError, TypeError: something is missing or unknown.

@@ -1,4 +1,4 @@
-"""Results and models in words and rows, the same on the command line, in Slicer and in tables."""
+"""Results and models as sentences and table rows, for the command line, for Slicer and for tables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ COLUMNS = (
 
 
 def sentence(result: Report) -> str:
-    """The measures of a liver in a line."""
+    """The measurements of a liver in one line."""
     measured = result.measurement
     if measured.extent_mm is None:
         return "Liver: none found (0 ml)"
@@ -62,7 +62,7 @@ def verdict_lines(verdict: Verdict) -> list[str]:
 
 
 def table_row(result: Report) -> dict[str, Any]:
-    """The same as a row of COLUMNS; what does not exist is None."""
+    """The measurements as a row of COLUMNS; missing values are None."""
     measured, made = result.measurement, result.provenance
     height, depth, width = measured.extent_mm or (None, None, None)
     figures = {
@@ -90,7 +90,7 @@ def table_row(result: Report) -> dict[str, Any]:
 
 
 def model_score(model: LiverModel) -> str:
-    """How good a model was measured to be, and on whom."""
+    """The Dice of a model, and the number of patients on which it was measured."""
     scores = model.card.scores
     if not scores:
         return "not evaluated"

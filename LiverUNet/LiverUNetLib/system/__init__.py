@@ -1,6 +1,6 @@
-"""The machine.
+"""The computer: its devices, files and packages.
 
-environment.py   devices that were seen to compute, and versions
-files.py         files are written whole or not at all
-dependencies.py  which packages are missing
+environment.py   devices that pass a test, and versions of packages
+files.py         writes files completely or not at all
+dependencies.py  finds missing packages, and explains failed installations
 """

@@ -1,4 +1,4 @@
-"""Which packages are missing, and what a failed installation means. Installs nothing itself."""
+"""Find missing packages, and explain why an installation failed. Nothing is installed here."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 __all__ = ["TORCH_ENGINE", "TORCH_REQUIREMENT", "explain_failure", "unmet"]
 
 TORCH_REQUIREMENT = "torch>=2.4"
-# What the engine torch needs; monai 1.5.0 caps torch below 2.7, 1.4 caps numpy below 2.
+# Packages of the engine torch; monai 1.5.0 caps torch below 2.7, 1.4 caps numpy below 2.
 TORCH_ENGINE = (TORCH_REQUIREMENT, "monai>=1.5.1")
 
-# What pip says, and what that means for the user; the first match counts.
+# Pattern of pip's output -> the cause, and what to do. The first match counts.
 FAILURES = (
     (r"No space left|Errno 28|WinError 112", "the disk is full; free some space and try again"),
     (
@@ -30,7 +30,7 @@ FAILURES = (
     ),
     (
         r"No matching distribution|Could not find a version|ResolutionImpossible",
-        "no version fits this Python and what is installed already; the log names the package",
+        "no version fits this Python and the installed packages; the log names the package",
     ),
     (
         r"Permission denied|Access is denied|Errno 13|WinError 5",
@@ -40,7 +40,7 @@ FAILURES = (
 
 
 def unmet(requirements: Iterable[str]) -> list[str]:
-    """Those of the requirements (as in a requirements file) that the installed packages do not meet."""
+    """The requirements, written as in a requirements file, that the installed packages do not meet."""
     from packaging.requirements import Requirement
 
     missing = []
@@ -57,7 +57,7 @@ def unmet(requirements: Iterable[str]) -> list[str]:
 
 
 def explain_failure(output: str, proxies: Mapping[str, str] | None = None) -> str:
-    """What pip's output means, in one clause that says what to do.
+    """Explain pip's output in one clause: the cause, and what to do.
 
     Args:
         proxies: as `urllib.request.getproxies()` gives them.
@@ -67,5 +67,5 @@ def explain_failure(output: str, proxies: Mapping[str, str] | None = None) -> st
         if re.search(pattern, output, re.IGNORECASE):
             return meaning.format(proxy=proxy)
     if proxies and not output.strip():
-        return f"pip gave no reason; is the proxy {proxy} right?"
+        return f"pip gave no reason; is the proxy {proxy} correct?"
     return "the log in the Python console says why; offline, install from a folder of wheels"

@@ -1,4 +1,4 @@
-"""What this machine can do: devices proved by computing on them, and the versions in use."""
+"""The devices of this computer, tested with a small convolution, and the versions of packages."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ __all__ = [
     "PACKAGES",
     "TRAINING_PACKAGES",
     "Device",
+    "check_devices",
     "choose_device",
     "gpu_driver_present",
     "gpu_in_sight",
     "import_libraries",
     "likely_engine",
     "package_versions",
-    "proved_devices",
     "spare_one_core",
     "usable_cores",
     "wait_without_spinning",
@@ -43,13 +43,13 @@ HOW_TO_GET_TORCH = 'pip install "liver-unet[train]", or ".[train]" in the source
 
 @dataclass(frozen=True)
 class Device:
-    """A processor that was seen to compute.
+    """A device that computes networks.
 
     Attributes:
         name: "cpu", "cuda:0", "mps", ….
         engine: "torch" or "onnx", see `models.engines`.
-        dtype: what convolutions run in under autocast, "float32" for no autocast.
-        note: what the user should know about the choice, or nothing.
+        dtype: the number format of convolutions under autocast; "float32" for no autocast.
+        note: a warning for the user about the choice; empty if there is none.
     """
 
     name: str
@@ -63,25 +63,24 @@ class Device:
         return self.name.split(":")[0]
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """The context in which the network runs."""
+        """The context manager in which a network of PyTorch runs."""
         import torch
 
         return torch.autocast(self.kind, getattr(torch, self.dtype), enabled=self.dtype != "float32")
 
 
 def choose_device(name: str = "auto", engine: str = "auto") -> Device:
-    """The device called `name`; "auto" takes a working GPU, or else the CPU and says why.
+    """Return the device called `name`; "auto" takes a GPU that works, otherwise the CPU, with a note of the reason.
 
     Args:
         name: "auto", "cpu", "cuda", "cuda:N" or "mps".
         engine: one of ENGINES; "auto" takes PyTorch for a GPU and ONNX Runtime for the CPU.
 
     Raises:
-        DeviceError: the device that was asked for is absent, unknown or fails a small convolution, or the engine
-            that it needs is not there.
+        DeviceError: the device is missing, unknown or fails a small convolution, or its engine is not installed.
     """
     if engine == "onnx" and name not in ("auto", "cpu"):
-        raise DeviceError(f"ONNX Runtime computes on the CPU alone, not on {name}; choose cpu, or the engine torch.")
+        raise DeviceError(f"ONNX Runtime computes on the CPU only, not on {name}; choose cpu, or the engine torch.")
     if likely_engine(name, engine) == "onnx":
         return Device("cpu", "onnx")
     if find_spec("torch") is None:
@@ -103,23 +102,23 @@ def choose_device(name: str = "auto", engine: str = "auto") -> Device:
 
 
 def likely_engine(name: str, engine: str) -> str:
-    """The engine that `choose_device` takes, unless a GPU that is in sight cannot be used; imports nothing."""
+    """The engine that `choose_device` takes, unless a GPU is visible but fails; imports nothing."""
     if engine != "auto":
         return engine
     return "onnx" if name == "cpu" or (name == "auto" and not gpu_in_sight()) else "torch"
 
 
 def gpu_in_sight() -> bool:
-    """Whether PyTorch is installed in a build that may use a GPU, and the system shows one; imports nothing.
+    """Whether a GPU is visible and PyTorch is installed in a build for GPUs; imports nothing.
 
-    Importing PyTorch takes seconds, which users without a GPU should not wait for.
+    Importing PyTorch takes seconds, for which users without a GPU should not have to wait.
     """
     torch = _installed_version("torch") or "+cpu"
     return not torch.endswith("+cpu") and gpu_driver_present()
 
 
 def gpu_driver_present() -> bool:
-    """Whether the system has a driver of NVIDIA or AMD, or is a Mac with Apple's processor."""
+    """Whether a driver of NVIDIA or AMD is installed, or the computer is a Mac with Apple's processor."""
     if sys.platform == "darwin":
         return platform.machine() == "arm64"
     if sys.platform == "win32":
@@ -127,31 +126,31 @@ def gpu_driver_present() -> bool:
     return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd"))  # dxg: WSL
 
 
-def proved_devices() -> dict[str, str]:
-    """Every device, and the engines and number format that work there, or what is wrong with it."""
+def check_devices() -> dict[str, str]:
+    """Test every device: name -> the engines and number format that work on it, or its fault."""
     engines, gpus = (["ONNX Runtime"] if find_spec("onnxruntime") else []), {}
     if find_spec("torch"):
         engines.append(f"PyTorch in {_cpu_dtype()}")
         gpus = {gpu: _fault(gpu) or f"works, PyTorch in {_gpu_dtype(gpu)}" for gpu in _present_gpus()}
     elif gpu_driver_present():
-        gpus = {"gpu": "in sight, but PyTorch is not installed; the CPU computes"}
+        gpus = {"gpu": "visible, but PyTorch is not installed; the CPU is used"}
     return {"cpu": f"works, {' and '.join(engines)}" if engines else "no engine is installed"} | gpus
 
 
 def import_libraries(engine: str) -> None:
-    """Import now what segmenting with this engine imports when it comes to it; it takes seconds the first time."""
+    """Import everything that segmenting with this engine needs; it takes seconds the first time."""
     engines = {"onnx": ["onnxruntime"], "torch": ["torch.nn.utils.fusion", "monai.networks.nets"]}
     for name in (*engines[engine], "nibabel.orientations", "scipy.ndimage", "scipy.sparse"):
         importlib.import_module(name)
 
 
 def wait_without_spinning(environment: MutableMapping[str, str]) -> None:
-    """Let the threads of OpenMP sleep while they wait for each other, unless the user has chosen how they wait.
+    """Let OpenMP threads sleep while they wait for each other, unless the user has chosen how they wait.
 
-    By default they spin. On a machine with other work to do, they then hold the very core that the
-    thread they wait for needs (Testing/benchmarks/busy_machine.md). Only the way of waiting changes, not the
-    number of threads, so results stay the same. It is read once, when torch loads its OpenMP
-    runtime (libgomp, libomp and Intel's know it): set it in a process of one's own, before torch is imported.
+    By default they spin. On a busy computer they then occupy the very core that the thread they wait for
+    needs (Testing/benchmarks/busy_machine.md). Only the way of waiting changes, not the number of threads,
+    so results stay the same. OpenMP runtimes (libgomp, libomp, Intel's) read the variable once, when torch
+    loads them: call this before torch is imported, and only in a process that is not shared with other software.
 
     Args:
         environment: `os.environ`.
@@ -163,14 +162,14 @@ def wait_without_spinning(environment: MutableMapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def spare_one_core() -> Iterator[None]:
-    """Within the block, torch, if it is loaded, computes with one thread less than there are cores.
+    """Let torch, if it is loaded, use one thread less than there are cores, until the block ends.
 
-    For prediction in a process that is not ours, as Slicer's: it draws and handles events meanwhile,
-    and torch's threads spin while one of them has no core. `wait_without_spinning` comes too late
-    there, since its variable is read when torch is imported. Never around training: a run resumes bit for
-    bit only with the same number of threads.
+    For prediction inside Slicer, which needs a core to draw and to handle events: torch's threads spin
+    while one of them waits for a core. `wait_without_spinning` would be too late there, since its variable
+    is read when torch is imported. Not for training: a run resumes bit for bit only with the same number
+    of threads.
 
-    The number belongs to the thread that calls. In a generator, enter it inside:
+    The number of threads belongs to the calling thread. In a generator, enter the block inside:
     `with spare_one_core(): return (yield from segment(...))`.
     """
     torch = sys.modules.get("torch")
@@ -186,12 +185,12 @@ def spare_one_core() -> Iterator[None]:
 
 
 def usable_cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def package_versions() -> dict[str, str]:
-    """The versions of Python and of everything the libraries use."""
+    """The versions of LiverUNet, of Python and of all packages that the libraries use."""
     return {"liver-unet": __version__, "python": platform.python_version()} | {
         name: _installed_version(name) or "not installed" for name in PACKAGES
     }
@@ -212,16 +211,16 @@ def _present_gpus() -> list[str]:
 
 
 def _fault(name: str) -> str:
-    """What goes wrong in a small convolution on the device; nothing if it works.
+    """Run a small convolution on the device and return its fault; empty if it works.
 
-    `torch.cuda.is_available()` is no proof: a GPU too new or too old for the installed build passes it.
+    `torch.cuda.is_available()` is not enough: it is true for a GPU too new or too old for the installed build.
     """
     import torch
 
     try:
         device = torch.device(name)
         if device.type not in ("cuda", "mps"):
-            return "it is none of cpu, cuda, cuda:N, mps"
+            return "it is not cpu, cuda, cuda:N or mps"
         image = torch.ones(1, 1, 8, 8, device=device)
         total = torch.nn.functional.conv2d(image, torch.ones(1, 1, 3, 3, device=device)).sum().item()
     except Exception as error:  # noqa: BLE001 - torch raises AssertionError, RuntimeError, NotImplementedError, …
@@ -230,7 +229,7 @@ def _fault(name: str) -> str:
 
 
 def _cpu_dtype() -> str:
-    """bfloat16 halves the time where the CPU computes in it, and takes nine times as long where it only emulates it."""
+    """bfloat16 halves the time on CPUs that compute in it, and takes nine times as long on those that emulate it."""
     import torch
 
     native = any(getattr(torch.cpu, probe, bool)() for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))

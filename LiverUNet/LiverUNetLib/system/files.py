@@ -1,4 +1,4 @@
-"""Write files whole or not at all."""
+"""Write files completely or not at all."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from ..errors import LiverUNetError, OutputError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = [
     "UNZIP_ERRORS",
@@ -40,22 +44,22 @@ __all__ = [
     "write_json",
 ]
 
-# What a damaged or encrypted zip raises, or a full disk.
+# Raised for a damaged or encrypted zip, or a full disk.
 UNZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError)
 
 # The temporary names of `staged`.
 UNFINISHED = re.compile(r"\.(?P<computer>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}-unfinished(\.\w+)*")
-# No file takes a day to write, and no clock of a file server is wrong by more than some days.
+# No file takes a day to write, and no file server's clock is wrong by more than a few days.
 ABANDONED_SECONDS = 7 * 24 * 3600
 
-T = TypeVar("T")
+Record = TypeVar("Record", bound="DataclassInstance")
 
 
 def exists(path: Path, error: type[LiverUNetError]) -> bool:
-    """Whether there is something at `path`.
+    """Whether a file or folder `path` exists.
 
     Raises:
-        LiverUNetError: of the type `error`; the system cannot look there: the name is too long, a folder is locked.
+        LiverUNetError: of the type `error`; the path cannot be checked: its name is too long, or a folder is locked.
     """
     try:
         return path.exists()
@@ -64,10 +68,10 @@ def exists(path: Path, error: type[LiverUNetError]) -> bool:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, unless it is there already.
+    """Make a folder and its parents, unless it exists.
 
     Raises:
-        OutputError: it cannot be made: a read-only or full disk, a file in its place, a name that is too long.
+        OutputError: it cannot be made: the disk is read-only or full, a file has its name, or its name is too long.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -78,8 +82,8 @@ def make_folder(path: Path) -> None:
 def check_writable(path: Path, *, overwrite: bool = False) -> None:
     """Raise OutputError unless a file `path` can be made now, so that no work is done in vain.
 
-    Folders that are missing are made by `staged`, when there is something to write. The one that is
-    there is tried by making a file in it: permission bits say nothing for root or a read-only mount.
+    A temporary file is made in the nearest existing folder, since permission bits prove nothing for root or
+    a read-only mount. Missing folders are made later, by `staged`.
     """
     if exists(path, OutputError) and not overwrite:
         raise OutputError(f"{path} exists already; name another output or allow overwriting it (--overwrite).")
@@ -87,7 +91,7 @@ def check_writable(path: Path, *, overwrite: bool = False) -> None:
         raise OutputError(f"{path} is a folder; name a file in it.")
     folder = next(parent for parent in path.absolute().parents if exists(parent, OutputError))
     for part in path.absolute().relative_to(folder).parts:
-        exists(folder / part, OutputError)  # a name that is too long is one in any folder
+        exists(folder / part, OutputError)  # raises for a name that is too long
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -99,9 +103,9 @@ def check_writable(path: Path, *, overwrite: bool = False) -> None:
 def staged(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` with the same ending; move it to `path` if the block succeeds.
 
-    Works for a file or a folder. Folders above are made. Whatever ends the block early (an error,
-    Ctrl-C), the temporary one is removed and `path` stays as it was; what a killed process left in
-    this folder goes as well. A folder replaces an older one only when complete.
+    Works for a file or a folder; parent folders are made. If the block fails or is interrupted, the temporary
+    path is removed and `path` stays as it was. Unfinished files of killed processes in the same folder are
+    removed as well. An older folder is replaced only by a complete one.
 
     Raises:
         OutputError: the disk is full or the folder cannot be written to.
@@ -125,13 +129,13 @@ def staged(path: Path) -> Iterator[Path]:
 
 
 def _temporary_name(path: Path) -> str:
-    """A name for an unfinished `path`: short, for `path` may be as long as a name can be, with its ending."""
+    """A short name for an unfinished `path`, whose own name may have the maximum length; the ending is kept."""
     ending = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
     return f".{this_computer()}-{os.getpid()}-{secrets.token_hex(4)}-unfinished{ending if len(ending) < 16 else ''}"
 
 
 def this_computer() -> str:
-    """A name for this start of this computer, or of a container on it: process numbers mean nothing elsewhere."""
+    """Identify this computer or container since its last start, for which process numbers are unique."""
     try:
         known_by = Path("/proc/sys/kernel/random/boot_id").read_text() + str(Path("/proc/self/ns/pid").readlink())
     except OSError:
@@ -140,9 +144,9 @@ def this_computer() -> str:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what processes that were killed left unfinished in a folder; what cannot be removed stays.
+    """Remove unfinished files that killed processes left in a folder, as far as possible.
 
-    The folder may be shared: of other computers only what has been left alone for long is taken.
+    The folder may be shared: files of other computers are removed only if they have not changed for long.
     """
     with suppress(OSError):
         for path in folder.glob(".*-unfinished*"):
@@ -154,8 +158,8 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 def is_running(process: int) -> bool:
-    """Whether there is a process of that number; on Windows, where asking is harmful, always."""
-    if os.name == "nt":  # os.kill(…, 0) would end it
+    """Whether a process of that number exists; always true on Windows, where the test would end it."""
+    if os.name == "nt":
         return True
     try:
         os.kill(process, 0)
@@ -167,18 +171,18 @@ def is_running(process: int) -> bool:
 
 
 def _flush(path: Path) -> None:
-    """Bring a file, or those in a folder, to the disk: a network drive says only now that it is full."""
+    """Flush a file, or the files in a folder, to the disk: a network drive reports only now that it is full."""
     for file in [part for part in path.rglob("*") if part.is_file()] if path.is_dir() else [path]:
         with file.open("rb+") as opened:
             try:
                 os.fsync(opened.fileno())
             except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # a file system that cannot
+                if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # the file system cannot flush
                     raise
 
 
 def _replace_folder(temporary: Path, path: Path) -> None:
-    """Put a folder in the place of one that is not empty, or of a link to one; the old one becomes `temporary`."""
+    """Replace a folder that is not empty, or a link to one; the old one becomes `temporary`."""
     old = temporary.with_name(temporary.name.replace("unfinished", "replaced"))
     path.rename(old)
     try:
@@ -190,7 +194,7 @@ def _replace_folder(temporary: Path, path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file, a link or a folder if it can be; an error here would hide the one that came first."""
+    """Remove a file, a link or a folder if possible; an error here would hide an earlier one."""
     with suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -199,26 +203,26 @@ def _remove(path: Path) -> None:
 
 
 def stamp(path: Path) -> tuple[int, int, int]:
-    """What changes when a file, or one in a folder, does: how many, their bytes, the newest time of change in ns."""
+    """Number, bytes and latest change in ns of a file or of all files in a folder: different if one has changed."""
     files = [part for part in path.rglob("*") if part.is_file()] if path.is_dir() else [path]
     facts = [file.stat() for file in files]
     return len(files), sum(fact.st_size for fact in facts), max((fact.st_mtime_ns for fact in facts), default=0)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as JSON, whole or not at all."""
+    """Write `content` as JSON, completely or not at all."""
     with staged(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
-    """Write a .npy file. Python writes the bytes: numpy does not say that the last ones found no room on the disk."""
+    """Write a .npy file. Python writes the bytes, since numpy does not report that the disk is full."""
     with path.open("wb") as file:
         np.save(SimpleNamespace(write=file.write), array)
 
 
 def save_tensors(path: Path, content: Any) -> None:
-    """Write what `torch.load` reads. Python writes the bytes: torch's own error at a full disk is no OSError."""
+    """Write a file for `torch.load`. Python writes the bytes, since torch raises no OSError on a full disk."""
     import torch
 
     buffer = io.BytesIO()
@@ -227,7 +231,7 @@ def save_tensors(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path, error: type[LiverUNetError]) -> Any:
-    """Read JSON; what is missing or malformed is raised as `error` with the file's name."""
+    """Read JSON; raise `error` with the file's name if it is missing or malformed."""
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as cause:
@@ -236,10 +240,12 @@ def read_json(path: Path, error: type[LiverUNetError]) -> Any:
         raise error(f"{path} is not readable JSON ({cause}).") from cause
 
 
-def from_json(cls: type[T], content: dict[str, Any]) -> T:
-    """Make a dataclass of numbers, strings, dictionaries and tuples from what JSON kept of it.
+def from_json(cls: type[Record], content: dict[str, Any]) -> Record:
+    """Make a dataclass of numbers, strings, dictionaries and tuples from its JSON object.
 
     Raises:
-        TypeError: a field is unknown or missing.
+        TypeError: a field is unknown or missing. A default does not replace it, since defaults may change.
     """
+    if missing := {field.name for field in fields(cls)} - content.keys():
+        raise TypeError(f"{cls.__name__} lacks {', '.join(sorted(missing))}")
     return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})

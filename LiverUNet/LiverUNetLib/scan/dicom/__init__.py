@@ -1,10 +1,10 @@
-"""One CT volume out of DICOM files.
+"""Read a CT volume from DICOM files.
 
-reader.py    all of it, from a folder, a zip, a DICOMDIR or a file to a volume
-headers.py   what the header of a file says of its slices, by pydicom
+reader.py    the entry point: from a folder, a zip, a DICOMDIR or a file to a volume
+headers.py   reads the header of a file into frames, with pydicom
 values.py    attributes as numbers and text
-series.py    slices are sorted into series
-choice.py    one series is chosen
-pixels.py    its HU, decoded by GDCM in SimpleITK
-stacking.py  its slices become one volume
+series.py    sorts frames into series
+choice.py    chooses one series
+pixels.py    decodes its HU, with GDCM in SimpleITK
+stacking.py  makes one volume of its slices
 """

@@ -1,4 +1,4 @@
-"""Choose the one series that is meant, and say what was skipped."""
+"""Choose the series that the user wants, and report which ones are skipped."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from .series import Found, Series
 
 __all__ = ["SERIES_RULES", "choose_series", "skipped_files"]
 
-# What is least in the series that a rule chooses, the first measure first; smaller differences are none.
+# Rule -> measures, of which the chosen series has the smallest: by the first one, then by the second one. Each has a
+# tolerance below which two values count as equal.
 RULES: dict[str, tuple[tuple[Callable[[Series], float], float], ...]] = {
     "thinnest": ((lambda one: one.spacing_mm, 0.01), (lambda one: -len(one.places_mm), 0)),
     "largest": ((lambda one: -len(one.places_mm), 0), (lambda one: -one.extent_mm, 1.0)),
 }
 SERIES_RULES = tuple(RULES)
-# So many are named in one message.
+# At most this many items are named in a message.
 LONGEST_LIST = 12
 
 
 def choose_series(found: Found, wanted: str | None, path: Path) -> tuple[Series, tuple[str, ...]]:
-    """The series to read, and notes on what was skipped.
-
-    Where nothing is wanted, the one original axial scan is taken, or the only series.
+    """The series to read, and notes about skipped ones.
 
     Args:
-        wanted: one of SERIES_RULES; number, description, title or UID; or a part of the description.
+        wanted: one of SERIES_RULES; number, description, title or UID; or a part of the description. If None, the
+            only original axial scan is chosen, or the only series.
 
     Raises:
-        ScanError: nothing fits, or several do; the message says what there is.
+        ScanError: no series or several fit; the message lists what there is.
     """
     if not found.series:
         raise ScanError(_nothing(found.skipped, path))
@@ -54,7 +54,7 @@ def choose_series(found: Found, wanted: str | None, path: Path) -> tuple[Series,
 
 
 def skipped_files(skipped: Sequence[Skipped], uid: str, name: str) -> tuple[str, ...]:
-    """A note that names the files which may be missing from a series, if there are any."""
+    """A note naming skipped files that may belong to a series; empty if there are none."""
     missing = [one for one in skipped if one.uid in ("", uid)]
     if not missing:
         return ()
@@ -63,13 +63,13 @@ def skipped_files(skipped: Sequence[Skipped], uid: str, name: str) -> tuple[str,
 
 
 def _scans(series: Sequence[Series]) -> Sequence[Series]:
-    """Those that can be meant by `the scan`: original axial ones, else derived axial ones, else all."""
+    """The original axial series; if there are none, the derived axial ones; if there are none, all."""
     scans = [one for one in series if one.is_scan]
     return [one for one in scans if not one.is_derived] or scans or series
 
 
 def _best(series: Sequence[Series], rule: str) -> Sequence[Series]:
-    """Those that are best by the first measure of the rule, of these those by the second; several only at a tie."""
+    """The best series by the first measure of the rule and, among equals, by the second one; all that are equal."""
     for measure, tolerance in RULES[rule]:
         best = min(map(measure, series))
         series = [one for one in series if measure(one) <= best + tolerance]
@@ -77,7 +77,7 @@ def _best(series: Sequence[Series], rule: str) -> Sequence[Series]:
 
 
 def _fitting(series: Sequence[Series], key: str) -> Sequence[Series]:
-    """Those that are called so, else those whose description holds it; digits alone are a number."""
+    """The series with this name; if there is none, those with it in their description, unless it is a number."""
     named = [one for one in series if _is_named(one, key)]
     if named or key.isdecimal():
         return named
@@ -120,7 +120,7 @@ def _nothing(skipped: Sequence[Skipped], path: Path) -> str:
         return f"{path} holds no CT series in DICOM that can be read: {_by_reason(skipped)}; export it again."
     images = "1 CT image" if len(skipped) == 1 else f"{len(skipped)} CT images"
     return (
-        f"{path} holds {images} without a place in the patient (ImagePositionPatient, ImageOrientationPatient, "
+        f"{path} holds {images} without a position in the patient (ImagePositionPatient, ImageOrientationPatient, "
         "PixelSpacing) and no others; export the original images again."
     )
 

@@ -1,7 +1,7 @@
-"""What the header of a DICOM file says of its slices, by pydicom; nothing but that is kept in memory.
+"""Read the header of a DICOM file with pydicom; only the attributes needed are kept in memory.
 
-Real headers are often not what the standard asks for: a decimal comma, no preamble, no modality, text
-where a number belongs. What can be understood is; what cannot is told by `Skipped`.
+Real headers often break the standard: a decimal comma, no preamble, no modality, text instead of a number.
+They are read as far as they can be understood; otherwise `Skipped` gives the reason.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ CT_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT
 )
 GREY = ("MONOCHROME1", "MONOCHROME2")
-NO_PLACE = "no place in the patient"
+NO_PLACE = "no position in the patient"
 # Without a preamble a file begins with an element of group 0002 or 0008, in either byte order.
 FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
-# Direction cosines are this exact, also in headers that are rounded to two decimals.
+# Direction cosines are at least this exact, even if rounded to two decimals.
 LARGEST_ERROR_OF_AXES = 0.02
 
 
 @dataclass(frozen=True)
 class Mark:
-    """An attribute that can tell two scans under one series UID apart, in single and in multi-frame files."""
+    """An attribute that can distinguish two scans under one series UID, in single-frame and in multi-frame files."""
 
     label: str
     keyword: str
@@ -73,7 +73,7 @@ TAGS = (
 
 @dataclass(frozen=True)
 class Headline:
-    """How a series is called and made, as text."""
+    """Name and technique of a series, as text."""
 
     uid: str
     number: str
@@ -87,17 +87,17 @@ class Frame:
     """One slice: the frame `index` of a file.
 
     Attributes:
-        headline: of the series it says it belongs to.
-        instance: its SOPInstanceUID; copies share it.
+        headline: of its series.
+        instance: its SOPInstanceUID, which copies share.
         position: the middle of its first pixel in LPS mm.
         axes: LPS directions in which columns (i) and rows (j) increase, shape (2, 3).
         pixel_mm: along i and j.
         shape: rows and columns.
-        thickness_mm: None where it is not told.
-        rescale: slope and intercept to HU, None where they are not told.
+        thickness_mm: None if it is not given.
+        rescale: slope and intercept to HU; None if they are not given.
         unit: RescaleType.
-        plain: GDCM finds the same HU.
-        derived: computed from other images: a reformat, a projection, a screenshot.
+        plain: GDCM computes the correct HU.
+        derived: computed from other images, such as a reformat, a projection or a screenshot.
         marks: the values of MARKS.
     """
 
@@ -119,7 +119,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that should be a slice and cannot be used."""
+    """A file that should hold slices but cannot be used."""
 
     file: Path
     uid: str
@@ -127,7 +127,7 @@ class Skipped:
 
 
 def is_dicom_file(file: Path) -> bool:
-    """Whether a file is DICOM, with its preamble or by what it begins with."""
+    """Whether a file is DICOM, with a preamble or without."""
     try:
         return _looks_like_dicom(file)
     except OSError:
@@ -135,7 +135,7 @@ def is_dicom_file(file: Path) -> bool:
 
 
 def read_frames(file: Path, modality: str | None = "CT") -> list[Frame] | Skipped:
-    """The slices that a file holds; none if it is no image of that modality, or a localizer.
+    """The slices in a file; none if it is a localizer, or not an image of that modality.
 
     Args:
         modality: None for any.
@@ -157,7 +157,7 @@ def read_frames(file: Path, modality: str | None = "CT") -> list[Frame] | Skippe
 
 
 def _looks_like_dicom(file: Path) -> bool:
-    """By the mark behind the preamble; a file without one must begin like DICOM and hold what every image has."""
+    """By the mark after the preamble; without a preamble by its first group and an attribute that every image has."""
     with file.open("rb") as stream:
         start = stream.read(132)
     if start[128:] == b"DICM":
@@ -169,14 +169,14 @@ def _looks_like_dicom(file: Path) -> bool:
 
 
 def _header(file: Path) -> pydicom.Dataset:
-    """What this module asks for, and no pixels and private data, which can be large."""
+    """The attributes that this module needs, without pixels and private data, which can be large."""
     import pydicom
 
     return pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(TAGS))
 
 
 def _is_wanted(header: pydicom.Dataset, modality: str | None) -> bool:
-    """Whether it is an image of that modality; where no modality is told, the kind of object tells."""
+    """Whether the file is an image of that modality; if none is given, its SOP class decides."""
     sop_class, stated = text(header, "SOPClassUID"), text(header, "Modality").upper()
     if "LOCALIZER" in text(header, "ImageType").split("\\"):
         return False
@@ -193,13 +193,13 @@ def _is_wanted(header: pydicom.Dataset, modality: str | None) -> bool:
 
 @dataclass(frozen=True)
 class _Part:
-    """What tells of one frame: its own functional groups, those that all frames share, the header itself."""
+    """The header of one frame: its functional groups, those that all frames share, and the header of the file."""
 
     header: pydicom.Dataset
     groups: tuple[pydicom.Dataset, ...]
 
     def of(self, sequence: str) -> pydicom.Dataset:
-        """The innermost dataset that holds what `sequence` is about."""
+        """The item of `sequence` that applies to the frame; the header of the file if there is none."""
         inner = (group.get(sequence)[0] for group in self.groups if group.get(sequence))
         return next(inner, self.header)
 
@@ -211,9 +211,9 @@ def _parts(header: pydicom.Dataset) -> Iterator[_Part]:
 
 
 def _frames(header: pydicom.Dataset, file: Path) -> Iterator[Frame]:
-    """The frames that have a place in the patient."""
+    """The frames that have a position in the patient."""
     if (header.get("NumberOfFrames") or 1) > 1 and not header.get("PerFrameFunctionalGroupsSequence"):
-        return  # one place cannot be that of all
+        return  # a single position cannot be that of all frames
     sop_class, kinds = text(header, "SOPClassUID"), text(header, "ImageType").split("\\")
     derived = kinds[0] == "DERIVED" or (sop_class or CT_CLASSES[0]) not in CT_CLASSES
     plain = sop_class in CT_CLASSES and text(header, "PhotometricInterpretation") != "MONOCHROME1"
@@ -269,7 +269,7 @@ def _axes(dataset: pydicom.Dataset) -> np.ndarray | None:
 
 
 def _thickness(dataset: pydicom.Dataset) -> float | None:
-    """It is needed for a single slice alone, so that a bad one is as good as none."""
+    """None if it is missing or invalid: only a scan of a single slice needs it."""
     try:
         (thickness_mm,) = numbers(dataset, "SliceThickness", 1) or (0.0,)
     except BadAttribute:
@@ -281,7 +281,7 @@ def _rescale(dataset: pydicom.Dataset) -> tuple[float, float] | None:
     slope, intercept = numbers(dataset, "RescaleSlope", 1), numbers(dataset, "RescaleIntercept", 1)
     if slope is None and intercept is None:
         return None
-    # A slope of 0 would make an image of one value; it stands for none, as GDCM takes it.
+    # A slope of 0 would make an image of one value; as in GDCM, it counts as 1.
     return (slope or (1.0,))[0] or 1.0, (intercept or (0.0,))[0]
 
 

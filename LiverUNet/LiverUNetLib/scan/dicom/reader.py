@@ -24,14 +24,14 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_dicom(path: Path, *, series: str | None = None, folder: str | None = None) -> CTVolume:
-    """Read the one CT series in a folder, a zip, a DICOMDIR or a file, or the one that is chosen.
+    """Read a CT series from a folder, a zip, a DICOMDIR or a file.
 
     Args:
-        series: see `cli.main.SERIES_HELP`; where None, the one original axial scan. A note names what was skipped.
-        folder: read only what lies in folders of that name, of any modality.
+        series: see `cli.main.SERIES_HELP`; None for the only original axial scan. A note names skipped series.
+        folder: read only files in folders of that name, of any modality.
 
     Raises:
-        ScanError: no CT series, several and none chosen, or slices that form no volume.
+        ScanError: there is no CT series, the choice is not unique, or the slices do not form a volume.
     """
     if not path.exists():
         raise ScanError(f"{path} does not exist.")
@@ -62,10 +62,10 @@ def _find(path: Path) -> Found:
 
 
 def _listed_files(path: Path) -> list[Path]:
-    """The files that a DICOMDIR lists and that are there; none if it is an ordinary file.
+    """The existing files that a DICOMDIR lists; none if `path` is an ordinary file.
 
     Raises:
-        ScanError: it lists files, and none is there.
+        ScanError: none of the listed files exists.
     """
     import pydicom
 
@@ -78,7 +78,7 @@ def _listed_files(path: Path) -> list[Path]:
         listed = [[name] if isinstance(name, str) else list(name) for name in names if name]
     except unreadable():
         return []
-    # Names on a disc are upper case; copies often are lower case.
+    # Names on a disc are in upper case; in copies they are often in lower case.
     places = [(path.parent.joinpath(*parts), path.parent.joinpath(*map(str.lower, parts))) for parts in listed]
     files = [next(filter(Path.is_file, place), None) for place in places]
     if listed and not any(files):

@@ -1,8 +1,8 @@
-"""Sort the slices of many DICOM files into series that each can be one volume.
+"""Sort the slices of many DICOM files into series, each of which can become one volume.
 
-Slices belong together if they share series UID, matrix, orientation and pixel size, the latter two
-within half a pixel at the far corner of the image: headers are rounded. Copies count once. Two scans
-under one UID, phases or reconstructions, are told apart by what their headers say (see MARKS).
+Slices belong together if they share series UID, matrix, orientation and pixel size. Since headers are
+rounded, orientation and pixel size may differ by half a pixel at the far corner of the image. Copies
+count once. Two scans under one UID, such as phases or reconstructions, are separated by MARKS.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from .headers import MARKS, Frame, Headline, Skipped, read_frames
 
 __all__ = ["TOLERANCE_MM", "Found", "Series", "files_below", "find_in_files", "is_regular"]
 
-# Places that are off by less are rounding in the headers.
+# Smaller differences of positions come from rounding in the headers.
 TOLERANCE_MM = 0.1
 LARGEST_SHIFT_OF_A_CORNER_PX = 0.5
 # A gantry is tilted by up to 30 degrees (cosine 0.87); reformats are coronal or sagittal.
 SMALLEST_COSINE_OF_AXIAL = 0.8
-# Less is a scout, the slices that watch a bolus arrive, or those of a biopsy.
+# Fewer slices are a scout, bolus tracking or a biopsy.
 SMALLEST_SCAN = (5, 30.0)  # slices, mm
-# The first marks, acquisition and time point, mean another scan wherever its slices lie.
+# The first marks, acquisition and time point, separate scans wherever their slices lie.
 ALWAYS_APART = 2
-# Two scans whose slices interleave cover the same part of the patient by at least this.
+# Two scans whose slices interleave share at least this part of their range.
 SMALLEST_SHARED_RANGE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """The frames of one series that can be one volume.
+    """The frames of a series that can become one volume.
 
     Attributes:
-        part: what tells it from another scan under the same UID; mostly empty.
-        frames: sorted by their place along the normal.
+        part: distinguishes it from another scan under the same UID; mostly empty.
+        frames: sorted by their position along the normal.
     """
 
     part: str
@@ -49,18 +49,18 @@ class Series:
 
     @property
     def headline(self) -> Headline:
-        """How it is called and made."""
+        """Its name and technique."""
         return self.frames[0].headline
 
     @property
     def title(self) -> str:
-        """How a user knows it."""
+        """Its number, description and number of slices, as shown to users."""
         words = [self.headline.description or "no description", self.part, _counted(len(self.frames), "slice")]
         return f"{self.headline.number or 'unnumbered'} ({', '.join(filter(None, words))})"
 
     @property
     def details(self) -> str:
-        """Its title and what helps to choose it."""
+        """Its title, with further facts that help to choose it."""
         size_mm = [*self.pixel_mm, *([self.spacing_mm] if len(self.places_mm) > 1 else [])]
         facts = [
             f"of {' x '.join(f'{mm:.2f}' for mm in size_mm)} mm",
@@ -78,7 +78,7 @@ class Series:
     @cached_property
     def axes(self) -> np.ndarray:
         """LPS directions in which columns (i) and rows (j) increase, shape (2, 3), perpendicular."""
-        # The middle of all slices, of which each may be rounded.
+        # The median of all slices, each of which may be rounded.
         along_i, along_j = np.median([frame.axes for frame in self.frames], axis=0)
         along_i /= np.linalg.norm(along_i)
         along_j -= (along_i @ along_j) * along_i
@@ -86,24 +86,24 @@ class Series:
 
     @cached_property
     def pixel_mm(self) -> tuple[float, float]:
-        """Pixel size along i and j, the middle of all slices."""
+        """Pixel size along i and j, the median of all slices."""
         column_mm, row_mm = np.median([frame.pixel_mm for frame in self.frames], axis=0)
         return float(column_mm), float(row_mm)
 
     @cached_property
     def distances_mm(self) -> np.ndarray:
-        """Where each frame lies along the normal."""
+        """Position of each frame along the normal."""
         return _distances(self.frames, np.cross(*self.axes))
 
     @cached_property
     def places_mm(self) -> np.ndarray:
-        """As `distances_mm`, with those that coincide counted once."""
+        """As `distances_mm`, where positions that coincide count once."""
         distances = self.distances_mm
         return distances[np.diff(distances, prepend=-np.inf) >= TOLERANCE_MM]
 
     @property
     def spacing_mm(self) -> float:
-        """The middle distance of neighbouring slices; infinite for a single one."""
+        """The median distance of neighbouring slices; infinite for a single slice."""
         return float(np.median(np.diff(self.places_mm))) if len(self.places_mm) > 1 else np.inf
 
     @property
@@ -113,7 +113,7 @@ class Series:
 
     @property
     def is_axial(self) -> bool:
-        """Whether the slices lie across the patient, perhaps with a tilted gantry."""
+        """Whether the slices are axial, also with a tilted gantry."""
         return bool(abs(np.cross(*self.axes)[2]) >= SMALLEST_COSINE_OF_AXIAL)
 
     @property
@@ -123,21 +123,21 @@ class Series:
 
     @property
     def is_scan(self) -> bool:
-        """Whether it shows enough to be a scan, in axial slices."""
+        """Whether it is axial and large enough to be a scan."""
         slices, extent_mm = SMALLEST_SCAN
         return self.is_axial and len(self.places_mm) >= slices and self.extent_mm >= extent_mm
 
 
 @dataclass(frozen=True)
 class Found:
-    """The series in some files, by number, and the files that should belong to one and cannot be used."""
+    """The series in a set of files, sorted by number, and the files that cannot be used."""
 
     series: tuple[Series, ...]
     skipped: tuple[Skipped, ...]
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """All files below a folder in a fixed order; links are followed, but not in circles."""
+    """All files below a folder in a fixed order; links are followed, but no folder is visited twice."""
     seen = set()
     for root, folders, names in os.walk(folder, followlinks=True):
         place = Path(root).resolve()
@@ -159,7 +159,7 @@ def find_in_files(files: Iterable[Path], modality: str | None = "CT") -> Found:
             skipped.append(frames)
             continue
         for frame in frames:
-            # Some converters give all slices one instance UID: only at one place is it a copy.
+            # Some converters give all slices the same instance UID: only a slice at the same position is a copy.
             same = (frame.instance or file, frame.index, *np.rint(frame.position / TOLERANCE_MM))
             of_uid[frame.headline.uid].setdefault(same, frame)
     series = [
@@ -173,7 +173,7 @@ def find_in_files(files: Iterable[Path], modality: str | None = "CT") -> Found:
 
 
 def is_regular(distances_mm: np.ndarray) -> bool:
-    """Whether the slices lie where they would at one distance; rounding in the headers does not add up."""
+    """Whether the slices are equally spaced, up to rounding in the headers, which does not add up."""
     first, last = distances_mm[[0, -1]]
     return bool(np.allclose(distances_mm, np.linspace(first, last, len(distances_mm)), 0, TOLERANCE_MM))
 
@@ -191,7 +191,7 @@ def _alike(frames: Iterable[Frame]) -> list[list[Frame]]:
 
 
 def _are_alike(one: Frame, other: Frame) -> bool:
-    """Whether the corners of two slices coincide when their first pixels are laid upon each other."""
+    """Whether the corners of two slices coincide when their first pixels do."""
     if one.shape != other.shape:
         return False
     steps_mm = [frame.axes * np.reshape(frame.pixel_mm, (2, 1)) for frame in (one, other)]
@@ -202,7 +202,7 @@ def _are_alike(one: Frame, other: Frame) -> bool:
 
 
 def _scans(frames: Sequence[Frame]) -> list[tuple[str, list[Frame]]]:
-    """The frames, sorted by place, in as many scans as they hold, each with what tells it from the others."""
+    """Divide frames, sorted by position, into scans; each comes with a text that distinguishes it from the others."""
     normal = np.cross(*frames[0].axes)
     frames = sorted(frames, key=lambda frame: float(frame.position @ normal))
     if len(frames) < 2:
@@ -226,10 +226,10 @@ def _scans(frames: Sequence[Frame]) -> list[tuple[str, list[Frame]]]:
 
 
 def _interleaved(frames: Sequence[Frame], normal: np.ndarray) -> list[tuple[str, list[Frame]]]:
-    """Two scans of one part of the patient whose slices lie between each other, or nothing.
+    """Two scans of the same part of the patient whose slices interleave; empty if there are none.
 
-    Another acquisition is another scan however its slices lie; whatever else differs, only if the
-    slices together lie at irregular distances.
+    Different acquisitions are always separated; other marks separate scans only if the slices together
+    are irregularly spaced.
     """
     regular = is_regular(_distances(frames, normal))
     for number in range(ALWAYS_APART if regular else len(MARKS)):
@@ -244,16 +244,16 @@ def _interleaved(frames: Sequence[Frame], normal: np.ndarray) -> list[tuple[str,
 
 
 def _by_value(frames: Sequence[Frame], *numbers: int) -> list[tuple[str, list[Frame]]]:
-    """The frames in parts of which each has one value of these marks."""
+    """Divide the frames by their values of these marks."""
     parts = defaultdict(list)
     for frame in frames:
-        values = (f"{MARKS[n].label} {frame.marks[n] or 'not told'}" for n in numbers)
+        values = (f"{MARKS[n].label} {frame.marks[n] or 'not given'}" for n in numbers)
         parts[", ".join(values)].append(frame)
     return sorted(parts.items())
 
 
 def _that_differ(frames: Sequence[Frame]) -> list[int]:
-    """The marks that differ, but not from slice to slice as times do."""
+    """The marks that differ, without those that differ from slice to slice, such as times."""
     return [
         number
         for number, mark in enumerate(MARKS)
@@ -262,7 +262,7 @@ def _that_differ(frames: Sequence[Frame]) -> list[int]:
 
 
 def _by_rank(frames: Sequence[Frame], distances: np.ndarray, number: int) -> list[tuple[str, list[Frame]]]:
-    """The first frames of all places, the second ones, and so on, if all of the first came before the second."""
+    """Divide the frames by their rank at each position, if all frames of a rank were acquired before the next rank."""
     numbers = [re.search(r"\d+(\.\d*)?", frame.marks[number]) for frame in frames]
     values = [float(found[0]) for found in numbers if found]
     if len(values) < len(frames):

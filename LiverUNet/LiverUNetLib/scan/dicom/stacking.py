@@ -1,7 +1,10 @@
-"""One volume from the slices of a DICOM series.
+"""Make one volume of the slices of a DICOM series.
 
-Slices are sorted by position. What DICOM allows and a regular grid does not, a tilted gantry or slices
-at irregular distances, is resampled, and a note says so.
+Slices are sorted by position. A tilted gantry and irregularly spaced slices, which DICOM allows but a
+regular grid does not, are resampled and reported in a note.
+
+highdicom (0.28) is not used: it refuses both, as well as copies of slices, orientations that differ in
+rounding, and decimal commas, and its array is float64, four times as large as int16.
 """
 
 from __future__ import annotations
@@ -20,11 +23,11 @@ from .series import TOLERANCE_MM, Series, is_regular
 __all__ = ["read_series"]
 
 AIR_HU = -1024
-# A wider gap is not bridged: the anatomy in it is unknown.
+# A wider gap is not filled, since its anatomy is unknown.
 LARGEST_GAP_IN_SLICES = 2.5
 SMALLEST_TILT_DEGREES = 0.5
-# RescaleType of images that a CT scanner makes and that are not HU: optical density, percent, effective
-# atomic number, electron density (relative and weighted), iodine in mg/ml.
+# RescaleType of CT images that are not in HU: optical density, percent, effective atomic number, electron
+# density (relative and weighted), iodine in mg/ml.
 NOT_HU = ("OD", "PCT", "Z_EFF", "ED", "EDW", "MGML")
 
 
@@ -32,7 +35,7 @@ def read_series(series: Series, name: str) -> CTVolume:
     """Read the slices of a series as one volume.
 
     Raises:
-        ScanError: unreadable pixels, no HU, several slices at one place, or a gap.
+        ScanError: the pixels are unreadable or not in HU, several slices have one position, or there is a gap.
     """
     _check_rescale(series.frames, name)
     normal = np.cross(*series.axes)
@@ -74,7 +77,7 @@ def _check_rescale(frames: Sequence[Frame], name: str) -> None:
 
 
 def _without_copies(series: Series, name: str) -> tuple[Sequence[Frame], list[str]]:
-    """The frames, and once those that repeat another one at their place pixel by pixel."""
+    """The frames without exact copies at the same position, and a note if there were any."""
     kept = list(series.frames[:1])
     for frame, distance, step in zip(
         series.frames[1:], series.distances_mm[1:], np.diff(series.distances_mm), strict=True
@@ -83,7 +86,7 @@ def _without_copies(series: Series, name: str) -> tuple[Sequence[Frame], list[st
             kept.append(frame)
         elif not np.array_equal(*read_hu([kept[-1], frame], name)):
             raise ScanError(
-                f"{name} has several slices at one place (at {distance:.1f} mm): "
+                f"{name} has several slices at one position (at {distance:.1f} mm): "
                 "it mixes phases or reconstructions; separate them first."
             )
     copies = len(series.frames) - len(kept)
@@ -91,15 +94,15 @@ def _without_copies(series: Series, name: str) -> tuple[Sequence[Frame], list[st
 
 
 def _spacing(distances: np.ndarray, frames: Sequence[Frame], name: str) -> tuple[float, list[str]]:
-    """The distance of slices in mm, and what has to be said of it."""
+    """The distance of slices in mm, and notes about it."""
     thickness_mm = np.array([frame.thickness_mm or 0.0 for frame in frames])
     steps = np.diff(distances)
     if not steps.size:
         if not thickness_mm[0]:
-            return 1.0, [f"{name} is one slice that does not say how thick it is (SliceThickness); 1 mm was assumed."]
+            return 1.0, [f"{name} is one slice of unknown thickness (SliceThickness is missing); 1 mm was assumed."]
         return float(thickness_mm[0]), []
     spacing = float(np.median(steps))
-    # Some protocols take thick slices in one part of the body and thin ones in another: these leave no gap.
+    # Some protocols take thick slices in one part of the body and thin ones in another; this is not a gap.
     filled = np.maximum(thickness_mm[1:], thickness_mm[:-1]) + TOLERANCE_MM
     gaps = np.flatnonzero((steps > LARGEST_GAP_IN_SLICES * spacing) & (steps > filled))
     if gaps.size:
@@ -120,10 +123,10 @@ def _spacing(distances: np.ndarray, frames: Sequence[Frame], name: str) -> tuple
 
 
 def _upright(hu_kji: np.ndarray, drift_mm: np.ndarray, pixel_mm: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Move every slice by its drift in plane, on a plane large enough for all; new places are air.
+    """Move every slice in its plane by its drift; the plane is enlarged to hold all, and filled with air.
 
     Returns:
-        The slices, and by how many mm along i and j the first pixel of the plane has moved.
+        The slices, and by how many mm the first pixel has moved along i and j.
     """
     from scipy import ndimage
 
@@ -138,7 +141,7 @@ def _upright(hu_kji: np.ndarray, drift_mm: np.ndarray, pixel_mm: tuple[float, fl
 
 
 def _interpolated(hu_kji: np.ndarray, distances: np.ndarray, spacing: float) -> np.ndarray:
-    """Interpolate linearly between slices to a regular distance, from the first to the last one."""
+    """Interpolate linearly to equally spaced slices, from the first to the last one."""
     wanted = np.linspace(distances[0], distances[-1], round((distances[-1] - distances[0]) / spacing) + 1)
     above = np.searchsorted(distances, wanted).clip(1, len(distances) - 1)
     below = above - 1
@@ -150,7 +153,7 @@ def _interpolated(hu_kji: np.ndarray, distances: np.ndarray, spacing: float) -> 
 
 
 def _as_int16(hu: np.ndarray) -> np.ndarray:
-    """Rounded; padding far above any HU becomes the largest int16 and not a negative one."""
+    """Round to int16; padding far above any HU becomes the largest int16, not a negative one."""
     limits = np.iinfo(np.int16)
     rounded: np.ndarray = np.rint(hu).clip(limits.min, limits.max).astype(np.int16)
     return rounded

@@ -1,4 +1,4 @@
-"""Attributes of DICOM as numbers and text, as they stand in real files."""
+"""Read DICOM attributes as numbers and text, as they occur in real files."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ LONGEST_VALUE = 120
 
 
 class BadAttribute(Exception):
-    """The message says which attribute holds what."""
+    """The message names the attribute and its value."""
 
 
 def unreadable(*more: type[Exception]) -> tuple[type[Exception], ...]:
-    """What pydicom raises for damaged files, and more."""
+    """The exceptions that pydicom raises for damaged files, and those given."""
     from pydicom.errors import BytesLengthException, InvalidDicomError
 
     return (
@@ -44,7 +44,7 @@ def unreadable(*more: type[Exception]) -> tuple[type[Exception], ...]:
 
 
 def reason(error: Exception) -> str:
-    """The last line of an error, or its kind where it says nothing."""
+    """The last line of an error's message; its type if there is none."""
     lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
     return shortened(lines[-1]) if lines else type(error).__name__
 
@@ -55,10 +55,10 @@ def shortened(value: str) -> str:
 
 
 def numbers(dataset: pydicom.Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    """Decimal strings as numbers, None where there are none. A comma in one can be nothing but a decimal comma.
+    """Decimal strings as numbers; None if the attribute is missing. A comma is read as a decimal point.
 
     Raises:
-        BadAttribute: they are no numbers, not finite or of another count.
+        BadAttribute: the values are not numbers, not finite, or not `count` many.
     """
     stated = raw_text(dataset, keyword)
     if not stated:
@@ -73,19 +73,19 @@ def numbers(dataset: pydicom.Dataset, keyword: str, count: int) -> tuple[float, 
 
 
 def bad_value(dataset: pydicom.Dataset, keyword: str) -> BadAttribute:
-    """The error about an attribute whose value cannot be used."""
+    """The error for an attribute whose value cannot be used."""
     return BadAttribute(f"attribute {keyword} holds {shortened(raw_text(dataset, keyword))}")
 
 
 def raw_text(dataset: pydicom.Dataset, keyword: str) -> str:
-    """A decimal string as it stands in the file: pydicom would refuse one with a comma."""
+    """A decimal string as stored: pydicom would refuse one with a comma."""
     element = dataset.get_item(keyword)
     value = None if element is None else element.value
     return _stripped(value.decode("latin-1") if isinstance(value, bytes) else value)
 
 
 def text(dataset: pydicom.Dataset, keyword: str) -> str:
-    """An attribute as text, empty where it is missing, as it stands in the file where pydicom refuses it."""
+    """An attribute as text; empty if it is missing, as stored if pydicom refuses it."""
     try:
         return _stripped(dataset.get(keyword))
     except unreadable():

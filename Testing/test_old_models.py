@@ -1,7 +1,7 @@
 """Models of schema 2 still open and run: one look, no ONNX form, up to three views of which one is used."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -18,6 +18,9 @@ from LiverUNetLib.scan.volume import CTVolume
 from LiverUNetLib.segmentation.pipeline import segment
 from LiverUNetLib.steps import finish
 from LiverUNetLib.system.environment import Device
+from LiverUNetTrainLib.evaluation.export import record_scores
+from LiverUNetTrainLib.evaluation.metrics import CaseScores, compare_masks
+from LiverUNetTrainLib.run.settings import TrainingSettings
 
 ON_CPU = Device("cpu", "onnx")
 
@@ -60,6 +63,19 @@ def test_its_card_is_that_of_a_fine_look_with_its_threshold(an_old_model, thresh
     assert card.checksum == replace(threshold_model.card, spec=spec).checksum
     assert not an_old_model.has_onnx
     an_old_model.check()
+
+
+def test_an_evaluation_can_be_recorded_in_its_card(an_old_folder):
+    folder = an_old_folder()
+    metadata = json.loads((folder / METADATA).read_text())
+    training = asdict(TrainingSettings()) | {"weights": "best", "validated": ["a"]}
+    metadata["liver_unet"]["training"] = {name: training[name] for name in training.keys() - {"coarse", "refinement"}}
+    (folder / METADATA).write_text(json.dumps(metadata))
+    mask = np.ones((3, 3, 3), bool)
+    scores = [CaseScores("b", "new", compare_masks(mask, mask, (1.0, 1.0, 1.0)), seconds=1.0)]
+    recorded = record_scores(open_model(folder), scores, "liver-unet-train evaluate")
+    assert recorded.card.scores.summary["dice"].mean == 1
+    assert "| b (new) | 1.0000 |" in (folder / "docs/README.md").read_text()
 
 
 def test_torch_computes_it_and_a_warning_says_so(a_phantom, an_old_model, threshold_model):

@@ -264,5 +264,6 @@ def _as_today(ours: dict[str, Any]) -> dict[str, Any]:
             "rules": asdict(Rules(threshold=ours["threshold"])),
             "window_hu": window,
         },
+        "training": {"refinement": None, "parent": None} | ours["training"],
         "checksums": {weights_file(FINE): ours["checksum"]},
     }

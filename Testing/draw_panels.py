@@ -75,7 +75,7 @@ def trained(scratch: Path) -> object:
     ui.runPath.currentPath, ui.epochsSpin.value, ui.batchSpin.value = f"{scratch}/run", 6, 4
     ui.trainDeviceSelector.currentText = "cpu"
     ui.startButton.click()
-    turn(panel, lambda: ui.runStateLabel.text.startswith("finished"), seconds=300)
+    turn(panel, lambda: ui.runStateLabel.text.startswith("finished"), seconds=900)
     settle()
     return panel
 

@@ -67,7 +67,7 @@ def test_the_folds_of_another_cross_validation_are_used_again(a_cross_validation
     again = replace(a_cross_validation, work=tmp_path / "again", same_folds_as=files)
     events = [(fold, event.case) for fold, event in again.run(cpu, only=2) if isinstance(event, CaseScores)]
     assert events == [(2, "patient1"), (2, "patient2")]
-    with pytest.raises(TrainingError, match="These folds deal patient0, patient3, the cases are"):
+    with pytest.raises(TrainingError, match="These folds hold patient0, patient3, the cases are"):
         folds_as_in(files[:1], tested)
 
 

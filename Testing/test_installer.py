@@ -194,7 +194,7 @@ def test_requirements_are_compared_with_what_is_installed():
 
 
 @pytest.mark.parametrize(
-    ("output", "proxies", "words"),
+    ("output", "proxies", "explanation"),
     [
         (
             "ProxyError('Cannot connect to proxy.')",
@@ -205,9 +205,9 @@ def test_requirements_are_compared_with_what_is_installed():
         ("Failed to establish a new connection: [Errno -3]", {}, "the package index cannot be reached"),
         ("ERROR: No matching distribution found for monai", {}, "no version fits this Python"),
         ("PermissionError: [Errno 13] Permission denied", {}, "Slicer's own folder cannot be written to"),
-        ("", {"http": "http://proxy"}, "pip gave no reason; is the proxy http://proxy right"),
+        ("", {"http": "http://proxy"}, "pip gave no reason; is the proxy http://proxy correct?"),
         ("something else", {}, "the log in the Python console says why"),
     ],
 )
-def test_each_kind_of_failure_has_its_own_explanation(output, proxies, words):
-    assert words in explain_failure(output, proxies)
+def test_each_kind_of_failure_has_its_own_explanation(output, proxies, explanation):
+    assert explanation in explain_failure(output, proxies)

@@ -11,12 +11,20 @@ from helpers import REPOSITORY
 MODULES = ("LiverUNet", "LiverUNetTrain")
 FILES = [path for module in MODULES for path in (REPOSITORY / module / f"{module}Panel").rglob("*.py")]
 WIDGETS = [path for path in FILES if path.name == "widget.py" or path.parent.name == "sections"]
+SECTIONS = [path for path in WIDGETS if path.parent.name == "sections"]
+# What the sections of both panels have in common.
+SHARED = {"buttons", "rows", "run"}
 # The functions of the libraries that a widget may call itself: they look up models and word results.
 SHOWN = {"find_model", "is_own", "list_models", "model_score", "sentence", "table_row"}
 
 
 def identity(path):
     return "-".join(path.relative_to(REPOSITORY).parts[1:])
+
+
+def imports_from(path):
+    """The `from … import` statements of a file, also those in functions."""
+    return [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
 
 
 def test_the_rules_reach_both_panels():
@@ -26,10 +34,16 @@ def test_the_rules_reach_both_panels():
 @pytest.mark.parametrize("path", WIDGETS, ids=identity)
 def test_a_widget_leaves_the_work_to_its_logic(path):
     """From the libraries it imports only records, constants, and functions that look up models or word results."""
-    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
-    of_libraries = [node for node in nodes if (node.module or "").split(".")[0].endswith("Lib")]
+    of_libraries = [node for node in imports_from(path) if (node.module or "").split(".")[0].endswith("Lib")]
     names = {each.name for node in of_libraries for each in node.names}
     assert {each for each in names if each[0].islower()} <= SHOWN
+
+
+@pytest.mark.parametrize("path", SECTIONS, ids=identity)
+def test_a_section_does_not_know_the_others(path):
+    beside = {node.module for node in imports_from(path) if node.level == 1}
+    beside |= {node.module.split(".")[-1] for node in imports_from(path) if ".sections." in (node.module or "")}
+    assert beside <= SHARED
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ ROOMS = {
         "case_action": "",
         "consent": "settings",
         "logic": "nodes parameters imports",
-        "sections": "nodes settings case_action logic",
+        "sections": "nodes settings runner case_action logic",
         "widget": "nodes parameters settings installer runner consent logic sections",
         "__init__": "",
     },

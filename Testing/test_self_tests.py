@@ -1,21 +1,21 @@
 """Slicer, in a separate process, opens the modules and runs their self-tests as CTest and the GUI do."""
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 import unittest
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import slicer
 
-from helpers import REPOSITORY, cmake_files
-from LiverUNetTrainLib.run.folder import EpochLog
+from helpers import REPOSITORY, SETTINGS, SPEC, cmake_files
+from LiverUNetTrainLib.run.folder import EpochLog, RunFolder
+from LiverUNetTrainLib.run.run_settings import RunSettings, SplitHashes
 from slicer_process import ENVIRONMENT, HOW_TO, TREE, slicer_command
 
 OPENED = """
@@ -98,9 +98,10 @@ def test_the_self_tests_of_both_modules_pass_as_they_are_installed(run_slicer, i
 @pytest.mark.slow
 def test_opening_both_modules_imports_neither_torch_nor_monai_nor_nibabel(run_slicer, tmp_path):
     """This holds even if there is a run to watch."""
-    split = {"training": {"a": ""}, "validation": {}, "held_out": {}}
-    (tmp_path / "settings.json").write_text(json.dumps({"training": {"epochs": 5}, "split": split}))
-    (tmp_path / "log.jsonl").write_text(json.dumps(asdict(EpochLog(1, 1e-3, 0.9, 0.5, 0.9, 2.0))) + "\n")
+    split = SplitHashes(training={"a": ""}, validation={}, held_out={})
+    settings = RunSettings(SPEC, replace(SETTINGS, epochs=5), split, masks={}, parent=None, replayed=())
+    RunFolder(tmp_path).begin(settings)
+    RunFolder(tmp_path).write_log([EpochLog(1, 1e-3, 0.9, 0.5, 0.9, 2.0)])
     (tmp_path / "open.py").write_text(OPENED)
     output = run_slicer(tmp_path / "open.py", str(tmp_path))
     assert (tmp_path / "seen.txt").exists(), output

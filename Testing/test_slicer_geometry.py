@@ -87,7 +87,7 @@ def test_a_region_limits_the_segmentation_even_if_it_is_rotated(segmented, a_vol
     ml, found = measured(outcome.segmentationNode)
     assert 0.1 < ml / measured(whole.segmentationNode)[0] < 0.9
     assert np.abs(found - centroid).max() < 30
-    assert outcome.result.measurement.cut_off, "the region cuts the liver, and the result says so"
+    assert outcome.result.measurement.cut_off, "the region cuts the liver, and the result reports it"
     assert outcome.result.measurement.extent_mm[0] <= 70
     assert outcome.segmentationNode.GetAttribute("LiverUNet.Region") == "Box"
     roi.SetCenter(2000, 0, 0)

@@ -66,7 +66,7 @@ def test_a_second_run_replaces_only_our_segment_and_keeps_its_name_and_display(s
     segmentation.CollapseBinaryLabelmaps(0)
     first, stomach = voxels(node), measured(node, "stomach")
     points = liver.GetRepresentation("Closed surface").GetNumberOfPoints()
-    slicer.util.arrayFromVolume(a_volume)[:22] = -1000  # the lower half of the liver is gone
+    slicer.util.arrayFromVolume(a_volume)[:22] = -1000  # without the lower half of the liver
 
     assert segmented(a_volume, node).segmentationNode is node
 
@@ -158,17 +158,17 @@ def test_a_saved_scene_contains_liver_and_provenance(segmented, a_volume, scene,
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"),
+    ("kind", "message"),
     [
         ("vtkMRMLLabelMapVolumeNode", "is a label map"),
         ("vtkMRMLVectorVolumeNode", "is a vector or color volume"),
         ("vtkMRMLScalarVolumeNode", "has no voxels"),
     ],
 )
-def test_a_node_that_is_not_a_ct_is_refused_with_a_message(segmented, scene, kind, words):
+def test_a_node_that_is_not_a_ct_is_refused_with_a_message(segmented, scene, kind, message):
     node = scene.AddNewNodeByClass(kind, "Wrong")
     before = node_names(scene)
-    with pytest.raises(Exception, match=f"Wrong {words}"):
+    with pytest.raises(Exception, match=f"Wrong {message}"):
         segmented(node)
     assert node_names(scene) == before
 

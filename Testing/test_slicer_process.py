@@ -1,4 +1,4 @@
-"""Tests that run inside Slicer are reported outside, whatever happens to Slicer; shown on a program in its place."""
+"""Tests that run inside Slicer are reported outside, even if Slicer crashes or hangs; tested with a fake Slicer."""
 
 import os
 import subprocess
@@ -39,7 +39,7 @@ def test_that_is_skipped():
 
 @pytest.fixture
 def run(tmp_path):
-    """Run the tests of a file by a program that is no Slicer."""
+    """Run the tests of a file with a fake Slicer."""
     runs = []
 
     def run(text):
@@ -59,7 +59,7 @@ def run(tmp_path):
 
 @pytest.mark.slow
 @unix_only
-def test_each_test_has_its_own_end_and_a_crash_or_a_hang_costs_no_other(run):
+def test_each_test_is_reported_and_a_crash_or_a_hang_fails_no_other(run):
     reports = run(TESTS)
     passed = reports("test_that_passes")
     assert [report["outcome"] for report in passed] == ["passed"] * 3
@@ -69,7 +69,7 @@ def test_each_test_has_its_own_end_and_a_crash_or_a_hang_costs_no_other(run):
     assert "assert 2 == 1" in two["[2]"]["text"]
     with pytest.raises(SlicerTestError, match=r"(?s)ended with code .*_crashes.*the log.*in test_that_crashes"):
         reports("test_that_crashes")
-    with pytest.raises(SlicerTestError, match=r"(?s)said nothing for 8 s.*test_that_hangs.*in test_that_hangs"):
+    with pytest.raises(SlicerTestError, match=r"(?s)was silent for 8 s.*test_that_hangs.*in test_that_hangs"):
         reports("test_that_hangs")
     skipped = [report["text"] for report in reports("test_that_is_skipped") if report["outcome"] == "skipped"]
     assert skipped == ["Skipped: a reason"]
@@ -84,7 +84,7 @@ def test_a_file_that_cannot_be_imported_fails_all_its_tests_with_the_reason(run)
 
 
 @pytest.mark.slow
-def test_without_slicer_the_tests_are_skipped_and_say_how_to_get_one():
+def test_without_slicer_the_tests_are_skipped_with_instructions():
     environment = {name: value for name, value in os.environ.items() if name != "SLICER"}
     command = [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", "Testing/in_slicer/test_panel.py"]
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Under transforms that are not linear the liver lies where the views show it; the phantom says where that is."""
+"""Under nonlinear transforms the liver lies where the views show the phantom's liver."""
 
 from collections.abc import Callable
 
@@ -167,7 +167,10 @@ def test_the_liver_is_in_the_right_place_under_a_warp(
     assert outcome.result.measurement.volume_ml == pytest.approx(measured(outcome.segmentationNode)[0], rel=1e-3)
     assert outcome.segmentationNode.GetParentTransformNode() is None
     assert outcome.result.measurement.cut_off == ()
-    assert sum("CT acquisition transform moves CT and is not linear" in words for words in outcome.result.warnings) == 1
+    assert (
+        sum("CT acquisition transform moves CT and is not linear" in warning for warning in outcome.result.warnings)
+        == 1
+    )
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), before[0])
     assert set(node_names(scene)) - set(before[1]) == {"CT liver", "SegmentationDisplay_1"}, "no stray nodes"
 
@@ -266,7 +269,7 @@ def test_a_liver_that_is_cut_off_is_reported_although_the_resampled_scan_has_air
     short.SetAndObserveTransformNodeID(node.GetTransformNodeID())
     result = segmented(short).result
     assert result.measurement.cut_off == ("inferior",)
-    assert sum("The liver reaches the inferior edge of the" in words for words in result.warnings) == 1
+    assert sum("The liver reaches the inferior edge of the" in warning for warning in result.warnings) == 1
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """LiverUNetTrain in Slicer: its nodes and its logic."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import slicer
@@ -120,9 +122,79 @@ def test_the_cost_of_a_training_is_estimated_from_its_options(train, a_cache, tm
     options = TrainingOptions(
         a_cache.folder, tmp_path / "run", recipe="notebook", epochs=10_000, minutes=0.1, device="cpu"
     )
-    words = finish(train.estimateSteps(options))
-    assert "s an epoch" in words
-    assert "; 0.1 min are enough for" in words
+    cost = finish(train.estimateSteps(options))
+    assert "s an epoch" in cost
+    assert "; 0.1 min are enough for" in cost
+
+
+@pytest.fixture
+def widgets(tmp_path):
+    """The widgets of the training panel that hold choices, as the user finds them."""
+    numbers = ("epochsSpin", "minutesSpin", "batchSpin", "validationSpin", "patienceSpin")
+    return SimpleNamespace(
+        dataPath=SimpleNamespace(currentPath=str(tmp_path / "data")),
+        ownPath=SimpleNamespace(currentPath=""),
+        cachePath=SimpleNamespace(currentPath=str(tmp_path / "cache")),
+        runPath=SimpleNamespace(currentPath=str(tmp_path / "run")),
+        startSelector=SimpleNamespace(currentText="A new network", currentIndex=0),
+        recipeSelector=SimpleNamespace(currentText="accurate"),
+        trainDeviceSelector=SimpleNamespace(currentText="auto"),
+        heldEdit=SimpleNamespace(text=""),
+        rateEdit=SimpleNamespace(text=""),
+        **{name: SimpleNamespace(value=0) for name in numbers},
+    )
+
+
+@pytest.fixture
+def choices(scene, widgets):
+    from LiverUNetTrainPanel.choices import TrainingChoices
+
+    return TrainingChoices(widgets)
+
+
+def test_untouched_widgets_leave_the_options_to_the_recipe(choices, tmp_path):
+    assert choices.options() == TrainingOptions(tmp_path / "cache", tmp_path / "run", recipe="accurate")
+
+
+def test_every_choice_becomes_an_option(choices, widgets, tmp_path):
+    widgets.epochsSpin.value, widgets.minutesSpin.value, widgets.batchSpin.value = 20, 90, 8
+    widgets.validationSpin.value, widgets.patienceSpin.value = 25, 5
+    widgets.rateEdit.text, widgets.heldEdit.text = "2e-3", "patient 1, b ,"
+    widgets.trainDeviceSelector.currentText = "cpu"
+    assert choices.options() == TrainingOptions(
+        tmp_path / "cache",
+        tmp_path / "run",
+        recipe="accurate",
+        epochs=20,
+        minutes=90,
+        batch_size=8,
+        learning_rate=0.002,
+        validation=0.25,
+        patience=5,
+        held_out=("patient 1", "b"),
+        device="cpu",
+    )
+
+
+def test_a_model_is_fine_tuned_with_its_own_recipe(choices, widgets):
+    widgets.startSelector.currentText, widgets.startSelector.currentIndex = "liver-ct", 1
+    assert (choices.options().parent, choices.options().recipe) == ("liver-ct", "fine-tuning")
+
+
+@pytest.mark.parametrize("text", ["fast", "0", "1", "-0.1", "nan"])
+def test_a_learning_rate_that_is_not_between_0_and_1_is_refused(choices, widgets, text):
+    widgets.rateEdit.text = text
+    with pytest.raises(TrainingError, match=f"The learning rate must be a number between 0 and 1, not {text}"):
+        choices.options()
+
+
+def test_the_own_training_set_counts_once_it_holds_a_case(choices, widgets, tmp_path, pairs):
+    widgets.ownPath.currentPath = str(tmp_path / "own")
+    assert choices.folders() == [tmp_path / "data"]
+    widgets.ownPath.currentPath = str(pairs)
+    assert choices.folders() == [tmp_path / "data", pairs]
+    widgets.dataPath.currentPath = str(pairs)
+    assert choices.folders() == [pairs]
 
 
 def test_the_recipes_of_the_panel_are_those_of_the_library():

@@ -208,7 +208,7 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             addMeasurements(slicer.mrmlScene, [table_row(outcome.result) for outcome in good])
         failures = [f"{outcome.name}: {outcome.error}" for outcome in outcomes if outcome.error]
         notes = [outcome.note for outcome in outcomes if outcome.note]
-        counts = _("{good} volumes segmented, {failed} failed; finished volumes were skipped.").format(
+        counts = _("{good} segmented, {failed} failed; finished volumes were skipped.").format(
             good=len(good), failed=len(failures)
         )
         self.run.say("\n".join([counts, *failures, *notes]))

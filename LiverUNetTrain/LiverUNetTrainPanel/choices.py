@@ -49,7 +49,7 @@ class TrainingChoices:
         return selector.currentText if selector.currentIndex > 0 else None
 
     def recipe(self) -> str:
-        """The recipe; a model is fine-tuned with one of its own."""
+        """The chosen recipe; fine-tuning has a fixed one."""
         return FINE_TUNING if self.parent() else self._ui.recipeSelector.currentText
 
     def heldOut(self) -> tuple[str, ...]:

@@ -81,7 +81,7 @@ def test_all_volumes_of_the_scene_skip_a_corrected_liver_of_the_same_model(panel
     by_hand, before = voxels(first), node_names(slicer.mrmlScene)
     panel.ui.segmentAllButton.click()
     run_to_the_end(panel)
-    assert panel.ui.statusLabel.text == "0 volumes segmented, 0 failed; finished volumes were skipped."
+    assert panel.ui.statusLabel.text == "0 segmented, 0 failed; finished volumes were skipped."
     assert node_names(slicer.mrmlScene) == before
     np.testing.assert_array_equal(voxels(first), by_hand)
 

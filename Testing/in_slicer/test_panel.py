@@ -138,9 +138,9 @@ def test_all_volumes_of_the_scene(panel, a_volume, scene):
     panel.parameterNode.volume = a_volume
     panel.ui.segmentAllButton.click()
     run_to_the_end(panel)
-    words = panel.ui.statusLabel.text
-    assert words.startswith("1 volumes segmented, 1 failed")
-    assert "flat: flat is constant" in words
+    message = panel.ui.statusLabel.text
+    assert message.startswith("1 segmented, 1 failed")
+    assert "flat: flat is constant" in message
     assert scene.GetFirstNodeByClass("vtkMRMLTableNode").GetCellText(0, 0) == "CT"
 
 

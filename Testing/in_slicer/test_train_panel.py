@@ -68,7 +68,7 @@ def test_from_data_to_an_installed_model_that_liverunet_uses(panel, tmp_path, a_
     ui.trainDeviceSelector.currentText = "cpu"
     ui.startButton.click()
     assert not ui.startButton.enabled
-    turn(panel, lambda: ui.runStateLabel.text.startswith("finished, 2 of 2 epochs"))
+    turn(panel, lambda: ui.runStateLabel.text.startswith("finished, 2 of 2 epochs"), seconds=240)
     assert slicer.mrmlScene.GetFirstNodeByName("run Dice")
     assert sorted(cells(ui.caseTable, row)[2] for row in range(3)) == ["held out", "training", "validation"]
     assert ui.overlayLabel.pixmap.width() == 320, "the validation case is drawn"
@@ -165,7 +165,7 @@ def test_panel_and_trainer_report_a_run_folder_that_is_deleted_during_the_run(pa
     while run.exists():  # the trainer may write into it meanwhile
         shutil.rmtree(run, ignore_errors=True)
         assert time.monotonic() < end, "the folder cannot be deleted"
-    turn(panel, lambda: "is gone; what was in it cannot be resumed" in ui.runStateLabel.text)
+    turn(panel, lambda: "is gone, so the run cannot be resumed" in ui.runStateLabel.text)
     assert panel.logic.trainings[run].wait() == 1
     last = errors.read().splitlines()[-1]  # the second message if it was writing at that moment
     assert "is gone; what was trained in it is lost, start a new run." in last or "could not be written" in last

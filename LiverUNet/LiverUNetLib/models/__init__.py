@@ -3,7 +3,7 @@
 spec.py      all numbers of a model
 network.py   builds its networks with MONAI
 engines.py   computes them with ONNX Runtime or PyTorch
-scores.py    how good a model was measured to be
+scores.py    the scores of an evaluated model
 card.py      the card: all facts about a model
 calibration.py  estimates the Dice of its results
 folder.py    opens, verifies and loads a model folder

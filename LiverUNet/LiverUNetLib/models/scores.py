@@ -1,4 +1,4 @@
-"""How good a model was measured to be, as its card keeps it."""
+"""The scores of an evaluated model, as stored in its card."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Evaluation:
     """An evaluation of a model.
 
     Attributes:
-        command: the command line that measures the same again.
+        command: the command line that repeats it.
         cases: a row of figures for each patient.
     """
 
@@ -48,7 +48,7 @@ class Evaluation:
 
 
 def evaluation_from_json(content: dict[str, Any]) -> Evaluation | None:
-    """An evaluation from what `dataclasses.asdict` made of it, and JSON of that; None if there was none.
+    """Make an Evaluation from the JSON of its `dataclasses.asdict`; None if it is empty.
 
     Raises:
         KeyError, TypeError: something is missing or unknown.

@@ -192,9 +192,9 @@ def matrixFromArray(array: np.ndarray) -> vtk.vtkMatrix4x4:
 
 def _voxels(node: vtkMRMLScalarVolumeNode) -> np.ndarray:
     """A view of the voxels (k, j, i)."""
-    for kind, words in NOT_A_CT.items():
+    for kind, what in NOT_A_CT.items():
         if node.IsA(kind):
-            raise ScanError(f"{node.GetName()} is {words}; choose a CT.")
+            raise ScanError(f"{node.GetName()} is {what}; choose a CT.")
     image = node.GetImageData()
     if image is None or not image.GetNumberOfPoints():
         raise ScanError(f"{node.GetName()} has no voxels; load it again.")

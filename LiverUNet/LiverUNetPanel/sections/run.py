@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import slicer
 from slicer.i18n import tr as _
@@ -13,6 +13,9 @@ from LiverUNetLib.errors import LiverUNetError
 from LiverUNetLib.steps import Progress
 
 from ..settings import Settings
+
+if TYPE_CHECKING:
+    from ..runner import Listener  # which imports qt
 
 __all__ = ["Packages", "RunSection", "Runner"]
 
@@ -24,7 +27,7 @@ class Runner(Protocol):
     def running(self) -> bool:
         """Whether a run is under way."""
 
-    def start(self, steps: Generator[Progress, None, Any], listener: Any, onDone: Callable[[Any], None]) -> None:
+    def start(self, steps: Generator[Progress, None, Any], listener: Listener, onDone: Callable[[Any], None]) -> None:
         """Begin a run."""
 
     def cancel(self) -> None:

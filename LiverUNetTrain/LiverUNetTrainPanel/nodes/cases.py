@@ -86,6 +86,7 @@ def _drawn(node: vtkMRMLSegmentationNode) -> str:
 
 
 def _jumpTo(scan: CTVolume, masks: dict[str, np.ndarray]) -> None:
+    """Move the slice views to the largest disagreement of reference and prediction."""
     from LiverUNetTrainLib.evaluation.metrics import largest_disagreement
 
     k = largest_disagreement(masks.get("prediction", masks["reference"]), masks["reference"])

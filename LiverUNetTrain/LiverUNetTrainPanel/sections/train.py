@@ -25,7 +25,8 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 # The parts of a split, as the table of cases shows them.
 PARTS = {"training": "training", "validation": "validation", "held_out": "held out"}
 WORKING = ("starting", "running")
-# The phase of a run whose folder cannot be read.
+# Two states that `state_of` does not report: there is no run folder, or it cannot be read.
+ABSENT = RunState("absent")
 UNREADABLE = "unreadable"
 WATCH_MILLISECONDS = 1000
 OVERLAY_WIDTH = 320
@@ -50,7 +51,7 @@ class TrainSection:
     ) -> None:
         self._ui, self._logic, self._run, self._choices = ui, logic, run, choices
         self._onWatched = onWatched
-        self._state: RunState | None = None  # None while there is no run folder
+        self._state = ABSENT
         self._charted = False  # whether charts follow the run
         ui.recipeSelector.addItems(list(NEW_MODEL_RECIPES))
         ui.trainDeviceSelector.addItems(list(DEVICES))
@@ -80,7 +81,7 @@ class TrainSection:
         self._timer.stop()
 
     def forgetCharts(self) -> None:
-        """Update the charts no longer: their nodes are gone until the user asks for them again."""
+        """Stop updating the charts: their nodes were removed with the scene."""
         self._charted = False
 
     def watch(self) -> None:
@@ -88,8 +89,7 @@ class TrainSection:
         run, before = self._choices.runFolder(), self._state
         self._state = self._readState(run)
         self._ui.runStateLabel.text = self._describe(run)
-        done = len(self._state.history) if self._state else 0
-        if done and done != (len(before.history) if before else 0):
+        if self._state.history and len(self._state.history) != len(before.history):
             self._showEpochs(run)
         self._onWatched()
 
@@ -102,16 +102,16 @@ class TrainSection:
 
     @property
     def _begun(self) -> bool:
-        return bool(self._state and self._state.epochs)
+        return self._state.epochs > 0
 
     @property
     def _working(self) -> bool:
-        return bool(self._state and self._state.phase in WORKING)
+        return self._state.phase in WORKING
 
-    def _readState(self, run: Path | None) -> RunState | None:
-        """A folder that is gone is an error only if it has been there."""
-        if run is None or (self._state is None and not run.is_dir()):
-            return None
+    def _readState(self, run: Path | None) -> RunState:
+        """A missing folder is an error only if it was there before."""
+        if run is None or (self._state is ABSENT and not run.is_dir()):
+            return ABSENT
         try:
             return self._logic.stateOf(run)
         except (LiverUNetError, OSError) as error:
@@ -119,7 +119,7 @@ class TrainSection:
 
     def _describe(self, run: Path | None) -> str:
         state = self._state
-        if state is None:
+        if state is ABSENT:
             return _("No run.")
         if state.phase == UNREADABLE:
             return state.message
@@ -154,7 +154,7 @@ class TrainSection:
         inUse = _("A training is running in this folder; stop it first.") if working else ""
         taken = _("This folder holds a run; resume it or choose another.") if begun and not working else ""
         resumable = begun and self._state.phase in ("stopped", "died")
-        noEpoch = "" if self._state and self._state.history else _("There is no epoch yet.")
+        noEpoch = "" if self._state.history else _("There is no epoch yet.")
         fixed = _("Fine-tuning has its own recipe.") if choices.parent() else ""
         recipes = _("Accurate: a coarse and a fine look. Notebook: the baseline this project started from.")
         curves = _("Show Dice by epoch in a plot view, where loss and accuracy can be chosen too.")
@@ -203,6 +203,6 @@ class TrainSection:
             self._charted = True
 
     def _onRunChosen(self, _path: str) -> None:
-        self._state, self._charted = None, False
+        self._state, self._charted = ABSENT, False
         self._ui.overlayLabel.visible = False
         self.watch()

@@ -217,7 +217,7 @@ def test_calibrate_measures_draws_and_writes_into_the_model(holding_out, tmp_pat
     calibrated = open_model(model.folder)
     calibration = calibrated.calibration()
     assert calibration.patients == 10
-    assert set(calibration.weights) == {"expected_dice", "repeated_dice", "coarse_dice"}
+    assert set(calibration.weights) == {"expected_dice", "repeated_dice"}
     assert "## Verdict" in (model.folder / "docs/README.md").read_text()
     assert (tmp_path / "plot.png").stat().st_size > 10_000
     stored = json.loads((tmp_path / "all.json").read_text())

@@ -16,7 +16,7 @@ from LiverUNetLib.segmentation.grid import canonical_scan, reoriented
 from LiverUNetLib.segmentation.looks import FineLooked
 from LiverUNetLib.segmentation.measurement import Measurement
 from LiverUNetLib.segmentation.pipeline import segment
-from LiverUNetLib.segmentation.plausibility import Reason, Severity, about_the_liver, about_the_rest
+from LiverUNetLib.segmentation.plausibility import Reason, Severity, about_the_liver, about_the_looks, about_the_rest
 from LiverUNetLib.segmentation.quality import slices_to_check
 from LiverUNetLib.segmentation.result import report_from_json
 from LiverUNetLib.segmentation.signals import Signals
@@ -84,6 +84,13 @@ def test_a_liver_unlike_any_is_a_reason(change, words):
 def test_an_empty_mask_is_not_to_be_used():
     (reason,) = about_the_liver(Measurement(), 0.0, Rules())
     assert reason == Reason("No liver was found; the mask is empty.", Severity.UNUSABLE)
+
+
+@pytest.mark.parametrize(("coarse_dice", "said"), [(None, False), (0.82, False), (0.49, True)])
+def test_looks_that_found_different_things_are_a_reason(coarse_dice, said):
+    reasons = about_the_looks(coarse_dice)
+    assert bool(reasons) == said
+    assert all("(Dice 0.49 between them)" in reason.sentence for reason in reasons)
 
 
 @pytest.mark.parametrize(("cut_away_ml", "said"), [(149, False), (151, True)])

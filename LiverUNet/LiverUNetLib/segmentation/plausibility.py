@@ -21,6 +21,7 @@ __all__ = [
     "Severity",
     "about_the_body",
     "about_the_liver",
+    "about_the_looks",
     "about_the_rest",
     "about_the_scan",
     "about_the_usual",
@@ -39,6 +40,8 @@ ADULT_ML = (300.0, 4500.0)
 LIVER_HU = (-30.0, 220.0)
 # A part of another organ that was cut away is small beside the liver.
 CUT_AWAY_SHARE, CUT_AWAY_ML = 0.1, 50.0
+# Of the 20 patients of 3D-IRCADb-01 none has less than 0.82.
+LOOKS_AGREE = 0.5
 # In radii of the body, and in shares of it: far from what `Anatomy` reports of real patients.
 LEFT, BEHIND, ABOVE = 0.1, -0.1, -0.04
 FAT_BELOW_HU, SOFT_ABOVE_HU = -60.0, 0.0
@@ -117,6 +120,18 @@ def about_the_liver(measurement: Measurement, found_ml: float, rules: Rules) -> 
             "Was the rescale of the scan applied?"
         )
     return [Reason(sentence) for sentence in found]
+
+
+def about_the_looks(coarse_dice: float | None) -> list[Reason]:
+    """The reason that both looks found different things."""
+    if coarse_dice is None or coarse_dice >= LOOKS_AGREE:
+        return []
+    return [
+        Reason(
+            f"The coarse look and the fine one found different things (Dice {coarse_dice:.2f} between them): is it the "
+            "liver that was outlined?"
+        )
+    ]
 
 
 def about_the_rest(signals: Signals, volume_ml: float) -> list[Reason]:

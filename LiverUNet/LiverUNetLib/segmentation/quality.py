@@ -16,7 +16,14 @@ from .anatomy import look_around
 from .grid import Grid, orientation_to_lps, stored_indices
 from .looks import FineLooked, Looked
 from .measurement import Measurement
-from .plausibility import about_the_body, about_the_liver, about_the_rest, about_the_scan, about_the_usual
+from .plausibility import (
+    about_the_body,
+    about_the_liver,
+    about_the_looks,
+    about_the_rest,
+    about_the_scan,
+    about_the_usual,
+)
 from .signals import Signals, gather
 from .verdict import SliceToCheck, Verdict, judge
 
@@ -60,6 +67,7 @@ def check_quality(outcome: Outcome, model: LiverModel, network: Network) -> Step
         return judge(reasons, measured.volume_ml), None
     signals = yield from gather(looked, spec, network)
     calibration = model.calibration()
+    reasons += about_the_looks(signals.coarse_dice)
     reasons += about_the_rest(signals, measured.volume_ml)
     reasons += about_the_body(look_around(outcome.hu, outcome.mask, outcome.scan))
     reasons += about_the_usual(calibration, asdict(signals)) if calibration else []

@@ -19,14 +19,15 @@ import numpy as np
 
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.models.calibration import Calibration, Estimate, logit
-from LiverUNetLib.segmentation.plausibility import Reason, Severity, about_the_usual
+from LiverUNetLib.segmentation.plausibility import Reason, Severity, about_the_looks, about_the_usual
 from LiverUNetLib.segmentation.verdict import LOOK, UNKNOWN, UNUSABLE, judge
 
 from .altered_runs import SPOILT, UNALTERED, AlteredRun
 
 __all__ = ["COVERAGE", "JudgedRun", "conformal_quantile", "fit", "judge_left_out"]
 
-AGREEMENTS = ("expected_dice", "repeated_dice", "coarse_dice")
+# The coarse look is left out: where a scan ends in the liver it may miss what the fine one finds.
+AGREEMENTS = ("expected_dice", "repeated_dice")
 COVERAGE = 0.9
 # Of the ridge, beside signals of variance 1: enough to share weight among signals that tell the same.
 PENALTY = 0.01
@@ -124,10 +125,8 @@ def conformal_quantile(scores: Iterable[Sequence[float]], *, coverage: float) ->
 
 
 def _usable(runs: Sequence[AlteredRun]) -> list[AlteredRun]:
-    """Those that teach: with a liver and all signals of the model, and not spoilt."""
-    found = [run for run in runs if run.signals and run.alteration not in SPOILT]
-    names = _signals_of(found)
-    return [run for run in found if all(run.signals[name] is not None for name in names)]
+    """Those that teach: a liver was found, and they are not spoilt."""
+    return [run for run in runs if run.signals and run.alteration not in SPOILT]
 
 
 def _signal(run: AlteredRun, name: str) -> float:
@@ -138,24 +137,18 @@ def _signal(run: AlteredRun, name: str) -> float:
     return value
 
 
-def _signals_of(runs: Sequence[AlteredRun]) -> tuple[str, ...]:
-    """The agreements that a model has; one that looks once has no coarse one."""
-    return tuple(name for name in AGREEMENTS if any(run.signals[name] is not None for run in runs))
-
-
 def _line(runs: Sequence[AlteredRun]) -> tuple[dict[str, float], float]:
     """The weights of the logits of the signals, and their intercept: ridge regression, patients weighing the same."""
-    names = _signals_of(runs)
-    values = np.array([[logit(_signal(run, name)) for name in names] for run in runs])
+    values = np.array([[logit(_signal(run, name)) for name in AGREEMENTS] for run in runs])
     target = np.array([logit(run.dice) for run in runs])
     patients = [run.case for run in runs]
     share = np.array([1 / patients.count(patient) for patient in patients]) / len(set(patients))
     center, middle = share @ values, share @ target
     spread = np.sqrt(share @ (values - center) ** 2) + 1e-9
     scaled = (values - center) / spread
-    covariance = scaled.T @ (share[:, None] * scaled) + PENALTY * np.eye(len(names))
+    covariance = scaled.T @ (share[:, None] * scaled) + PENALTY * np.eye(len(AGREEMENTS))
     slopes = np.linalg.solve(covariance, scaled.T @ (share * (target - middle))) / spread
-    return dict(zip(names, slopes.tolist(), strict=True)), float(middle - slopes @ center)
+    return dict(zip(AGREEMENTS, slopes.tolist(), strict=True)), float(middle - slopes @ center)
 
 
 def _estimated(
@@ -189,7 +182,8 @@ def _volume_score(run: AlteredRun, center: float) -> float:
 def _judged(run: AlteredRun, calibration: Calibration) -> JudgedRun:
     estimate = calibration.estimate(run.signals) if run.signals else None
     reasons = [] if run.word == UNKNOWN else [Reason("", SEVERITY[run.word])]
-    reasons += about_the_usual(calibration, run.signals) if run.signals else []
+    if run.signals:
+        reasons += [*about_the_looks(run.signals["coarse_dice"]), *about_the_usual(calibration, run.signals)]
     return JudgedRun(run, estimate, judge(reasons, run.volume_ml, estimate).word)
 
 

@@ -87,7 +87,7 @@ class LiverUNetTest(ScriptedLoadableModuleTest):
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
 
     def test_a_second_run_replaces_our_own_segment(self) -> None:
-        """There is one liver after two runs."""
+        """After two runs there is still one liver."""
         node = self._volumeNode(self._phantom()[0])
         first = self.logic.process(node, deviceName="cpu").segmentationNode
         second = self.logic.process(node, first, deviceName="cpu").segmentationNode

@@ -1,4 +1,4 @@
-"""A folder of scans becomes a folder of masks and a table."""
+"""Segmenting a folder of scans into a folder of masks and a table."""
 
 import errno
 import signal
@@ -270,7 +270,7 @@ def test_the_table_gives_width_depth_and_height(a_phantom, threshold_model, cpu)
 @pytest.mark.slow
 @unix_only
 def test_a_kill_loses_only_the_current_scan(scans, tmp_path, threshold_model, cpu):
-    """Killed while the second scan is read: its own process stops there and waits for the kill."""
+    """The process stops while it reads the second scan, and is killed there."""
     code = (
         "import sys, time; from LiverUNetLib.cli.main import main; from LiverUNetLib.segmentation import batch\n"
         "read = batch.read_volume\n"

@@ -1,4 +1,4 @@
-"""The table of a batch: kept through spreadsheets, full disks and odd names."""
+"""The table of a batch survives spreadsheets, full disks and odd names."""
 
 import csv
 import errno

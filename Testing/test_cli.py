@@ -1,4 +1,4 @@
-"""The command line: what it writes, and what it says of bad input. A traceback is a bug."""
+"""The command line: its outputs, and its messages for bad input. A traceback is a bug."""
 
 import importlib.metadata
 import json

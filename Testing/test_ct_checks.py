@@ -1,4 +1,4 @@
-"""What is taken for a CT in HU, and what is not."""
+"""Volumes that are accepted as a CT in HU, and volumes that are refused."""
 
 import numpy as np
 import pytest
@@ -153,7 +153,7 @@ def test_stored_values_without_their_rescale_are_refused(offset, value, a_scan):
 
 
 def test_stored_values_whose_padding_was_interpolated_are_refused(a_noisy_phantom):
-    """Then there are a few of all values between padding and air, and some below the padding."""
+    """Interpolation leaves a few voxels of every value between padding and air, and some below the padding."""
     scan, _ = a_noisy_phantom
     values = ndimage.zoom(padded(scan.hu_kji + np.int32(1024), -2000).astype(np.float32), (1, 0.8, 0.8), order=3)
     with pytest.raises(ScanError, match="its soft tissue lies between 840 and 1264, where a CT has bone"):
@@ -167,7 +167,7 @@ def test_a_rescale_that_was_applied_twice_is_refused(a_noisy_phantom):
 
 
 def test_bone_alone_does_not_make_a_ct_whose_rescale_was_applied_twice(a_noisy_phantom):
-    """Without contrast medium: all soft tissue lies at -900 and below, as air does, and bone at 0."""
+    """Without contrast medium: soft tissue is at -900 and below, like air, and bone is at 0."""
     scan, _ = a_noisy_phantom
     bone = scan.hu_kji > 480
     assert 0.002 < bone.mean() < 0.004

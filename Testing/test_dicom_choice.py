@@ -1,4 +1,4 @@
-"""Which of many series is read: the one original axial scan, the one that is named, or the best by a rule."""
+"""The choice among many series: the only original axial scan, the one that is named, or the best by a rule."""
 
 import numpy as np
 import pytest
@@ -83,7 +83,7 @@ def test_a_missing_series_is_reported_with_those_that_exist(study):
 
 
 def test_without_an_original_scan_the_only_derived_axial_one_is_read(a_phantom, tmp_path):
-    """Anonymisers call everything derived."""
+    """Some anonymisers mark all images as derived."""
     axial = scan(a_phantom)
     write_series(tmp_path / "study/a", axial, ImageType=["DERIVED", "PRIMARY", "AXIAL"], SeriesNumber=3)
     write_series(tmp_path / "study/b", CTVolume(axial.hu_kji, CORONAL @ axial.affine), SeriesNumber=4, **DERIVED)
@@ -98,7 +98,7 @@ def test_a_single_series_is_read_even_if_it_is_coronal_or_derived(a_phantom, tmp
 
 @pytest.fixture
 def phases(a_phantom, tmp_path):
-    """Three scans that each can be meant: 20 slices of 5 mm, 40 of 2.5 mm, 44 of 5 mm."""
+    """Three possible scans: 20 slices of 5 mm, 40 of 2.5 mm, 44 of 5 mm."""
     study = tmp_path / "phases"
     thick = {"SeriesNumber": 3, "SeriesDescription": "Native 5.0", "ConvolutionKernel": "B30f"}
     write_series(study / "thick", scan(a_phantom, hu=1), **thick)

@@ -1,4 +1,4 @@
-"""Headers as real scanners, archives and converters write them: what can be understood is read, the rest named."""
+"""Headers as real scanners, archives and converters write them are read if possible, otherwise the fault is named."""
 
 import shutil
 import tracemalloc

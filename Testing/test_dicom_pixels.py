@@ -1,4 +1,4 @@
-"""HU from stored values, whatever rescale, frame order and encoding: the answer is the phantom that was stored."""
+"""HU are those of the stored phantom for every rescale, order of frames and encoding."""
 
 import numpy as np
 import pydicom
@@ -78,7 +78,7 @@ ENCODINGS = {
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("grey", ["MONOCHROME2", "MONOCHROME1"])
 def test_an_inverted_grey_scale_does_not_change_hu(grey, encoding, scan, tmp_path):
-    """It is about display. GDCM inverts the pixels themselves, so that these files take the other way of reading."""
+    """The grey scale only concerns the display, but GDCM inverts the pixels, so these files are decoded without it."""
     folder = write_series(tmp_path / "series", scan)
     change(folder, lambda dataset: setattr(dataset, "PhotometricInterpretation", grey))
     ENCODINGS[encoding](folder)

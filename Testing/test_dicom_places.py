@@ -1,4 +1,4 @@
-"""Where DICOM lies: discs with a DICOMDIR, links, zips; and that nothing unpacked stays behind."""
+"""DICOM on discs with a DICOMDIR, behind links and in zips; unpacked files are removed."""
 
 import os
 import signal

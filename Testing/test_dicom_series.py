@@ -1,4 +1,4 @@
-"""Which slices are one scan: rounded headers do not tear it apart, copies count once, phases are told apart."""
+"""The slices of one scan: rounded headers do not divide it, copies count once, phases are separated."""
 
 import shutil
 
@@ -124,7 +124,7 @@ def test_two_scans_under_one_uid_become_two_choosable_series(keyword, values, pa
 
 
 def test_phases_are_told_apart_by_times_that_differ_from_slice_to_slice(scan, tmp_path):
-    """Each slice has a time of its own; all of the first phase come before all of the second."""
+    """Each slice has a different time; the whole first phase comes before the second."""
     for phase, hour in (("one", 10), ("two", 11)):
         folder = write_series(tmp_path / "series" / phase, moved(scan, hu=hour), SeriesInstanceUID=UID)
         for n, file in enumerate(sorted(folder.iterdir())):
@@ -150,7 +150,7 @@ def test_two_phases_in_two_kernels_are_four_series(scan, tmp_path):
 
 
 def test_two_acquisitions_whose_slices_interleave_are_not_mixed(scan, tmp_path):
-    """The second one lies 2 mm higher: no slice shares a place, and yet it is another phase."""
+    """The second phase lies 2 mm higher, so that no two slices share a position."""
     phases = scan, moved(scan, z_mm=2, hu=30)
     for number, phase in enumerate(phases, start=1):
         write_series(tmp_path / "series" / str(number), phase, SeriesInstanceUID=UID, AcquisitionNumber=number)

@@ -80,7 +80,7 @@ def test_a_model_on_which_the_engines_disagree_is_not_written(look, two_looks_mo
 
 
 def wrong_graph(onnx_graph, other, network, spec) -> bytes:
-    """The graph of another network where it takes the same images."""
+    """The graph of another network that takes the same images."""
     same = [weight.shape for weight in network.parameters()] == [weight.shape for weight in other.parameters()]
     return onnx_graph(other if same else network, spec)
 
@@ -151,7 +151,7 @@ def test_segmenting_imports_neither_torch_nor_monai(a_ct_file, two_looks_model, 
 
 @pytest.mark.slow
 def test_onnx_runtime_keeps_no_records_for_its_maker(a_ct_file, threshold_model, tmp_path):
-    """Left alone it makes an identifier and a store of events in the user's folder, and sends them."""
+    """By default it stores an identifier and events in the user's folder, and sends them."""
     home = tmp_path / "home"
     home.mkdir()
     names = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
@@ -171,7 +171,7 @@ def test_an_engine_is_chosen_on_the_command_line(a_ct_file, threshold_model, tmp
 
 
 class SmallGpu(Device):
-    """A GPU whose memory holds `most` slices, played by the CPU."""
+    """A GPU whose memory holds `most` slices, simulated by the CPU."""
 
     kind = property(lambda self: "cpu" if self.note else "cuda")
 

@@ -1,4 +1,4 @@
-"""Models travel as zips; nothing is installed before everything in them was verified."""
+"""Models are packed as zips; nothing is installed before all files are verified."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from LiverUNetLib.system.environment import Device
 
 @pytest.fixture(autouse=True)
 def installed(tmp_path, monkeypatch) -> Path:
-    """Where models are installed in these tests."""
+    """The folder of installed models."""
     folder = tmp_path / "installed"
     monkeypatch.setenv("LIVER_UNET_MODELS", str(folder))
     return folder

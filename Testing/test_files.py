@@ -1,4 +1,4 @@
-"""Files and folders appear whole or not at all."""
+"""Files and folders appear complete or not at all."""
 
 import errno
 import itertools
@@ -179,7 +179,7 @@ def test_unfinished_files_of_a_killed_process_are_removed_by_the_next_write(fold
 
 
 def test_files_that_may_still_be_written_and_other_names_stay(tmp_path):
-    """This process lives; another computer's processes cannot be asked, so that only their age tells."""
+    """This process is running; those of another computer cannot be checked, so only the age of their files counts."""
     with staged(tmp_path / "a.json") as mine:
         mine.write_text("")
         start, process, *rest = mine.name.split("-")
@@ -238,7 +238,7 @@ def test_an_impossible_name_is_refused_in_one_sentence_by_the_command_line(place
 
 @pytest.mark.parametrize("ending", [".nrrd", ".seg.nrrd"])
 def test_an_image_whose_last_bytes_did_not_fit_on_the_disk_is_not_kept(ending, tmp_path, monkeypatch):
-    """ITK's writer returns as if all were well; what it left is cut here, by the last bytes of a real one."""
+    """ITK's writer reports no error; its file is cut here, as on a full disk."""
     path = tmp_path / f"mask{ending}"
     write_volume(path, np.zeros((4, 5, 6), np.uint8), np.eye(4))
     before, write = path.read_bytes(), SimpleITK.WriteImage
@@ -287,7 +287,7 @@ def nrrd_file(path, content):
 
 @pytest.mark.parametrize("write", [array_file, tensor_file, nrrd_file])
 def test_a_full_disk_is_reported_by_every_writer(write, small_disk):
-    """Files of many lengths and about as many free blocks as they need: some lack room for their last bytes alone."""
+    """Files of many lengths and about as many free blocks as they need: for some, only the last bytes do not fit."""
     content = np.random.default_rng(0).integers(0, 255, 45056).astype(np.uint8)
     path = small_disk / "file.nrrd"
     written = refused = 0

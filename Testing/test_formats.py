@@ -154,7 +154,7 @@ def test_a_file_that_only_looks_like_a_scan_is_named(name, tmp_path):
 
 def test_a_colour_nrrd_and_a_2d_one_are_refused(tmp_path):
     sitk.WriteImage(sitk.Image([4, 5, 6], sitk.sitkVectorUInt8, 3), tmp_path / "rgb.nrrd")
-    with pytest.raises(ScanError, match="3 values a voxel"):
+    with pytest.raises(ScanError, match="3 values per voxel"):
         read_volume(tmp_path / "rgb.nrrd")
     sitk.WriteImage(sitk.Image([4, 5], sitk.sitkInt16), tmp_path / "flat.nrrd")
     with pytest.raises(ScanError, match="2 dimensions"):

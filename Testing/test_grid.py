@@ -1,4 +1,4 @@
-"""Places in a scan, values on one grid from those on another, and the same liver however the axes of a scan lie."""
+"""Positions in a scan, interpolation between grids, and the same liver for every order of axes."""
 
 import nibabel
 import numpy as np
@@ -139,7 +139,7 @@ def test_blocks_of_slices_become_one_slice(slice_mm, slices, thick_mm, left):
 
 
 def dense(target: Axis, source: Axis, *, antialias: bool = True) -> np.ndarray:
-    """The weights as a whole matrix."""
+    """The weights as a full matrix."""
     used, weights = target.weights(source, antialias=antialias)
     matrix = np.zeros((target.size, source.size))
     matrix[:, used] = weights.toarray()
@@ -186,7 +186,7 @@ def middles(axis: Axis) -> np.ndarray:
 @pytest.mark.parametrize("antialias", [True, False])
 @pytest.mark.parametrize(("source_mm", "target_mm"), [(3.0, 2.0), (2.0, 3.0), (0.7, 1.25), (1.25, 0.7), (4.0, 1.25)])
 def test_a_sample_has_the_value_at_its_position(source_mm, target_mm, antialias):
-    """Values are the places of the samples' middles in mm, so that interpolation must give those of the others."""
+    """Each value is the position of its sample in mm, so that interpolation must give those of the new samples."""
     source, target = Axis(11.0, source_mm, 60), Axis(11.0, source_mm, 60).covered(target_mm)
     values = np.broadcast_to(middles(source), (2, 2, 60))
     found = finish(resample(values, cube_of(source), cube_of(target), antialias=antialias))

@@ -1,4 +1,4 @@
-"""NRRD and MetaImage: what is damaged, missing or impossible is told before ITK reads it."""
+"""NRRD and MetaImage: damaged, missing or impossible data are reported before ITK reads them."""
 
 import zlib
 
@@ -41,7 +41,7 @@ def test_complete_files_are_read(name, packed, written, a_phantom):
 
 @pytest.mark.parametrize("name", ATTACHED + DETACHED)
 def test_a_flipped_bit_in_packed_voxels_is_reported_in_one_sentence(name, written, capfd):
-    """MetaIO returns what it has unpacked so far, and prints that it failed."""
+    """MetaIO returns the part that it has unpacked, and only prints an error."""
     path = written(name, packed=True)
     part = voxel_file(path)
     content = bytearray(part.read_bytes())

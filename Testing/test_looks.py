@@ -1,4 +1,4 @@
-"""The coarse look finds the part of the body with the liver; the fine look sees that part."""
+"""The coarse look finds the region of the liver; the fine look sees that region."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from LiverUNetLib.system.environment import Device
 
 
 class Watched:
-    """A network that notes what it is given; its logits are what `compute` makes of that."""
+    """A network that records its images and computes logits with `compute`."""
 
     device = Device("cpu", "onnx")
 
@@ -68,7 +68,7 @@ def test_the_coarse_look_finds_the_phantoms_liver_with_its_margin(a_phantom, two
 
 
 def seen_where(probability: np.ndarray, **options):
-    """The part of a scan of 12 cm at which to look finely, if the coarse look finds these in its cubes of 4 mm."""
+    """The box for the fine look in a scan of 12 cm, for these probabilities of the coarse look in cubes of 4 mm."""
     scan = Grid(Axis(0.0, 2.0, 60), Axis(0.0, 1.0, 120), Axis(0.0, 1.0, 120))
     network = Watched(lambda _: np.log(probability / (1 - probability))[None, None])
     hu = np.zeros(scan.shape, np.int16)
@@ -92,7 +92,7 @@ def test_without_a_finding_the_surroundings_of_the_likeliest_voxel_are_looked_at
 
 @pytest.mark.parametrize(("slices", "looked"), [(7, False), (8, True)])
 def test_short_scans_have_only_the_fine_look(slices, looked):
-    """The shortest scan that it looks at shows 40 mm; where the body begins in the scan does not matter."""
+    """The shortest scan with a coarse look shows 40 mm of the body, wherever the body begins."""
     scan = Grid(Axis(35.0, 5.0, slices), Axis(0.0, 4.0, 30), Axis(0.0, 4.0, 30))
     network = Watched(lambda image: image - 5)  # a liver in what is bright
     hu = np.zeros(scan.shape, np.int16)

@@ -1,4 +1,4 @@
-"""Masks whose values are no labels: the volume is right, or one sentence says why not."""
+"""Masks whose values are not labels have the right volume, or are refused in one sentence."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from LiverUNetLib.scan.formats import read_mask, write_volume
 
 @pytest.fixture
 def stored(a_phantom, tmp_path):
-    """Write a mask, read it and say what share of the true volume it has."""
+    """Write a mask, read it, and return its volume as a share of the true one."""
 
     def share(values, **options):
         write_volume(tmp_path / "mask.nii.gz", values, a_phantom[0].affine)

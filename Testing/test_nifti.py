@@ -1,4 +1,4 @@
-"""NIfTI: what is damaged is refused, and a mask lies where its scan says that it lies."""
+"""NIfTI: damaged files are refused, and a mask has the geometry of its scan."""
 
 import gzip
 import shutil
@@ -114,7 +114,7 @@ def test_a_header_that_claims_more_than_the_file_holds_is_refused(name, size, a_
 
 
 def test_voxels_begin_after_the_header_even_if_it_gives_no_offset(a_ct_file, a_phantom):
-    """At byte 352, the least that the standard allows; nibabel takes the header for voxels."""
+    """At byte 352, the least that the standard allows; nibabel would read the header as voxels."""
 
     def forget(content):
         content[108:112] = bytes(4)
@@ -191,7 +191,7 @@ def test_an_sform_and_a_qform_that_agree_to_half_a_voxel_are_not_reported(a_phan
 
 
 def test_a_mask_of_a_scan_in_metres_is_in_metres(a_phantom, tmp_path):
-    """With the numbers of the scan: many viewers do not look at the unit."""
+    """The mask has the same numbers as the scan, since many viewers ignore the unit."""
     image = nibabel.Nifti1Image(a_phantom[0].hu_kji.T, np.diag([1e-3, 1e-3, 1e-3, 1]) @ a_phantom[0].affine)
     image.header.set_xyzt_units("meter")
     nibabel.save(image, tmp_path / "ct.nii.gz")
@@ -204,7 +204,7 @@ def test_a_mask_of_a_scan_in_metres_is_in_metres(a_phantom, tmp_path):
 
 
 def test_nothing_but_geometry_is_taken_from_the_scan(a_phantom, tmp_path):
-    """Neither a patient's name in the description nor the range of a CT's values."""
+    """Neither a patient's name in the description nor the range of the CT's values."""
     image = nibabel.Nifti1Image(a_phantom[0].hu_kji.T, a_phantom[0].affine)
     image.header["descrip"], image.header["cal_max"] = b"Doe, John", 300
     nibabel.save(image, tmp_path / "ct.nii.gz")

@@ -1,4 +1,4 @@
-"""A picture of a scan shows it from below, upright, in its proportions, however it is stored."""
+"""A picture shows a scan from below, upright and in its proportions, for every order of axes."""
 
 import numpy as np
 import pytest

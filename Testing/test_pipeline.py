@@ -1,4 +1,4 @@
-"""What a segmentation says besides its mask."""
+"""Segmenting one scan: progress, measurements, warnings and provenance."""
 
 import json
 from dataclasses import replace
@@ -43,7 +43,7 @@ def test_progress_of_two_looks_names_both(a_phantom, two_looks_model, cpu):
 
 
 def watched(model, device, asked):
-    """The networks of a model; the fine one notes what it is asked."""
+    """The networks of a model; the fine one records the shapes of its images."""
 
     class Watched(OnnxNetwork):
         def __call__(self, image: np.ndarray) -> np.ndarray:

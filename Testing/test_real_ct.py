@@ -1,4 +1,4 @@
-"""The bundled model on real CTs that it has never seen."""
+"""The bundled model on real CTs that were held out."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The numbers of the card rule: where the fine look sees, what is liver, and what is said."""
+"""The numbers of the card decide where the fine look is taken, what is liver, and which warnings are given."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def scan_of(hu: np.ndarray, spacing_mm=SPACING_MM) -> CTVolume:
 
 @pytest.fixture
 def a_model(tmp_path):
-    """Make a model that looks twice; coarsely it finds but what is within 3 HU of the liver."""
+    """Make a model of two looks; the coarse one finds only voxels within 3 HU of the liver."""
 
     def make(**options):
         return save_two_looks(tmp_path / "model", coarse_width_hu=3.0, **options)
@@ -117,7 +117,7 @@ def test_a_margin_thinner_than_a_slice_is_a_slice(a_model, cpu):
 
 @pytest.mark.parametrize(("threshold", "whole"), [(0.5, True), (0.7, False)])
 def test_the_threshold_decides_the_mask_and_how_far_the_box_grows(threshold, whole, a_model, cpu):
-    """Half of the liver has a probability of 0.62, so it is liver to the one card and not to the other."""
+    """Half of the liver has a probability of 0.62, so that it is liver for one card and not for the other."""
     hu, sure, doubtful = fat(), np.zeros(SHAPE, bool), np.zeros(SHAPE, bool)
     sure[10:20, 20:40, 20:40], doubtful[20:40, 20:40, 20:40] = True, True
     hu[sure], hu[doubtful] = LIVER, LIVER + 9

@@ -1,4 +1,4 @@
-"""Steps that another thread takes: the same results, errors and ends, and a caller that never waits long."""
+"""Steps in another thread: the same results, errors and ends, and a caller that never waits long."""
 
 import contextlib
 import threading
@@ -10,7 +10,7 @@ from LiverUNetLib.steps import Progress, finish, in_one_thread
 
 
 def counted(taken, seconds=0.0):
-    """Three steps and a result; notes in which threads they were taken."""
+    """Three steps and a result; records the threads in which they ran."""
     try:
         for n in range(3):
             time.sleep(seconds)

@@ -59,7 +59,7 @@ def read_itk(path: Path) -> CTVolume:
         files = voxel_files(path)
         reader.ReadImageInformation()
         if reader.GetNumberOfComponents() != 1:
-            raise ScanError(f"{path} holds {reader.GetNumberOfComponents()} values a voxel; a CT has one.")
+            raise ScanError(f"{path} holds {reader.GetNumberOfComponents()} values per voxel; a CT has one.")
         if reader.GetDimension() != 3:
             shape = reader.GetSize()
             raise ScanError(f"{path} has {len(shape)} dimensions {shape}; one CT scan has 3 (columns, rows, slices).")

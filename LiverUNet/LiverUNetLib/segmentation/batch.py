@@ -98,10 +98,8 @@ def segment_folder(
         row = BatchRow(printable(scan.name), series or "", model.card.checksum, _stamp(scan))
         before = rows.get(row.file, row)
         if not _is_done(before, row, mask):
-            row = replace(row, added=before.added)
-            steps = _attempted(
-                row, scan, mask, _segment_file(scan, mask, model, device, networks=networks, series=series)
-            )
+            work = _segment_file(scan, mask, model, device, networks=networks, series=series)
+            steps = _attempted(replace(row, added=before.added), scan, mask, work)
             rows[row.file] = yield from prefixed(f"{row.file} ({number} of {len(scans)})", steps)
             write_table(table, rows.values())
         results.append(rows[row.file])

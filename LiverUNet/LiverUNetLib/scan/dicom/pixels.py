@@ -102,9 +102,8 @@ def _pixels_alone(file: Path, copy: Path) -> Path:
     dataset.SOPClassUID = CT_CLASSES["NumberOfFrames" in dataset]
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     dataset.preamble = dataset.preamble or bytes(128)
-    if (
-        "TransferSyntaxUID" not in dataset.file_meta
-    ):  # the file begins with an element: group, number and, if explicit, type
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        # Without a preamble the file begins with an element: group, number and, if explicit, type.
         with file.open("rb") as stream:
             explicit = stream.read(6)[4:].isalpha()
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian

@@ -196,4 +196,4 @@ class Trainer:
 
 def _seed(*parts: int) -> int:
     """A seed for torch that depends on all parts."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]) >> 1

@@ -2,12 +2,12 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
-from helpers import write_pair
+from helpers import SETTINGS, write_pair
 from LiverUNetLib.errors import ModelError, TrainingError
 from LiverUNetLib.models.bundle import save_model
 from LiverUNetLib.models.calibration import Calibration, calibration_from_json, logit
@@ -194,16 +194,7 @@ def holding_out(tmp_path, two_looks_model):
     return save_model(tmp_path / "own", card, weights, "For tests.\n"), folder
 
 
-TRAINING = {
-    "epochs": 1,
-    "batch_size": 1,
-    "learning_rate": 0.001,
-    "schedule": "cosine",
-    "ema_decay": 0.9,
-    "seed": 0,
-    "weights": "last",
-    "parent": "none 1",
-}
+TRAINING = asdict(SETTINGS) | {"weights": "last", "validated": [], "parent": None}
 
 
 @pytest.mark.slow

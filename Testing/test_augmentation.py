@@ -57,6 +57,18 @@ def test_the_mask_follows_the_liver_through_rotation_scaling_and_shift(batch):
     assert image[:, 1:2][outside].max() < 0.02
 
 
+def test_noise_is_drawn_up_to_its_largest_and_correlated_between_neighboring_pixels():
+    flat = torch.zeros(400, 1, 32, 32)
+    image, _ = augment(flat, flat, replace(NOTHING, p_noise=1.0, noise=0.1), seeded())
+    deviations = image.std(dim=(1, 2, 3))
+    assert deviations.max() <= 0.1
+    assert deviations.mean() == pytest.approx(0.05, abs=0.005)
+    neighbors = (image[..., 1:] * image[..., :-1]).mean(dim=(1, 2, 3)) / deviations**2
+    # A Gaussian of s pixels: exp(-1 / 4 s²), from nothing at 0.2 to 0.78 at 1.
+    assert neighbors.max() == pytest.approx(0.78, abs=0.1)
+    assert neighbors.min() < 0.1
+
+
 @pytest.mark.parametrize(
     "name",
     [

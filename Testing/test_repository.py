@@ -34,7 +34,7 @@ ROOMS = {
         "segmentation": "errors steps types system scan models",
         "doctor": "errors system models",
         "cli": "errors steps version system scan models segmentation doctor",
-        "__init__": "steps version system scan models segmentation",
+        "__init__": "errors steps version system scan models segmentation",
         "__main__": "cli",
     },
     "LiverUNetTrainLib": {
@@ -249,12 +249,35 @@ def test_the_tables_of_the_cross_validations_are_those_of_their_files(monkeypatc
     assert comparison() in results
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md"))])
+@pytest.mark.parametrize(
+    "page",
+    [
+        path.relative_to(REPOSITORY).as_posix()
+        for folder in (".", "docs", "Testing/benchmarks")
+        for path in sorted((REPOSITORY / folder).glob("*.md"))
+    ],
+)
 def test_links_within_the_repository_lead_somewhere(page):
     text = (REPOSITORY / page).read_text(encoding="utf-8")
     targets = re.findall(r"\]\((?!http|#)([^)#]+)|src=\"(?!http)([^\"]+)", text)
     missing = [one or other for one, other in targets if not (REPOSITORY / page).parent.joinpath(one or other).exists()]
     assert not missing
+
+
+def test_where_to_look_names_files_and_functions_that_are_there():
+    text = (REPOSITORY / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .*\? \| (.+) \|$", text, re.MULTILINE)
+    assert len(rows) >= 7
+    tree = {path.as_posix(): path for folder in (*LIBRARIES, *PANELS) for path in folder.rglob("*.py")}
+    for row in rows:
+        names = re.findall(r"`([^`]+)`", row)
+        files = [
+            path for name in names if name.endswith(".py") for key, path in tree.items() if key.endswith(f"/{name}")
+        ]
+        functions = {name for name in names if name.isidentifier() and name not in {"stop"}}
+        assert len(files) >= sum(name.endswith(".py") for name in names) > 0, row
+        defined = set(re.findall(r"def (\w+)\(", "".join(path.read_text(encoding="utf-8") for path in files)))
+        assert functions <= defined, row
 
 
 def test_the_ci_runs_the_commands_of_the_readme():

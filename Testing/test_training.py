@@ -279,7 +279,7 @@ def test_every_batch_is_augmented_with_its_own_seed_and_image_and_mask_stay_toge
 
 @pytest.mark.slow
 def test_the_averaged_weights_are_validated_per_patient_in_3d(a_trainer, a_cache, tmp_path, cpu):
-    settings = replace(SETTINGS, epochs=25, batch_size=6, learning_rate=5e-3, ema_decay=0.95, validate_every=25)
+    settings = replace(SETTINGS, epochs=20, batch_size=6, learning_rate=5e-3, ema_decay=0.98, validate_every=20)
     trainer = a_trainer("run", settings=settings)
     list(trainer.epochs())
     log, run = trainer.history[-1], RunFolder(tmp_path / "run")
@@ -292,7 +292,7 @@ def test_the_averaged_weights_are_validated_per_patient_in_3d(a_trainer, a_cache
         found.append(trainer._fine._sampler.probability(TorchNetwork(network, cpu), case) > 0.5)
     averaged, raw = (dice(each, case.mask > 127) for each in found)
     assert log.validation_dice[name] == pytest.approx(averaged, abs=1e-6)
-    assert abs(averaged - raw) > 1e-3, "the weights before averaging score otherwise"
+    assert abs(averaged - raw) > 1e-4, "the weights before averaging score otherwise"
 
 
 @pytest.mark.slow

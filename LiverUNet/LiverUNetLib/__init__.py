@@ -33,16 +33,24 @@ import os
 
 TYPE_CHECKING = False  # type checkers treat it as True; importing typing for it would take longer than this file
 if TYPE_CHECKING:
-    from typing import Any
-
+    from .errors import LiverUNetError
+    from .models.folder import LiverModel
     from .models.store import find_model
     from .scan.formats import read_volume, write_mask, write_volume
+    from .scan.volume import CTVolume
     from .segmentation.pipeline import segment
-    from .steps import finish
-    from .system.environment import choose_device
+    from .segmentation.result import Segmentation
+    from .steps import Progress, finish
+    from .system.environment import Device, choose_device
     from .version import __version__
 
 __all__ = [
+    "CTVolume",
+    "Device",
+    "LiverModel",
+    "LiverUNetError",
+    "Progress",
+    "Segmentation",
     "__version__",
     "choose_device",
     "find_model",
@@ -59,6 +67,12 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Imported on first use, so that importing the library itself is fast.
 HOMES = {
+    "CTVolume": "scan.volume",
+    "Device": "system.environment",
+    "LiverModel": "models.folder",
+    "LiverUNetError": "errors",
+    "Progress": "steps",
+    "Segmentation": "segmentation.result",
     "__version__": "version",
     "choose_device": "system.environment",
     "find_model": "models.store",
@@ -70,10 +84,12 @@ HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{HOMES[name]}", __name__), name)
+if not TYPE_CHECKING:  # which would take it for a promise that every name is there
+
+    def __getattr__(name: str) -> object:
+        if name not in HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f".{HOMES[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

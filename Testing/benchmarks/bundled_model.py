@@ -18,7 +18,7 @@ from LiverUNetLib.version import __version__
 HERE = Path(__file__).parent
 MODEL = HERE.resolve().parents[1] / "LiverUNet/Resources/Models/liver-ct"
 HOLD_OUT = [f"ircad_e{number}" for number in range(16, 21)]
-TRAINING = ["--epochs", 32, "--validation", 0.08, "--validate-every", 13]
+TRAINING = ["--validation", 0.08, "--validate-every", 13]
 STATEMENT = [
     *("--model-version", __version__),
     *("--description", "The liver in contrast-enhanced abdominal CT, by a coarse and a fine look"),
@@ -53,8 +53,8 @@ def notes() -> str:
     return "\n\n".join(
         [
             (HERE / "failures.md").read_text(encoding="utf-8").strip(),
-            "## Cross-validation\n\nThe same recipe with 30 epochs, not these weights: 3D-IRCADb-01 in five folds by "
-            "patient, where LiTS only ever trains; each file of `Testing/benchmarks/crossval` has its command.",
+            "## Cross-validation\n\nThe recipe with 30 epochs, not these weights: 3D-IRCADb-01 in five folds by "
+            "patient, with LiTS for training only; each file of `Testing/benchmarks/crossval` has its command.",
             crossval_table(),
             "## Altered scans\n\n" + stress,
             "## From slice to slice\n\n" + edges,

@@ -3,7 +3,7 @@
     python Testing/benchmarks/edges.py ../shared/data/ircad [--model liver-ct]
 
 For every case that the model holds out: the mean Dice of neighbouring slices of the mask, beside
-that of the reference (lower means flicker, higher means blunt), and by how many millimetres the
+that of the reference (lower: flicker; higher: too smooth), and by how many millimetres the
 mask ends beyond (+) or before (-) the reference at its upper and lower tip. The table goes to
 Testing/benchmarks/edges.md.
 """
@@ -66,8 +66,8 @@ def head(card: ModelCard, data: list[Path]) -> list[str]:
     return [
         "# From slice to slice",
         "",
-        f"The mean Dice of neighbouring slices in the masks of {card.name} {card.version} and in the references (lower "
-        "means flicker, higher means blunt), and how far a mask ends beyond its reference. Made by "
+        f"The mean Dice of neighbouring slices in the masks of {card.name} {card.version} and in the references (lower: "
+        "flicker; higher: too smooth), and how far a mask ends beyond its reference. Made by "
         f"`python Testing/benchmarks/edges.py {' '.join(map(str, data))} --model {card.name}`.",
         "",
         "| held-out patient | mask | reference | upper tip mm | lower tip mm |",

@@ -17,15 +17,15 @@ LONGEST_MM, NARROWEST_MM = 3000.0, 20.0
 
 # Soft tissue, fat and contrast-enhanced organs.
 SOFT_TISSUE_HU = (-160, 240)
-# Least share of soft tissue in what is neither air nor padding. In the 30 scans of IRCAD and LiTS it was at least 84 %;
-# a chest has less.
+# Minimum share of soft tissue in what is neither air nor padding. In the 30 scans of IRCAD and LiTS it was at least
+# 84 %; a chest has less.
 MINIMUM_SOFT_TISSUE = 0.05
-# Least share in all voxels, which is small for a CT on the grid of a PET or a plan. If the rescale was applied twice,
-# bone counts as soft tissue: at most 0.2 % in those scans.
+# Minimum share of it in all voxels. Low, because the grid of a PET or a plan is mostly air. After a rescale that was
+# applied twice it is bone, at most 0.2 % in those scans.
 MINIMUM_OF_ALL = 0.01
 # From above air and its noise to the largest value of 12 bits (4095 - 1024); beyond it are metal and padding.
 TISSUE_HU = (-900, 3071)
-# Least share of padding in all voxels: of pure noise, fewer voxels have the lowest value.
+# Minimum share of padding in all voxels; in pure noise fewer voxels have the lowest value.
 MINIMUM_PADDING = 0.001
 # Soft tissue of a CT whose intercept (-1024 or -1000 in nearly every CT) was not applied. In HU this range is bone, at
 # most 0.3 % of the voxels besides air in those scans. LUNG_AND_FAT_HU then holds only interpolated edges of padding.

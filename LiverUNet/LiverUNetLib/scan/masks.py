@@ -10,7 +10,7 @@ __all__ = ["inside"]
 
 # Rescaled labels differ less from whole numbers; a soft border differs more.
 ROUNDING = 0.01
-# A mask of 0 and 100, or 0 and 255, is scaled, not labelled; few have so many labels.
+# Values 0 and 100, or 0 and 255, are a scale, not labels; few masks have so many labels.
 SMALLEST_SCALE = 99
 # A mask in bytes with a soft border has nearly all of the 256 values.
 SOFT_BYTES = 128

@@ -165,7 +165,7 @@ def canonical_scan(volume: CTVolume) -> tuple[np.ndarray, Grid]:
     """The HU of a scan with canonical axes (a view), and its grid."""
     hu = canonical_view(volume.hu_kji, volume.affine)
     steps_ijk = np.array(volume.spacing_kji_mm[::-1])
-    # Row n of the orientation is the target of axis n of (i, j, k); sorted by target it gives the source of each axis.
+    # Row n of the orientation says which LPS axis the axis n of (i, j, k) becomes; argsort inverts it.
     steps = steps_ijk[np.argsort(orientation_to_lps(volume.affine)[:, 0])][::-1]
     return hu, Grid(*(Axis(0.0, float(step), size) for step, size in zip(steps, hu.shape, strict=True)))
 

@@ -24,8 +24,7 @@ __all__ = [
     "look_finely",
 ]
 
-# Height of a window in cubes, since a whole body at once would need too much memory, and the cubes at each end of it
-# that are only context.
+# Height of a window in cubes, which limits memory, and how many cubes at each of its ends are only context.
 WINDOW, OVERLAP = 96, 16
 # Beyond these the exponential function exceeds float32, and the probability is 0 or 1 anyway.
 SAFE_LOGITS = (-80.0, 80.0)
@@ -165,7 +164,7 @@ def _probability(logits: np.ndarray) -> np.ndarray:
 
 
 def context_indices(slices: int, slice_mm: float, context_mm: tuple[float, ...]) -> np.ndarray:
-    """The slices that form the channels of each slice: the nearest to each distance; at the ends the last is repeated.
+    """Indices of the slices that are the channels of each slice: nearest to each distance, at the ends the last one.
 
     Returns:
         int64, shape (slices, len(context_mm)). If slices are thick, or there is only one, a slice is its own context.

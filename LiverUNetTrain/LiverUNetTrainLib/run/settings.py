@@ -51,7 +51,7 @@ class AugmentationSettings:
         p_flip_left_right, p_flip_top_bottom: mirror a slice. Off by default: the liver lies on the right.
         rotation_degrees, scaling, shift: of one affine map; scaling in factors around 1, shift in shares of the side.
         blur_px: largest standard deviation of a Gaussian, in pixels of the model grid.
-        noise: largest standard deviation; small ones are drawn more often.
+        noise: largest standard deviation. Neighboring pixels of a slice are correlated, as in a reconstruction.
         contrast, gamma: factors are drawn from [1 / (1 + x), 1 + x].
         brightness: largest amount that is added to all but air.
         liver_brightness: the same for the liver alone: fatty livers, and other phases of contrast.
@@ -72,21 +72,21 @@ class AugmentationSettings:
     p_blur: float = 0.15
     blur_px: float = 1.2
     p_noise: float = 0.3
-    noise: float = 0.35
+    noise: float = 0.4
     p_contrast: float = 0.5
     contrast: float = 0.3
     p_gamma: float = 0.35
     gamma: float = 0.35
     p_brightness: float = 0.5
     brightness: float = 0.2
-    p_liver_brightness: float = 0.35
-    liver_brightness: float = 0.4
+    p_liver_brightness: float = 0.5
+    liver_brightness: float = 0.45
     p_lesion: float = 0.2
     lesion: float = 0.2
     p_mass: float = 0.25
     mass: float = 0.22
-    p_fluid: float = 0.05
-    p_streaks: float = 0.08
+    p_fluid: float = 0.12
+    p_streaks: float = 0.1
     streaks: float = 0.4
     p_low_resolution: float = 0.1
     low_resolution: float = 2.5
@@ -102,7 +102,7 @@ class CoarseSettings:
         p_short: share of these parts that are short.
     """
 
-    epochs: int = 10
+    epochs: int = 16
     shown: int = 10
     batch_size: int = 2
     size_mm: tuple[float, float, float] = (256.0, 320.0, 384.0)
@@ -129,11 +129,11 @@ class Refinement:
             fewer masses at the end make up for that.
     """
 
-    epochs: int = 6
+    epochs: int = 8
     rate: float = 0.3
     share: float = 0.5
-    masses: float = 0.4
-    lesions: float = 1.5
+    masses: float = 0.5
+    lesions: float = 1.25
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class TrainingSettings:
         TrainingError: a setting is smaller than in LEAST, or the learning rate is not positive.
     """
 
-    epochs: int = 30
+    epochs: int = 40
     batch_size: int = 16
     loss: str = "dice+cross-entropy"
     learning_rate: float = 2e-3

@@ -232,7 +232,7 @@ def _degrade(image: torch.Tensor, settings: AugmentationSettings, draw: _Draw) -
     sigma = draw.uniform(0.3, settings.blur_px)
     factor = 1 / (1 + (settings.low_resolution - 1) * float(draw.uniform(0, 1)[0]))
     source, rays, amplitude = draw.pixel(torch.ones_like(image[:, :1])), draw.uniform(5, 15), draw.uniform(0, 1)
-    deviation = draw.uniform(0, 1) ** 2 * settings.noise
+    deviation, correlation = draw.uniform(0, 1) * settings.noise, draw.uniform(0.2, 1.0)
 
     def blur(part: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         return _blur(part, sigma[chosen])
@@ -247,7 +247,8 @@ def _degrade(image: torch.Tensor, settings: AugmentationSettings, draw: _Draw) -
         return part + pattern * settings.streaks * amplitude[chosen] * (part > AIR + 0.01)
 
     def grain(part: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        return part + deviation[chosen] * draw.noise(part)
+        noise = _blur(draw.noise(part), correlation[chosen])
+        return part + deviation[chosen] * noise / noise.std(dim=(2, 3), keepdim=True)
 
     image = _sometimes(image, draw.happens(settings.p_blur), blur)
     image = _sometimes(image, draw.happens(settings.p_low_resolution), coarsen)

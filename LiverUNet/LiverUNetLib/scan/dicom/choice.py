@@ -13,8 +13,8 @@ from .series import Found, Series
 
 __all__ = ["SERIES_RULES", "choose_series", "skipped_files"]
 
-# Rule -> measures, of which the chosen series has the smallest: by the first one, then by the second one. Each has a
-# tolerance below which two values count as equal.
+# Rule -> sort keys: the series with the smallest value wins, and of equals the one with the smallest second value.
+# Values that differ by less than the tolerance beside a key count as equal.
 RULES: dict[str, tuple[tuple[Callable[[Series], float], float], ...]] = {
     "thinnest": ((lambda one: one.spacing_mm, 0.01), (lambda one: -len(one.places_mm), 0)),
     "largest": ((lambda one: -len(one.places_mm), 0), (lambda one: -one.extent_mm, 1.0)),

@@ -41,7 +41,7 @@ def test_segment_writes_mask_probability_and_report(a_phantom, a_ct_file, segmen
     assert 0.95 < probability.max() <= 1
     report = json.loads(report_file.read_text())
     assert report["measurement"]["volume_ml"] == pytest.approx(np.asarray(mask.dataobj).sum() * volume.voxel_ml)
-    assert " ".join(report) == "schema_version measurement warnings provenance"
+    assert " ".join(report) == "schema_version measurement verdict signals warnings provenance"
     assert " ".join(report["provenance"]) == (
         "scan model model_version model_checksum model_license settings device engine dtype seconds packages"
     )

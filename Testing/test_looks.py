@@ -57,7 +57,7 @@ def test_the_coarse_look_finds_the_phantoms_liver_with_its_margin(a_phantom, two
     volume, mask = a_phantom
     spec = two_looks_model.card.spec
     hu, scan = canonical_scan(volume)
-    box = finish(look_coarsely(hu, scan, spec, two_looks_model.networks(cpu).coarse))
+    box = finish(look_coarsely(hu, scan, spec, two_looks_model.networks(cpu).coarse)).box
     for seen, liver, step_mm, size in zip(box, bounding_box(mask), scan.spacing_mm, scan.shape, strict=True):
         # As far as the margin, less the border that the cubes blur, and no farther than a cube and a voxel more.
         for margin_mm, room_mm in (
@@ -72,7 +72,7 @@ def seen_where(probability: np.ndarray, **options):
     scan = Grid(Axis(0.0, 2.0, 60), Axis(0.0, 1.0, 120), Axis(0.0, 1.0, 120))
     network = Watched(lambda _: np.log(probability / (1 - probability))[None, None])
     hu = np.zeros(scan.shape, np.int16)
-    return finish(look_coarsely(hu, scan, coarse_spec(margin_mm=6.0, **options), network))
+    return finish(look_coarsely(hu, scan, coarse_spec(margin_mm=6.0, **options), network)).box
 
 
 def test_the_component_with_the_most_probability_is_looked_at():
@@ -97,7 +97,7 @@ def test_short_scans_have_only_the_fine_look(slices, looked):
     network = Watched(lambda image: image - 5)  # a liver in what is bright
     hu = np.zeros(scan.shape, np.int16)
     hu[:, 10, 10] = 3000
-    box = finish(look_coarsely(hu, scan, coarse_spec(shortest_mm=40.0), network))
+    box = finish(look_coarsely(hu, scan, coarse_spec(shortest_mm=40.0), network)).box
     assert bool(network.given) == looked
     assert (box == scan.whole) == (not looked)
 
@@ -106,7 +106,7 @@ def test_without_a_coarse_look_the_whole_scan_is_seen(threshold_model, cpu):
     scan = Grid(Axis(0.0, 5.0, 20), Axis(0.0, 4.0, 30), Axis(0.0, 4.0, 30))
     networks, hu = threshold_model.networks(cpu), np.zeros(scan.shape, np.int16)
     assert networks.coarse is None
-    assert finish(look_coarsely(hu, scan, threshold_model.card.spec, None)) == scan.whole
+    assert finish(look_coarsely(hu, scan, threshold_model.card.spec, None)).box == scan.whole
 
 
 @pytest.mark.parametrize("slices", [96, 97, 128, 129, 250])

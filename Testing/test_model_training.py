@@ -194,7 +194,7 @@ def test_what_validation_sees_is_what_segmenting_sees(whole, a_cache, pairs, cpu
     box = scan[1].around(scan[1], bounding_box(case.mask > 127), TWO_LOOKS.coarse.margin_mm)
     grid = scan[1].part(box).pixels(8.0, 18.0)
     expected = np.zeros(case.image.shape, np.float32)
-    expected[box] = finish(look_finely(*scan, grid, TWO_LOOKS, network))
+    expected[box] = finish(look_finely(*scan, grid, TWO_LOOKS, network)).probability
     np.testing.assert_allclose(sampler.probability(network, case), expected, atol=1e-4)
 
 

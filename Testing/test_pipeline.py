@@ -19,7 +19,7 @@ from LiverUNetLib.segmentation.result import report_from_json
 from LiverUNetLib.steps import Progress, finish
 from LiverUNetLib.system.environment import Device
 
-STAGES = ["Preparing", "Segmenting", "Restoring", "Tidying", "Measuring"]
+STAGES = ["Preparing", "Segmenting", "Restoring", "Tidying", "Measuring", "Checking"]
 
 
 def test_progress_is_reported_after_every_batch_and_ends_at_the_total(a_phantom, threshold_model, cpu):
@@ -67,7 +67,8 @@ def test_a_voxel_gets_the_probability_at_its_middle_also_where_it_is_larger_than
     noise.batch_size, noise.device = 4, cpu
     networks = replace(threshold_model.networks(cpu), fine=noise)
     found = finish(segment(scan, threshold_model, cpu, networks=networks, with_probability=True)).probability_kji
-    expected = 1 / (1 + np.exp(-np.concatenate(asked)[:, 0, :30, :36]))
+    first_look = [logits for logits in asked if logits.shape[2:] == asked[0].shape[2:]]  # the check sees more rows
+    expected = 1 / (1 + np.exp(-np.concatenate(first_look)[:, 0, :30, :36]))
     for axis, pixels in ((1, 30), (2, 36)):
         voxel, pixel = (np.arange(shape_kji[axis]) + 0.5) * 6, (np.arange(pixels) + 0.5) * 4
         expected = np.apply_along_axis(lambda line, x=voxel, xs=pixel: np.interp(x, xs, line), axis, expected)

@@ -44,6 +44,7 @@ ORDER = (
     "Restoring",
     "Tidying",
     "Measuring",
+    "Checking",
     WRITING,
 )
 SLICES, SLAB_MM, SLABS, BATCH = 400, 5.0, 3, 10

@@ -17,6 +17,7 @@ from .console import run_command
 if TYPE_CHECKING:
     from ..models.folder import LiverModel
     from ..scan.volume import CTVolume
+    from ..segmentation.batch_table import BatchRow
     from ..segmentation.result import Segmentation
     from ..steps import Progress, Steps
     from ..system.environment import Device
@@ -104,7 +105,7 @@ def _add_model_options(command: argparse.ArgumentParser) -> None:
 
 def _segment(options: argparse.Namespace) -> None:
     from ..scan.formats import check_output, read_volume, scan_stem, write_mask, write_probability
-    from ..segmentation.summary import sentence
+    from ..segmentation.summary import sentence, verdict_lines
     from ..system.files import check_writable, write_json
 
     volume = read_volume(options.scan, series=options.series)
@@ -123,7 +124,7 @@ def _segment(options: argparse.Namespace) -> None:
         write_probability(options.probability, result.probability_kji, volume)
     if options.json:
         write_json(options.json, result.to_json())
-    print(sentence(result))
+    print("\n".join([sentence(result), *verdict_lines(result.verdict)]))
     print(f"Written to {', '.join(str(path) for path in outputs)}")
 
 
@@ -173,11 +174,16 @@ def _batch(options: argparse.Namespace) -> None:
     steps = segment_folder(options.scans, options.output, model, device, ending=options.ending, series=options.series)
     rows = _shown(steps)
     for row in rows:
-        print(f"{row.file}: {row.error or f'{row.volume_ml:.0f} ml'}")
+        print(f"{row.file}: {row.error or _outcome(row)}")
     failed = sum(row.state == FAILED for row in rows)
     print(f"{len(rows) - failed} of {len(rows)} scans segmented; table in {options.output / TABLE_NAME}")
     if failed:
         raise LiverUNetError(f"{failed} of {len(rows)} scans could not be segmented; the table gives the reasons.")
+
+
+def _outcome(row: BatchRow) -> str:
+    """A liver of the table in a few words."""
+    return f"{row.volume_ml:.0f} ml, {row.measured['verdict']}"
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -211,7 +217,7 @@ def _demo(options: argparse.Namespace) -> None:
 
     from ..scan.formats import write_volume
     from ..scan.phantom import abdomen, axial_affine
-    from ..segmentation.summary import sentence
+    from ..segmentation.summary import sentence, verdict_lines
     from ..system.files import check_writable
 
     names = ["phantom_ct.nii.gz", "phantom_liver.nii.gz"] + ["phantom.png"] * bool(find_spec("matplotlib"))
@@ -230,6 +236,6 @@ def _demo(options: argparse.Namespace) -> None:
 
         figure = draw_montage(volume, {"LiverUNet": mask, "reference": reference}, title=f"Dice {dice:.3f}")
         write_figure(options.output / "phantom.png", figure)
-    print(sentence(result))
+    print("\n".join([sentence(result), *verdict_lines(result.verdict)]))
     print(f"Dice against the known liver: {dice:.3f}")
     print(f"Written to {options.output}: {', '.join(names)}")

@@ -13,7 +13,8 @@ import numpy as np
 from ..errors import ModelError
 from ..system.environment import Device, package_versions
 from ..system.files import save_tensors, staged, write_json
-from .card import COARSE, FINE, ModelCard, onnx_file, weights_file
+from .calibration import Calibration
+from .card import CALIBRATION, COARSE, FINE, ModelCard, onnx_file, weights_file
 from .engines import OnnxNetwork, TorchNetwork
 from .folder import INFERENCE, METADATA, README, SCHEMA_VERSION, LiverModel, open_model
 from .network import build_network, onnx_graph
@@ -34,7 +35,14 @@ def check_name(name: str) -> None:
         raise ModelError(f"A model cannot be called {name!r}; use letters, digits, dots, dashes and underscores.")
 
 
-def save_model(folder: Path, card: ModelCard, weights: dict[str, dict[str, torch.Tensor]], readme: str) -> LiverModel:
+def save_model(
+    folder: Path,
+    card: ModelCard,
+    weights: dict[str, dict[str, torch.Tensor]],
+    readme: str,
+    *,
+    calibration: Calibration | None = None,
+) -> LiverModel:
     """Write a model folder, completely or not at all.
 
     Kernels are stored as float16. The rest stays float32: the variances of batch normalisation can exceed
@@ -44,6 +52,7 @@ def save_model(folder: Path, card: ModelCard, weights: dict[str, dict[str, torch
         card: its checksums are set here.
         weights: the state dict of each look.
         readme: the text of the model card.
+        calibration: of these very weights, if they have one.
 
     Raises:
         ModelError: the name is not possible, the weights are not finite, or the engines give different logits.
@@ -58,9 +67,11 @@ def save_model(folder: Path, card: ModelCard, weights: dict[str, dict[str, torch
         for look, graph in graphs.items():
             save_tensors(temporary / weights_file(look), stored[look])
             (temporary / onnx_file(look)).write_bytes(graph)
+        if calibration:
+            write_json(temporary / CALIBRATION, calibration.to_json())
         checksums = {
-            f"models/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted((temporary / "models").iterdir())
+            path.relative_to(temporary).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in [*sorted((temporary / "models").iterdir()), *temporary.glob(CALIBRATION)]
         }
         write_json(temporary / METADATA, _metadata(replace(card, checksums=checksums)))
         write_json(temporary / INFERENCE, _inference(model))

@@ -10,11 +10,23 @@ from typing import Any
 from .scores import Evaluation
 from .spec import ModelSpec
 
-__all__ = ["COARSE", "FINE", "PERMISSIVE_LICENSES", "WEIGHT_FILES", "Lineage", "ModelCard", "onnx_file", "weights_file"]
+__all__ = [
+    "CALIBRATION",
+    "COARSE",
+    "FINE",
+    "PERMISSIVE_LICENSES",
+    "WEIGHT_FILES",
+    "Lineage",
+    "ModelCard",
+    "onnx_file",
+    "weights_file",
+]
 
 PERMISSIVE_LICENSES = ("Apache-2.0", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-SA-4.0", "CC0-1.0", "MIT")
 # The two looks, named as their files.
 FINE, COARSE = "model", "coarse"
+# How its results are judged; a model that was never calibrated has none.
+CALIBRATION = "configs/quality.json"
 
 
 def weights_file(look: str) -> str:
@@ -58,7 +70,7 @@ class ModelCard:
         training: the settings of its training, for the record.
         scores: None if it was not evaluated.
         notes: further information for users, Markdown.
-        checksums: SHA-256 of every file of weights.
+        checksums: SHA-256 of every file of weights, and of the calibration.
     """
 
     name: str
@@ -96,5 +108,5 @@ class ModelCard:
             self.scores.check()
         if not all(isinstance(checksum, str) for checksum in self.checksums.values()):
             raise ValueError("unusable checksums")
-        if unknown := self.checksums.keys() - set(WEIGHT_FILES):
+        if unknown := self.checksums.keys() - {*WEIGHT_FILES, CALIBRATION}:
             raise ValueError(f"not a file of a model: {', '.join(sorted(unknown))}")

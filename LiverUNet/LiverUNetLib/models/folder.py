@@ -5,6 +5,7 @@ configs/inference.json   its networks for MONAI; never read here
 models/model.pt          the fine look's weights: a plain state dict, kernels in float16
 models/model.onnx        the same weights as a graph for ONNX Runtime, which needs no PyTorch
 models/coarse.pt, .onnx  the coarse look's weights, if it looks coarsely
+configs/quality.json     its calibration, see `calibration.py`, if it has one
 docs/README.md           the model card
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import pickle
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
@@ -21,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ModelError
 from ..system.environment import Device
 from ..system.files import from_json, read_json
-from .card import COARSE, FINE, WEIGHT_FILES, Lineage, ModelCard, onnx_file, weights_file
+from .calibration import Calibration, calibration_from_json
+from .card import CALIBRATION, COARSE, FINE, WEIGHT_FILES, Lineage, ModelCard, onnx_file, weights_file
 from .engines import Network, OnnxNetwork, TorchNetwork
 from .network import build_network, fold_batch_norm
 from .scores import evaluation_from_json
@@ -45,7 +48,7 @@ __all__ = [
 # 2: content hashes do not depend on the order of axes. 3: all numbers in one place, two looks, ONNX forms.
 SCHEMA_VERSION, OLDEST_SCHEMA_VERSION = 3, 2
 METADATA, INFERENCE, README = "configs/metadata.json", "configs/inference.json", "docs/README.md"
-MODEL_FILES = (METADATA, INFERENCE, README, *WEIGHT_FILES)
+MODEL_FILES = (METADATA, INFERENCE, README, CALIBRATION, *WEIGHT_FILES)
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,19 @@ class LiverModel:
                 f"the card says {known[:12] or 'nothing'}…; install the model again."
             )
         return content
+
+    def calibration(self) -> Calibration | None:
+        """How its results are judged, verified; None if it was never calibrated.
+
+        Raises:
+            ModelError: changed or damaged.
+        """
+        if CALIBRATION not in self.card.checksums:
+            return None
+        try:
+            return calibration_from_json(json.loads(self.read(CALIBRATION)))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelError(f"{self.folder / CALIBRATION} is not a calibration ({error}).") from error
 
     def state_dict(self, look: str = FINE) -> dict[str, torch.Tensor]:
         """Read and verify the weights of a look; nothing in their file is executed.

@@ -30,6 +30,7 @@ __all__ = [
     "orientation_to_lps",
     "reoriented",
     "resample",
+    "stored_indices",
 ]
 
 # Fat is near -100 HU; everything below this is air or lung, also in data clipped at -160 HU.
@@ -172,6 +173,17 @@ def canonical_scan(volume: CTVolume) -> tuple[np.ndarray, Grid]:
 def canonical_view(array_kji: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """A view of an array (k, j, i) with canonical axes; writing to the view writes to the array."""
     return reoriented(array_kji, orientation_to_lps(affine))
+
+
+def stored_indices(volume: CTVolume, point_mm: tuple[float, float, float]) -> np.ndarray:
+    """The indices i, j, k, not rounded, of a point of a canonical scan, told along its slices, rows and columns."""
+    from nibabel.orientations import inv_ornt_aff
+
+    orientation = orientation_to_lps(volume.affine)
+    _, scan = canonical_scan(volume)
+    cells = [place / axis.step_mm - 0.5 for place, axis in zip(point_mm, scan.axes, strict=True)]
+    indices: np.ndarray = (inv_ornt_aff(orientation, volume.hu_kji.shape[::-1]) @ [*cells[::-1], 1])[:3]
+    return indices
 
 
 def body_slices(hu: np.ndarray) -> slice:

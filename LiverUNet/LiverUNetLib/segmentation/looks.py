@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ..models.engines import Network
@@ -11,7 +13,16 @@ from ..types import Box, Shape
 from .grid import Grid, resample
 from .postprocessing import likeliest_box
 
-__all__ = ["coarse_probabilities", "context_indices", "fine_probabilities", "look_coarsely", "look_finely"]
+__all__ = [
+    "CoarseLooked",
+    "FineLooked",
+    "Looked",
+    "coarse_probabilities",
+    "context_indices",
+    "fine_probabilities",
+    "look_coarsely",
+    "look_finely",
+]
 
 # Height of a window in cubes, which limits memory, and how many cubes at each of its ends are only context.
 WINDOW, OVERLAP = 96, 16
@@ -19,19 +30,66 @@ WINDOW, OVERLAP = 96, 16
 SAFE_LOGITS = (-80.0, 80.0)
 
 
-def look_coarsely(hu: np.ndarray, scan: Grid, spec: ModelSpec, network: Network | None) -> Steps[Box]:
-    """The box around the liver; the whole scan if it is short or the model has no coarse look.
+@dataclass(frozen=True, eq=False)
+class CoarseLooked:
+    """What the coarse look has found.
+
+    Attributes:
+        box: the part of the scan where the liver is; all of it if there was no coarse look.
+        grid, probability: of liver in cubes, float32; None if there was no coarse look.
+    """
+
+    box: Box
+    grid: Grid | None = None
+    probability: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FineLooked:
+    """What the fine look has seen and found.
+
+    Attributes:
+        grid: of both arrays.
+        image: HU, clipped to the window, float32.
+        probability: of liver, float32.
+    """
+
+    grid: Grid
+    image: np.ndarray
+    probability: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """What both looks have found.
+
+    Attributes:
+        box: the part of the scan that was seen finely.
+        liver: the probability of liver, without all but one liver, on the grid of the fine look.
+        least_ml: the smallest volume that is a liver, found with these probabilities.
+    """
+
+    box: Box
+    coarse: CoarseLooked
+    fine: FineLooked
+    liver: np.ndarray
+    least_ml: float
+
+
+def look_coarsely(hu: np.ndarray, scan: Grid, spec: ModelSpec, network: Network | None) -> Steps[CoarseLooked]:
+    """Find the box around the liver; the whole scan if it is short or the model has no coarse look.
 
     Args:
         hu: canonical (slices, rows, columns), on `scan`.
     """
     look = spec.coarse
     if look is None or network is None or scan.slices.stop_mm - scan.slices.start_mm < look.shortest_mm:
-        return scan.whole
+        return CoarseLooked(scan.whole)
     grid = scan.cubes(look.voxel_mm)
     image = yield from stage("Preparing", resample(hu, scan, grid, clip=spec.window_hu))
     probability = yield from stage("Finding the liver", coarse_probabilities(image, spec, network))
-    return scan.around(grid, likeliest_box(probability, look.threshold), look.margin_mm)
+    box = scan.around(grid, likeliest_box(probability, look.threshold), look.margin_mm)
+    return CoarseLooked(box, grid, probability)
 
 
 def coarse_probabilities(image: np.ndarray, spec: ModelSpec, network: Network) -> Counts[np.ndarray]:
@@ -55,36 +113,41 @@ def coarse_probabilities(image: np.ndarray, spec: ModelSpec, network: Network) -
     return probability
 
 
-def look_finely(hu: np.ndarray, scan: Grid, grid: Grid, spec: ModelSpec, network: Network) -> Steps[np.ndarray]:
-    """The probability of liver, float32, in a part of the scan.
+def look_finely(hu: np.ndarray, scan: Grid, grid: Grid, spec: ModelSpec, network: Network) -> Steps[FineLooked]:
+    """Find the probability of liver in a part of the scan.
 
     Args:
         hu: canonical (slices, rows, columns), on `scan`.
         grid: of the part, in the pixels of the fine look.
     """
     image = yield from stage("Preparing", resample(hu, scan, grid, clip=spec.window_hu))
-    return (yield from stage("Segmenting", fine_probabilities(image, grid.slices.step_mm, spec, network)))
+    probability = yield from stage("Segmenting", fine_probabilities(image, grid.slices.step_mm, spec, network))
+    return FineLooked(grid, image, probability)
 
 
-def fine_probabilities(image: np.ndarray, slice_mm: float, spec: ModelSpec, network: Network) -> Counts[np.ndarray]:
+def fine_probabilities(
+    image: np.ndarray, slice_mm: float, spec: ModelSpec, network: Network, *, only: np.ndarray | None = None
+) -> Counts[np.ndarray]:
     """The probability of liver in fine pixels, float32; count slices.
 
     Args:
         image: HU in fine pixels, clipped to the window, float32 (slices, rows, columns).
         slice_mm: distance of the slices.
+        only: the indices of the slices that are looked at, all by default; the others are their context.
     """
-    probability = np.empty(image.shape, dtype=np.float32)
     context = context_indices(len(image), slice_mm, spec.fine.context_mm)
+    context = context if only is None else context[only]
+    probability = np.empty((len(context), *image.shape[1:]), dtype=np.float32)
     multiple = spec.fine.network.multiple
     padded = _padded(image, spec, (1, multiple, multiple))
     done = 0
-    yield done, len(image)
-    while done < len(image):
-        part = slice(done, min(done + network.batch_size, len(image)))
+    yield done, len(context)
+    while done < len(context):
+        part = slice(done, min(done + network.batch_size, len(context)))
         found = _probability(network(spec.normalise(padded[context[part]])))
         probability[part] = found[:, : image.shape[1], : image.shape[2]]
         done = part.stop
-        yield done, len(image)
+        yield done, len(context)
     return probability
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -17,10 +16,10 @@ from ..steps import Progress, Steps, stage
 from ..system.environment import Device, package_versions
 from ..types import Box, triple
 from .grid import Grid, body_slices, canonical_scan, canonical_view, resample
-from .looks import look_coarsely, look_finely
+from .looks import Looked, look_coarsely, look_finely
 from .measurement import bounding_box, measure
 from .postprocessing import fill_holes, largest_component, without_other_components
-from .quality import cautions, findings
+from .quality import Outcome, check_quality
 from .result import Provenance, Segmentation
 
 __all__ = ["segment"]
@@ -52,20 +51,22 @@ def segment(
     hu, scan = hu[body], scan.part((body, *scan.whole[1:]))
     yield Progress("Preparing", 0, 1)
     networks = networks or model.networks(device)
-    seen = yield from _look(hu, scan, spec, networks)
-    restored = partial(resample, source=seen.grid, target=scan.part(seen.box), antialias=False)
-    mask = yield from stage("Restoring", restored(seen.liver, finish=lambda slab: slab > spec.rules.threshold))
+    looked = yield from _look(hu, scan, spec, networks)
+    restored = partial(resample, source=looked.fine.grid, target=scan.part(looked.box), antialias=False)
+    mask = yield from stage("Restoring", restored(looked.liver, finish=lambda slab: slab > spec.rules.threshold))
     probability_kji = None
     if with_probability:
-        steps = restored(seen.probability, finish=lambda slab: np.rint(slab * 255))
+        steps = restored(looked.fine.probability, finish=lambda slab: np.rint(slab * 255))
         probability_kji = np.zeros(volume.hu_kji.shape, np.uint8)
-        canonical_view(probability_kji, volume.affine)[body][seen.box] = yield from stage("Restoring", steps)
-    found_ml = yield from _tidy(mask, volume.voxel_ml, seen.least_ml)
-    measurement = measure(mask, hu, scan, seen.box, volume.voxel_ml)
+        canonical_view(probability_kji, volume.affine)[body][looked.box] = yield from stage("Restoring", steps)
+    found_ml = yield from _tidy(mask, volume.voxel_ml, looked.least_ml)
+    measurement = measure(mask, hu, scan, looked.box, volume.voxel_ml)
     yield Progress("Measuring", 1, 2)
     mask_kji = np.zeros(volume.hu_kji.shape, np.uint8)
-    canonical_view(mask_kji, volume.affine)[body][seen.box] = mask
+    canonical_view(mask_kji, volume.affine)[body][looked.box] = mask
     yield Progress("Measuring", 2, 2)
+    outcome = Outcome(volume, scan, hu, canonical_view(mask_kji, volume.affine)[body], looked, measurement, found_ml)
+    verdict, signals = yield from check_quality(outcome, model, networks.fine)
     used = networks.fine.device
     return Segmentation(
         mask_kji=mask_kji,
@@ -73,9 +74,11 @@ def segment(
         measurement=measurement,
         warnings=(
             *filter(None, [used.note]),
-            *cautions(volume, scan),
-            *findings(measurement, found_ml, spec.rules),
+            *volume.notes,
+            *verdict.reasons,
         ),
+        verdict=verdict,
+        signals=signals,
         provenance=Provenance(
             scan=volume.name,
             model=model.card.name,
@@ -92,40 +95,22 @@ def segment(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    """The result of the looks.
-
-    Attributes:
-        box: the part of the scan at which the fine look was taken.
-        grid: the grid of `probability` and `liver`, on that part.
-        probability: of liver.
-        liver: the same probability, set to 0 in all components but one.
-        least_ml: the smallest volume that is accepted as a liver with these probabilities.
-    """
-
-    box: Box
-    grid: Grid
-    probability: np.ndarray
-    liver: np.ndarray
-    least_ml: float
-
-
-def _look(hu: np.ndarray, scan: Grid, spec: ModelSpec, networks: Networks) -> Steps[_Seen]:
+def _look(hu: np.ndarray, scan: Grid, spec: ModelSpec, networks: Networks) -> Steps[Looked]:
     """Take the coarse look, then the fine one at its box; repeat it on a larger box if the liver is cut or missing."""
-    box = yield from look_coarsely(hu, scan, spec, networks.coarse)
+    coarse = yield from look_coarsely(hu, scan, spec, networks.coarse)
+    box = coarse.box
     margin_mm = spec.coarse.margin_mm if spec.coarse else 0.0
     while True:
         grid = scan.part(box).pixels(spec.fine.pixel_mm, spec.fine.slice_mm)
-        probability = yield from look_finely(hu, scan, grid, spec, networks.fine)
-        liver = without_other_components(probability, spec.rules.threshold)
+        fine = yield from look_finely(hu, scan, grid, spec, networks.fine)
+        liver = without_other_components(fine.probability, spec.rules.threshold)
         found = liver > spec.rules.threshold
         sure = liver[found]
         least_ml = spec.rules.least_ml(float(sure.mean()) if sure.size else 0.0)
         enough = sure.size * grid.voxel_ml >= least_ml
         larger = _larger(box, bounding_box(found) if enough else None, grid, scan, margin_mm)
         if larger == box:
-            return _Seen(box, grid, probability, liver, least_ml)
+            return Looked(box, coarse, fine, liver, least_ml)
         # The margin doubles, so that few looks are needed even if the coarse look found little.
         box, margin_mm = larger, 2 * margin_mm
 

@@ -1,68 +1,112 @@
-"""Warnings about a scan and about its result, which the user should read before using the result."""
+"""Check a result: gather its signals, find what asks for care, and judge."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+
 import numpy as np
+from scipy import ndimage
 
-from ..models.spec import Rules
+from ..models.engines import Network
+from ..models.folder import LiverModel
 from ..scan.volume import CTVolume
-from .grid import Grid
+from ..steps import Steps
+from ..types import triple
+from .anatomy import look_around
+from .grid import Grid, orientation_to_lps, stored_indices
+from .looks import FineLooked, Looked
 from .measurement import Measurement
+from .plausibility import (
+    about_the_body,
+    about_the_liver,
+    about_the_looks,
+    about_the_rest,
+    about_the_scan,
+    about_the_usual,
+)
+from .signals import Signals, gather
+from .verdict import SliceToCheck, Verdict, judge
 
-__all__ = ["cautions", "findings"]
+__all__ = ["Outcome", "check_quality", "slices_to_check"]
 
-# With less, a model lacks the context that it was trained with.
-FEWEST_SLICES = 4
-THINNEST_STACK_MM = 40.0
-# Wider distances leave gaps; training data have 0.5 to 5 mm.
-WIDEST_SLICE_MM = 7.5
-# Larger tilts do not occur in augmentation by rotation.
-LARGEST_TILT_DEGREES = 20.0
+# Of the slices to look at, no two are closer than this, and none has less in doubt.
+MOST_SLICES, SLICES_APART_MM, LEAST_DOUBT_CM2 = 5, 10.0, 1.0
+# A point of a slice is in doubt as its surroundings of this size are.
+SURROUNDINGS_MM = 15.0
 
 
-def cautions(volume: CTVolume, scan: Grid) -> list[str]:
-    """Warnings about the scan.
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a run has made of a scan.
+
+    Attributes:
+        volume: the scan as it was stored.
+        scan: the canonical grid of both arrays, as far as the scan shows the body.
+        hu, mask: canonical (slices, rows, columns).
+        found_ml: the volume of the liver before what is too small was taken out.
+    """
+
+    volume: CTVolume
+    scan: Grid
+    hu: np.ndarray
+    mask: np.ndarray
+    looked: Looked
+    measurement: Measurement
+    found_ml: float
+
+
+def check_quality(outcome: Outcome, model: LiverModel, network: Network) -> Steps[tuple[Verdict, Signals | None]]:
+    """Check the result of a run; there are no signals where there is no liver.
 
     Args:
-        scan: the canonical grid of the part that shows the body.
+        network: of the fine look, which looks again at some slices.
     """
-    found = list(volume.notes)
-    slices, spacing = scan.slices.size, scan.slices.step_mm
-    if slices < FEWEST_SLICES or slices * spacing < THINNEST_STACK_MM:
-        found.append(
-            f"The scan shows the body in {slices} slice{'s' if slices > 1 else ''} ({slices * spacing:.0f} mm): "
-            "with so little context the model is less reliable; check the result."
-        )
-    elif spacing > WIDEST_SLICE_MM:
-        found.append(
-            f"The slices are {spacing:.1f} mm apart, and the anatomy between them is unknown; check shape and volume."
-        )
-    tilt = np.degrees(np.arccos(min(_largest_cosines(volume.affine)[2], 1.0)))
-    if tilt > LARGEST_TILT_DEGREES:
-        found.append(
-            f"The slices are tilted by {tilt:.0f} degrees from the patient's axial plane; "
-            "models are trained on axial scans."
-        )
-    return found
+    spec, looked, measured = model.card.spec, outcome.looked, outcome.measurement
+    reasons = [*about_the_scan(outcome.volume, outcome.scan), *about_the_liver(measured, outcome.found_ml, spec.rules)]
+    if not measured.volume_ml:
+        return judge(reasons, measured.volume_ml), None
+    signals = yield from gather(looked, spec, network)
+    calibration = model.calibration()
+    reasons += about_the_looks(signals.coarse_dice)
+    reasons += about_the_rest(signals, measured.volume_ml)
+    reasons += about_the_body(look_around(outcome.hu, outcome.mask, outcome.scan))
+    reasons += about_the_usual(calibration, asdict(signals)) if calibration else []
+    estimate = calibration.estimate(asdict(signals)) if calibration else None
+    slices = slices_to_check(looked.fine, outcome.volume)
+    return judge(reasons, measured.volume_ml, estimate, slices), signals
 
 
-def findings(measurement: Measurement, found_ml: float, rules: Rules) -> list[str]:
-    """Warnings about the result; `found_ml` is the volume before a liver that is too small was discarded."""
-    if measurement.volume_ml == 0 and found_ml >= rules.minimum_ml:
-        return [
-            f"No liver was found; the mask is empty. What looked most like one, {found_ml:.0f} ml, is too doubtful: "
-            f"less than {rules.doubtful_ml:.0f} ml with a mean probability below {rules.doubtful_probability:g}."
-        ]
-    if measurement.volume_ml == 0:
-        return ["No liver was found; the mask is empty."]
-    if measurement.cut_off:
-        edges = " and ".join(measurement.cut_off)
-        return [f"The liver reaches the {edges} edge of the image and may be cut off; its volume is a lower bound."]
-    return []
+def slices_to_check(fine: FineLooked, volume: CTVolume) -> tuple[SliceToCheck, ...]:
+    """The slices in which most is in doubt, at least 10 mm apart, the worst first.
+
+    What is in doubt of a voxel is the probability that it is wrong.
+    """
+    grid = fine.grid
+    pixel_cm2 = grid.rows.step_mm * grid.columns.step_mm / 100
+    areas = np.array([_doubt(plane).sum(dtype=np.float64) for plane in fine.probability]) * pixel_cm2
+    apart = max(round(SLICES_APART_MM / grid.slices.step_mm), 1)
+    found: list[SliceToCheck] = []
+    while len(found) < MOST_SLICES and areas.max() >= LEAST_DOUBT_CM2:
+        worst = int(np.argmax(areas))
+        found.append(_slice_to_check(fine, worst, float(areas[worst]), volume))
+        areas[max(worst - apart + 1, 0) : worst + apart] = 0
+    return tuple(found)
 
 
-def _largest_cosines(affine: np.ndarray) -> np.ndarray:
-    """The cosine of the angle between each of the patient's axes R, A, S and the nearest axis of the scan."""
-    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    cosines: np.ndarray = np.abs(directions).max(axis=1)
-    return cosines
+def _slice_to_check(fine: FineLooked, index: int, doubtful_cm2: float, volume: CTVolume) -> SliceToCheck:
+    """The slice with its most doubtful point."""
+    size = [max(round(SURROUNDINGS_MM / mm), 1) for mm in fine.grid.spacing_mm[1:]]
+    around = ndimage.uniform_filter(_doubt(fine.probability[index]), size, mode="constant")
+    row, column = divmod(int(np.argmax(around)), around.shape[1])
+    cell = zip(fine.grid.axes, (index, row, column), strict=True)
+    point = triple(axis.start_mm + (place + 0.5) * axis.step_mm for axis, place in cell)
+    ijk = stored_indices(volume, point)
+    up = list(orientation_to_lps(volume.affine)[:, 0]).index(2)  # the stored axis that runs along the patient
+    ras = volume.affine @ [*ijk, 1]
+    return SliceToCheck(round(ijk[up]) + 1, triple(round(float(mm), 1) for mm in ras[:3]), round(doubtful_cm2, 1))
+
+
+def _doubt(probability: np.ndarray) -> np.ndarray:
+    """The probability that a voxel is wrong, if the likelier answer is given."""
+    doubt: np.ndarray = np.minimum(probability, 1 - probability)
+    return doubt

@@ -10,6 +10,8 @@ import numpy as np
 from ..models.spec import ModelSpec, spec_from_json
 from ..system.files import from_json
 from .measurement import Measurement
+from .signals import Signals
+from .verdict import Verdict, verdict_from_json
 
 __all__ = ["Provenance", "Report", "Segmentation", "report_from_json"]
 
@@ -43,10 +45,13 @@ class Report:
     """A segmentation without its voxels.
 
     Attributes:
-        warnings: for the user, before the result is used; full sentences.
+        warnings: for the user, before the result is used; full sentences, the verdict's reasons among them.
+        signals: what the estimate of the Dice is made of; None if no liver was found.
     """
 
     measurement: Measurement
+    verdict: Verdict
+    signals: Signals | None
     warnings: tuple[str, ...]
     provenance: Provenance
 
@@ -55,6 +60,8 @@ class Report:
         return {
             "schema_version": 1,
             "measurement": asdict(self.measurement),
+            "verdict": self.verdict.to_json(),
+            "signals": asdict(self.signals) if self.signals else None,
             "warnings": list(self.warnings),
             "provenance": asdict(self.provenance),
         }
@@ -82,6 +89,8 @@ def report_from_json(content: dict[str, Any]) -> Report:
     made = content["provenance"]
     return Report(
         measurement=from_json(Measurement, content["measurement"]),
+        verdict=verdict_from_json(content["verdict"]),
+        signals=from_json(Signals, content["signals"]) if content["signals"] else None,
         warnings=tuple(content["warnings"]),
         provenance=from_json(Provenance, made | {"settings": spec_from_json(made["settings"])}),
     )

@@ -6,8 +6,9 @@ from typing import Any
 
 from ..models.folder import LiverModel
 from .result import Report
+from .verdict import HOW_TO_CALIBRATE, UNKNOWN, Verdict
 
-__all__ = ["COLUMNS", "model_score", "sentence", "table_row"]
+__all__ = ["COLUMNS", "model_score", "sentence", "table_row", "verdict_lines"]
 
 # The columns of a table of measurements, in order.
 COLUMNS = (
@@ -18,6 +19,10 @@ COLUMNS = (
     "width_mm",
     "depth_mm",
     "height_mm",
+    "verdict",
+    "estimated_dice",
+    "dice_low",
+    "dice_high",
     "warnings",
     "model",
     "device",
@@ -40,6 +45,22 @@ def sentence(result: Report) -> str:
     )
 
 
+def verdict_lines(verdict: Verdict) -> list[str]:
+    """The verdict in a line, and the slices that are worth a look in another; its reasons are warnings."""
+    line = f"Verdict: {verdict.word}"
+    if verdict.estimated_dice is not None and verdict.dice_interval and verdict.volume_interval_ml:
+        low, high = verdict.dice_interval
+        smallest, largest = verdict.volume_interval_ml
+        line += (
+            f"; Dice estimated at {verdict.estimated_dice:.2f}, {verdict.coverage:.0%} of such results have "
+            f"{low:.2f} to {high:.2f} and a volume of {smallest:.0f} to {largest:.0f} ml"
+        )
+    elif verdict.word == UNKNOWN:
+        line += f". {HOW_TO_CALIBRATE}"
+    slices = ", ".join(str(each.number) for each in verdict.slices)
+    return [line, f"Slices worth a look, the first one most: {slices}"] if slices else [line]
+
+
 def table_row(result: Report) -> dict[str, Any]:
     """The measurements as a row of COLUMNS; missing values are None."""
     measured, made = result.measurement, result.provenance
@@ -52,10 +73,15 @@ def table_row(result: Report) -> dict[str, Any]:
         "depth_mm": depth,
         "height_mm": height,
     }
+    verdict = result.verdict
+    dice_low, dice_high = verdict.dice_interval or (None, None)
+    shares = {"estimated_dice": verdict.estimated_dice, "dice_low": dice_low, "dice_high": dice_high}
     rounded = {name: None if figure is None else round(figure, 1) for name, figure in figures.items()}
     return {
         "scan": made.scan,
         **rounded,
+        "verdict": verdict.word,
+        **{name: None if share is None else round(share, 3) for name, share in shares.items()},
         "warnings": " ".join(result.warnings),
         "model": f"{made.model} {made.model_version}",
         "device": made.device,

@@ -13,7 +13,7 @@ from LiverUNetLib.segmentation.summary import COLUMNS
 __all__ = ["TABLE_NAME", "addMeasurements"]
 
 TABLE_NAME = "Liver measurements"
-TEXT_COLUMNS = ("scan", "warnings", "model", "device")
+TEXT_COLUMNS = ("scan", "verdict", "warnings", "model", "device")
 
 
 def addMeasurements(scene: vtkMRMLScene, rows: Sequence[Mapping[str, Any]]) -> vtkMRMLTableNode:

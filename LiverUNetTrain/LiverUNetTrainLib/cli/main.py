@@ -9,7 +9,7 @@ from typing import Any
 
 from LiverUNetLib.cli.console import run_command
 
-from . import evaluation, report, training
+from . import calibration, evaluation, report, training
 from .shared import DATA_HELP, prepare_cases
 
 __all__ = ["main"]
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     training.add_commands(commands)
     _add_export(commands)
     evaluation.add_commands(commands)
+    calibration.add_commands(commands)
     report.add_commands(commands)
     return run_command(parser, arguments, check=_check_packages)
 

@@ -10,4 +10,8 @@ export.py        a run becomes a model
 card_text.py     the model card as text
 before_after.py  whether fine-tuning has improved a model
 crossval.py      every patient is tested once
+alterations.py   cases as other hospitals and patients would have them
+altered_runs.py  a model runs on altered cases that it holds out
+calibration.py   what such runs teach: how good a result is
+calibration_report.py  how well that is estimated
 """

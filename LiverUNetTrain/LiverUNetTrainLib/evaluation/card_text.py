@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from LiverUNetLib.models.calibration import Calibration
 from LiverUNetLib.models.card import ModelCard
 from LiverUNetLib.models.scores import Evaluation, Figures
 from LiverUNetLib.models.spec import ModelSpec, NetworkSpec
 
+from .calibration_report import calibration_section
 from .measures import MAIN_MEASURES, Measure
 from .metrics import CaseScores
 
@@ -28,7 +30,7 @@ LIMITS = """\
 """
 
 
-def card_text(card: ModelCard) -> str:
+def card_text(card: ModelCard, calibration: Calibration | None = None) -> str:
     """The model card, in Markdown."""
     training, lineage = card.training, card.lineage
     sections = [
@@ -46,6 +48,7 @@ def card_text(card: ModelCard) -> str:
         f"averaged weights (decay {training['ema_decay']:g}), "
         f"seed {training['seed']}.{_refinement(training)}{_origin(card)} All settings are in `configs/metadata.json`.",
         _scores(card.scores),
+        calibration_section(calibration) if calibration else "",
         "## Limits\n\n" + LIMITS.format(pixel_mm=card.spec.fine.pixel_mm),
         card.notes.strip(),
     ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from LiverUNetLib.models.bundle import save_model
+from LiverUNetLib.models.calibration import Calibration
 from LiverUNetLib.models.card import COARSE, FINE, PERMISSIVE_LICENSES, Lineage, ModelCard
 from LiverUNetLib.models.folder import LiverModel
 from LiverUNetLib.models.scores import Evaluation
@@ -20,7 +21,7 @@ from .metrics import CaseScores, summarise
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ModelInfo", "export_run", "record_scores"]
+__all__ = ["ModelInfo", "export_run", "record_calibration", "record_scores"]
 
 
 @dataclass(frozen=True)
@@ -92,5 +93,14 @@ def _united(own: dict[str, str], inherited: dict[str, str]) -> dict[str, str]:
 def record_scores(model: LiverModel, cases: Sequence[CaseScores], command: str) -> LiverModel:
     """Write the scores of an evaluation into the model's card, metadata and README; the weights stay."""
     scores = Evaluation(command, summarise(cases), tuple(case.row() for case in cases))
-    card = replace(model.card, scores=scores)
-    return save_model(model.folder, card, {look: model.state_dict(look) for look in model.looks}, card_text(card))
+    return _rewrite(model, replace(model.card, scores=scores), model.calibration())
+
+
+def record_calibration(model: LiverModel, calibration: Calibration) -> LiverModel:
+    """Write a calibration into the model, and into its README; the weights stay."""
+    return _rewrite(model, model.card, calibration)
+
+
+def _rewrite(model: LiverModel, card: ModelCard, calibration: Calibration | None) -> LiverModel:
+    weights = {look: model.state_dict(look) for look in model.looks}
+    return save_model(model.folder, card, weights, card_text(card, calibration), calibration=calibration)

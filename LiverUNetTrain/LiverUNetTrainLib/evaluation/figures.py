@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from LiverUNetLib.segmentation.verdict import GOOD_DICE
+
 from ..run.folder import CURVES, EpochLog
+from .altered_runs import SPOILT, UNALTERED
+from .calibration import JudgedRun
 from .measures import MEASURES
 from .metrics import CaseScores
 
-__all__ = ["draw_bars", "draw_bland_altman", "draw_curves"]
+__all__ = ["draw_bars", "draw_bland_altman", "draw_calibration", "draw_curves"]
 
 TRAINING, VALIDATION, LIVER = "#90a4ae", "#1976d2", "#dd8265"
 BARS = tuple(measure for measure in MEASURES if measure.name in ("dice", "hd95_mm", "volume_error_percent"))
@@ -77,4 +82,29 @@ def draw_bland_altman(cases: Sequence[CaseScores]) -> Figure:
         xlabel="mean of segmented and reference volume in ml",
         ylabel="segmented minus reference in ml",
     )
+    return figure
+
+
+def draw_calibration(judged: Sequence[JudgedRun]) -> Figure:
+    """Estimated against true Dice of each run, with its interval; all of them, and the best ones enlarged."""
+    figure = Figure(figsize=(13, 6.2), layout="constrained")
+    known = [(each.run, each.estimate) for each in judged if each.estimate and each.run.alteration not in SPOILT]
+    groups = {
+        "altered": ([(run, estimate) for run, estimate in known if run.alteration != UNALTERED], TRAINING),
+        "unaltered": ([(run, estimate) for run, estimate in known if run.alteration == UNALTERED], LIVER),
+    }
+    for axes, lowest, title in zip(figure.subplots(1, 2), (0.0, 0.85), ("all runs", "Dice above 0.85"), strict=True):
+        for label, (group, colour) in groups.items():
+            x = np.array([estimate.dice for _, estimate in group])
+            low, high = np.array([estimate.dice_interval for _, estimate in group]).reshape(-1, 2).T
+            style: dict[str, Any] = {"fmt": "o", "markersize": 4, "linewidth": 0.4, "color": colour, "label": label}
+            axes.errorbar(x, [run.dice for run, _ in group], xerr=[x - low, high - x], **style)
+        axes.plot([0, 1], [0, 1], color="black", linewidth=0.8)
+        for line in (axes.axvline, axes.axhline):
+            line(GOOD_DICE, color="black", linewidth=0.8, linestyle="--")
+        axes.set(xlim=(lowest, 1), ylim=(lowest, 1), title=title)
+        axes.set(xlabel="estimated Dice, with its interval", ylabel="true Dice")
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend()
+    figure.suptitle("Each patient judged by a calibration of the others; dashed: what is called good")
     return figure

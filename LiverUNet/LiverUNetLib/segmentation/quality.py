@@ -1,4 +1,4 @@
-"""Check a result: gather its signals, find what asks for care, and judge."""
+"""Check a result: gather its signals, find reasons for caution, and judge."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from .verdict import SliceToCheck, Verdict, judge
 
 __all__ = ["Outcome", "check_quality", "slices_to_check"]
 
-# Of the slices to look at, no two are closer than this, and none has less in doubt.
+# At most so many slices are named, at least so far apart, each with at least so much that may be wrong.
 MOST_SLICES, SLICES_APART_MM, LEAST_DOUBT_CM2 = 5, 10.0, 1.0
-# A point of a slice is in doubt as its surroundings of this size are.
+# The point of a slice to look at is the middle of the square of this size with the most doubt.
 SURROUNDINGS_MM = 15.0
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a run has made of a scan.
+    """The result of a run, before it is judged.
 
     Attributes:
         volume: the scan as it was stored.
@@ -77,9 +77,9 @@ def check_quality(outcome: Outcome, model: LiverModel, network: Network) -> Step
 
 
 def slices_to_check(fine: FineLooked, volume: CTVolume) -> tuple[SliceToCheck, ...]:
-    """The slices in which most is in doubt, at least 10 mm apart, the worst first.
+    """The slices with the largest area that may be wrong, at least 10 mm apart, the worst first.
 
-    What is in doubt of a voxel is the probability that it is wrong.
+    The area counts each pixel by the probability that it is wrong.
     """
     grid = fine.grid
     pixel_cm2 = grid.rows.step_mm * grid.columns.step_mm / 100

@@ -1,4 +1,4 @@
-"""What a run tells of its own quality: how far its looks agree, and where it is in doubt.
+"""Signals of the quality of a run, without a reference: how far its looks agree, how sure it is, how noisy the scan is.
 
 All agreements are Dice between two masks of one run, 1 if they are equal. None of them needs a reference.
 """

@@ -36,7 +36,7 @@ class SliceToCheck:
 
     Attributes:
         number: counted from 1, in the order in which the scan is stored.
-        point_ras_mm: in this slice, where most is in doubt.
+        point_ras_mm: the point of this slice with the most doubt.
         doubtful_cm2: the expected area of what is wrong, if the probabilities are right.
     """
 
@@ -47,7 +47,7 @@ class SliceToCheck:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is thought of a result.
+    """The judgement on a result.
 
     Attributes:
         word: GOOD, LOOK or UNUSABLE; UNKNOWN if there is no estimate and no other reason.

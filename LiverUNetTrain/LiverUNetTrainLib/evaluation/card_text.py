@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from LiverUNetLib.models.card import ModelCard
-from LiverUNetLib.models.scores import Evaluation, Figures
+from LiverUNetLib.models.scores import Evaluation
 from LiverUNetLib.models.spec import ModelSpec, NetworkSpec
 
-from .measures import MAIN_MEASURES, Measure
+from .measures import MAIN_MEASURES
 from .metrics import CaseScores
 
 __all__ = ["card_text"]
@@ -125,13 +125,7 @@ def _scores(scores: Evaluation | None) -> str:
     for case in map(CaseScores.from_row, scores.cases):
         texts = (measure.text(getattr(case.scores, measure.name)) for measure in MAIN_MEASURES)
         lines.append(f"| {case.case} ({case.role}) | " + " | ".join(texts) + " |")
-    dice, *others = (_mean(measure, scores.summary[measure.name]) for measure in MAIN_MEASURES)
+    dice, *others = (measure.mean_text(scores.summary.get(measure.name)) for measure in MAIN_MEASURES)
     lines.append(f"| **mean** | **{dice}** | " + " | ".join(others) + " |")
     introduction = "## Scores\n\nPer patient, in 3D, on the voxels of the scan:\n"
     return "\n".join([introduction, *lines, f"\nMeasured with `{scores.command}`."])
-
-
-def _mean(measure: Measure, figures: Figures) -> str:
-    if figures.mean_absolute is None:
-        return measure.text(figures.mean)
-    return f"{measure.text(figures.mean_absolute).removeprefix('+')} (absolute)"

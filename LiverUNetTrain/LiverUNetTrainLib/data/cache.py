@@ -57,7 +57,6 @@ class CachedCase:
         image: int16 HU, memory-mapped (slices, rows, columns).
         mask: uint8 share of liver, 0 to 255, memory-mapped.
         coarse, coarse_mask: the same in coarse cubes.
-        fine_grid, coarse_grid: where they lie in the scan.
     """
 
     name: str

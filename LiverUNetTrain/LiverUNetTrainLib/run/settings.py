@@ -1,4 +1,4 @@
-"""The settings of a training: how long, how fast, on what."""
+"""The settings of a training: epochs, learning rate, augmentation."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class StackSettings:
 
     Attributes:
         p_thick: share of slices that are shown as means of their neighbours, up to `thickest_mm`.
-        p_short: share of slices that are shown as part of a stack of at most `longest_short` slices: beyond its ends
-            its last slice is repeated, as where a scan begins or ends inside the liver.
+        p_short: share shown as a short stack of at most `longest_short` slices; its end slices are repeated, as where
+            a scan begins or ends inside the liver.
         p_alone: share of slices that are their own context, as in a scan of one slice.
     """
 

@@ -15,7 +15,7 @@ from LiverUNetTrainLib.run.settings import Refinement, TrainingSettings
 
 def test_the_text_of_the_bundled_model_is_made_from_its_card():
     model = find_model("liver-ct")
-    assert (model.folder / README).read_text(encoding="utf-8") == card_text(model.card)
+    assert (model.folder / README).read_text(encoding="utf-8") == card_text(model.card, model.calibration())
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ WIDGETS = [path for path in FILES if path.name == "widget.py" or path.parent.nam
 SECTIONS = [path for path in WIDGETS if path.parent.name == "sections"]
 # What the sections of both panels have in common.
 SHARED = {"buttons", "rows", "run"}
+# What a widget may take from the nodes: to look at a liver, and a record.
+READING = {"SceneCase", "findLiver", "isLiverEdited", "millilitres", "volumeOf"}
 # The functions of the libraries that a widget may call itself: they look up models and word results.
 SHOWN = {"find_model", "is_own", "list_models", "model_score", "sentence", "table_row"}
 
@@ -37,6 +39,12 @@ def test_a_widget_leaves_the_work_to_its_logic(path):
     of_libraries = [node for node in imports_from(path) if (node.module or "").split(".")[0].endswith("Lib")]
     names = {each.name for node in of_libraries for each in node.names}
     assert {each for each in names if each[0].islower()} <= SHOWN
+
+
+@pytest.mark.parametrize("path", WIDGETS, ids=identity)
+def test_a_widget_writes_to_the_scene_only_through_its_logic(path):
+    of_nodes = [node for node in imports_from(path) if "nodes" in (node.module or "").split(".")]
+    assert {each.name for node in of_nodes for each in node.names} <= READING
 
 
 @pytest.mark.parametrize("path", SECTIONS, ids=identity)

@@ -12,7 +12,7 @@ from LiverUNetLib.errors import ScanError, TrainingError
 from LiverUNetLib.scan.formats import read_volume, write_volume
 from LiverUNetLib.scan.volume import CTVolume
 from LiverUNetTrainLib.cli.main import main
-from LiverUNetTrainLib.data.cache import Grids, open_cache, prepare
+from LiverUNetTrainLib.data.cache import Grids, is_cache, open_cache, prepare
 from LiverUNetTrainLib.data.cases import align_mask, check_case, content_hash
 from LiverUNetTrainLib.data.layouts import find_cases
 from LiverUNetTrainLib.data.splits import split_by_patient
@@ -58,7 +58,7 @@ def test_a_strict_run_stops_at_the_first_fault(pairs, tmp_path, capsys):
     (pairs / "patient1_liver.nii.gz").unlink()
     assert main(["prepare", str(pairs), "--cache", str(tmp_path / "cache"), "--strict"]) == 1
     assert "patient1_liver.nii.gz does not exist" in capsys.readouterr().err
-    assert not (tmp_path / "cache/cache.json").exists()
+    assert not is_cache(tmp_path / "cache")
 
 
 def test_a_folder_without_pairs_and_a_missing_one_are_named(tmp_path):

@@ -68,7 +68,7 @@ def test_a_training_is_seen_to_start_progress_and_finish(start, run):
 def test_it_stops_on_request_and_resumes(start, run):
     process = start(epochs=400)
     wait_for(run, "running", process, epochs=1)
-    (run / "stop").touch()
+    RunFolder(run).request_stop()
     state = wait_for(run, "stopped", process)
     assert "--resume continues" in state.message
     before = len(state.history)
@@ -122,7 +122,7 @@ def test_it_outlives_the_process_that_started_it(a_cache, run):
     command = [sys.executable, "-c", code, str(a_cache.folder), "--run", str(run)]
     assert subprocess.run(command).returncode == -signal.SIGKILL
     wait_for(run, "running", epochs=1)
-    (run / "stop").touch()
+    RunFolder(run).request_stop()
     wait_for(run, "stopped")
 
 
@@ -234,7 +234,7 @@ def test_stopped_in_the_coarse_look_the_state_says_where(a_trainer, run):
     training = a_trainer("run", spec=TWO_LOOKS)
     for event in training.epochs():
         if event.stage == "Coarse look":
-            (run / "stop").touch()
+            RunFolder(run).request_stop()
     state = state_of(run)
     assert (state.phase, state.stage) == ("stopped", "Coarse look: epoch 1 of 1")
     assert state_of(run).history == ()

@@ -310,6 +310,21 @@ def test_after_a_resume_only_a_better_validation_replaces_the_best_weights(
     assert any(not torch.equal(first[key], second[key]) for key in first) is replaced
 
 
+def test_a_run_folder_tells_about_its_files(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    coarse = RunFolder(tmp_path / "run/coarse", within=run.path)
+    with pytest.raises(TrainingError, match="is gone"):
+        run.request_stop()
+    coarse.path.mkdir(parents=True)
+    assert (run.has_weights(), run.has_weights("last"), run.stop_requested()) == (False, False, False)
+    run.keep_best({"a": torch.ones(3)})
+    run.request_stop()
+    assert (run.has_weights(), run.has_weights("last"), run.overlay.exists()) == (True, False, False)
+    assert [folder.stop_requested() for folder in (run, coarse)] == [True, True], "a coarse look stops too"
+    coarse.withdraw_stop()
+    assert not run.stop_requested()
+
+
 def test_a_checkpoint_that_the_disk_has_no_room_for_leaves_the_one_before(tmp_path, monkeypatch):
     run, weights = RunFolder(tmp_path), {"averaged": {"module.a": torch.ones(3)}}
     run.keep(weights, [], best={"a": torch.ones(3)})

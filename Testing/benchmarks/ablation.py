@@ -19,7 +19,7 @@ import torch
 from LiverUNetLib.models.folder import open_model
 from LiverUNetLib.models.spec import CoarseLook
 from LiverUNetLib.system.environment import choose_device
-from LiverUNetTrainLib.data.cache import Cache, Grids, open_cache, prepare
+from LiverUNetTrainLib.data.cache import Cache, Grids, is_cache, open_cache, prepare
 from LiverUNetTrainLib.data.cases import Case
 from LiverUNetTrainLib.data.layouts import find_cases
 from LiverUNetTrainLib.data.splits import Split, split_by_patient
@@ -130,7 +130,7 @@ def main() -> None:
 def measure(name: str, tested: list[Case], extra: list[Case], work: Path) -> None:
     variant = VARIANTS[name]
     cache_folder = work / f"cache-{variant.pixel_mm:g}"
-    if not (cache_folder / "cache.json").exists():
+    if not is_cache(cache_folder):
         for finding in prepare([*tested, *extra], cache_folder, Grids(pixel_mm=variant.pixel_mm)):
             print(finding, flush=True)
     cache = open_cache(cache_folder)

@@ -26,9 +26,9 @@ from LiverUNetLib.system.files import check_writable, from_json, read_json, save
 
 from .cases import Case, Facts, Finding, check_case
 
-__all__ = ["Cache", "CachedCase", "Grids", "open_cache", "prepare"]
+__all__ = ["Cache", "CachedCase", "Grids", "is_cache", "open_cache", "prepare"]
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION, INDEX = 5, "cache.json"
 ARRAYS = ("image", "mask", "coarse", "coarse_mask")
 ENTRIES = ("content_hash", "mask_hash", "slice_mm", "voxel_ml")
 
@@ -115,7 +115,7 @@ def prepare(cases: Sequence[Case], folder: Path, grids: Grids, *, strict: bool =
         ScanError: under `strict`.
         OutputError: the folder cannot be written to.
     """
-    index = folder / "cache.json"
+    index = folder / INDEX
     check_writable(index, overwrite=True)
     settings = {"schema_version": SCHEMA_VERSION, "grids": asdict(grids)}
     if index.exists() and not _made_with(index, settings):
@@ -136,13 +136,18 @@ def prepare(cases: Sequence[Case], folder: Path, grids: Grids, *, strict: bool =
     write_json(index, settings | {"cases": list(seen.values())})
 
 
+def is_cache(folder: Path) -> bool:
+    """Whether cases were prepared in this folder."""
+    return (folder / INDEX).exists()
+
+
 def open_cache(folder: Path) -> Cache:
     """Open a prepared folder.
 
     Raises:
         TrainingError: it is no cache, was made by another version, or a file is missing.
     """
-    index = read_json(folder / "cache.json", TrainingError)
+    index = read_json(folder / INDEX, TrainingError)
     if index.get("schema_version") != SCHEMA_VERSION:
         raise TrainingError(f"{folder} was prepared by another version of LiverUNet; run prepare again.")
     grids = from_json(Grids, index["grids"])

@@ -123,10 +123,10 @@ def state_of(run: Path, process: subprocess.Popen[bytes] | None = None) -> RunSt
 
 def _stage(run: Path, settings: TrainingSettings) -> str:
     """How far the coarse look is trained; empty before, after and without it."""
-    coarse = run / COARSE_FOLDER
-    if not (coarse / "last.pt").exists():
+    coarse = RunFolder(run / COARSE_FOLDER)
+    if not coarse.has_weights("last"):
         return ""
-    done, epochs = len(RunFolder(coarse).history()), settings.coarse.epochs
+    done, epochs = len(coarse.history()), settings.coarse.epochs
     return "" if done == epochs else f"{COARSE_TITLE}: epoch {done + 1} of {epochs}"
 
 

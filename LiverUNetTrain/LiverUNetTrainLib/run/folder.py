@@ -86,7 +86,7 @@ class RunFolder:
     """The files of one training; every one is written whole or not at all.
 
     Attributes:
-        within: of the folder of a coarse look, the run folder that it lies in; a request to stop there counts here too.
+        within: for a coarse look: the enclosing run folder; a stop request there counts too.
     """
 
     path: Path
@@ -101,8 +101,13 @@ class RunFolder:
         return self.path / "arguments.json"
 
     @property
-    def _both(self) -> tuple[Path, ...]:
+    def _stop_folders(self) -> tuple[Path, ...]:
         return (self.path, self.within) if self.within else (self.path,)
+
+    @property
+    def overlay(self) -> Path:
+        """The picture of a validation case; missing before the first validated epoch."""
+        return self.path / "overlay.png"
 
     def exists(self) -> bool:
         """Whether a run was begun here."""
@@ -194,7 +199,7 @@ class RunFolder:
         """Keep the picture of a validation case."""
         from LiverUNetLib.segmentation.picture import write_figure
 
-        write_figure(self.path / "overlay.png", figure)
+        write_figure(self.overlay, figure)
 
     def history(self) -> list[EpochLog]:
         """The epochs in the log; a last line that is still being written is skipped.
@@ -213,6 +218,15 @@ class RunFolder:
                 f"{path} is not the log of a training ({error}); delete it, --resume writes it again."
             ) from error
 
+    def request_stop(self) -> None:
+        """Ask the training to end after the current batch.
+
+        Raises:
+            TrainingError: the folder was deleted.
+        """
+        self._check_there()
+        (self.path / "stop").touch()
+
     def stop_requested(self) -> bool:
         """Whether the training was asked to end.
 
@@ -220,11 +234,11 @@ class RunFolder:
             TrainingError: the folder was deleted.
         """
         self._check_there()
-        return any((path / "stop").exists() for path in self._both)
+        return any((path / "stop").exists() for path in self._stop_folders)
 
     def withdraw_stop(self) -> None:
         """Withdraw a request to stop."""
-        for path in self._both:
+        for path in self._stop_folders:
             if exists(path / "stop", TrainingError):  # on a read-only disk, unlinking a missing file is an error
                 (path / "stop").unlink(missing_ok=True)
 
@@ -245,6 +259,10 @@ class RunFolder:
         """The last checkpoint and the epochs up to it; there is one before the first epoch."""
         checkpoint = self._load("last.pt", device)
         return checkpoint, [EpochLog(**entry) for entry in checkpoint["history"]]
+
+    def has_weights(self, which: str = "best") -> bool:
+        """Whether there are weights to read, see `weights`; the "best" ones follow the first validated epoch."""
+        return (self.path / f"{which}.pt").exists()
 
     def weights(self, which: str) -> dict[str, torch.Tensor]:
         """The averaged weights: "best" by validation Dice, or "last".

@@ -96,7 +96,7 @@ class ModelTraining:
         if self._plan.spec.coarse is None:
             return None
         run = RunFolder(self._run.path / COARSE_FOLDER, within=self._run.path)
-        begun = (run.path / "last.pt").exists()
+        begun = run.has_weights("last")
         make_folder(run.path)
         if self._plan.parent:
             run.keep_best(self._plan.parent.state_dict(COARSE))

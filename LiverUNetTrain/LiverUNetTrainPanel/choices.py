@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from LiverUNetLib.errors import TrainingError
+from LiverUNetTrainLib.data.cache import is_cache
 from LiverUNetTrainLib.data.layouts import SCAN_ENDING
 from LiverUNetTrainLib.run.options import FINE_TUNING, TrainingOptions
 
@@ -37,7 +38,7 @@ class TrainingChoices:
 
     def isPrepared(self) -> bool:
         """Whether that folder holds prepared cases."""
-        return (self.cache() / "cache.json").exists()
+        return is_cache(self.cache())
 
     def runFolder(self) -> Path | None:
         """The run folder; None if none is chosen."""

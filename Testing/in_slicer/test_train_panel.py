@@ -11,7 +11,7 @@ import pytest
 import slicer
 
 from helpers import unix_only, write_pair
-from LiverUNetLib.models.exchange import remove_model
+from LiverUNetLib.models.exchange import install_model, remove_model
 from LiverUNetLib.steps import Progress
 from LiverUNetTrainLib.evaluation.before_after import Verdict
 from LiverUNetTrainLib.run.background import state_of
@@ -257,3 +257,15 @@ def test_a_model_that_got_worse_is_not_installed_without_a_question(panel, tmp_p
     assert dialogs.asked[-1].endswith("Install it all the same?")
     assert panel.ui.statusLabel.text.startswith("Not installed. ")
     assert not (tmp_path / "models").exists()
+
+
+def test_a_model_can_be_written_as_a_zip_while_it_is_installed(panel, threshold_model):
+    panel.ui.nameEdit.text = "threshold"
+    missing = (False, "No model of that name is installed.")
+    assert state(panel.ui.zipOutButton) == missing
+    install_model(threshold_model.folder)
+    panel.updateButtons()
+    assert panel.ui.zipOutButton.enabled
+    remove_model("threshold")
+    panel.updateButtons()
+    assert state(panel.ui.zipOutButton) == missing

@@ -66,7 +66,7 @@ class TrainingChoices:
         ui = self._ui
         return TrainingOptions(
             self.cache(),
-            self.runFolder(),
+            Path(ui.runPath.currentPath),
             recipe=self.recipe(),
             parent=self.parent(),
             epochs=ui.epochsSpin.value or None,

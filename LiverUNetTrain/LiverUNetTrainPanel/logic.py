@@ -190,9 +190,9 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
             found.append(scores)
         return found
 
-    def comparison(self, modelNames: Sequence[str], scores: Sequence[Sequence[CaseScores]]) -> str:
+    def comparison(self, first: Sequence[CaseScores], second: Sequence[CaseScores], *, names: tuple[str, str]) -> str:
         """Means, differences and Wilcoxon's test of two models, as text."""
-        lines = tables.paired(*scores, names=modelNames)[: 1 + len(MAIN_MEASURES)]
+        lines = tables.paired(first, second, names=names)[: 1 + len(MAIN_MEASURES)]
         return "\n".join(" ".join(line.split()) for line in lines)
 
     def showScores(self, name: str, scores: Sequence[CaseScores]) -> vtkMRMLTableNode:

@@ -72,7 +72,8 @@ class EvaluateSection:
     def _onEvaluated(self, models: list[str], found: list[list[CaseScores]], faults: list[Finding]) -> None:
         self._model = models[0]
         self._scores = sorted(found[0], key=lambda case: case.scores.dice)
-        others = {case.case: f"{case.scores.dice:.4f}" for case in found[1]} if len(found) > 1 else {}
+        two = len(models) > 1
+        others = {case.case: f"{case.scores.dice:.4f}" for case in found[1]} if two else {}
         rows = []
         for case in self._scores:
             figures = [measure.number(getattr(case.scores, measure.name)) for measure in MAIN_MEASURES]
@@ -82,8 +83,8 @@ class EvaluateSection:
         mean = sum(case.scores.dice for case in self._scores) / len(self._scores)
         message = _("{count} cases, mean Dice {dice:.4f}.").format(count=len(self._scores), dice=mean)
         self._run.say(" ".join([message, *map(str, faults)]))
-        self._ui.comparisonLabel.text = self._logic.comparison(models, found) if len(found) > 1 else ""
-        self._ui.comparisonLabel.visible = len(found) > 1
+        self._ui.comparisonLabel.text = self._logic.comparison(*found, names=(models[0], models[1])) if two else ""
+        self._ui.comparisonLabel.visible = two
 
     def _onCsv(self) -> None:
         window = slicer.util.mainWindow()

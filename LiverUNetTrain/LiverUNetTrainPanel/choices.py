@@ -58,7 +58,7 @@ class TrainingChoices:
         return tuple(filter(None, map(str.strip, self._ui.heldEdit.text.split(","))))
 
     def options(self) -> TrainingOptions:
-        """The options of the training.
+        """The options of the training. The path of its run is empty if none is chosen; an estimate needs none.
 
         Raises:
             TrainingError: the learning rate is not a number between 0 and 1.

@@ -21,6 +21,8 @@ from .rows import showRows
 
 __all__ = ["EvaluateSection"]
 
+HEADINGS = ["case", *(measure.heading for measure in MAIN_MEASURES), "other Dice"]
+
 
 class EvaluateSection:
     """Scores of a model, the worst patient first.
@@ -33,6 +35,8 @@ class EvaluateSection:
         self._ui, self._logic, self._run, self._choices = ui, logic, run, choices
         self._scores: list[CaseScores] = []
         self._model = ""
+        ui.scoreTable.columnCount = len(HEADINGS)
+        ui.scoreTable.setHorizontalHeaderLabels(HEADINGS)
         ui.comparisonLabel.visible = False
         ui.evaluateButton.clicked.connect(self._onEvaluate)
         ui.csvButton.clicked.connect(self._onCsv)
@@ -57,7 +61,7 @@ class EvaluateSection:
             self._ui.evaluateButton, busy or noData, _("Segment every case and compare the result with its mask.")
         )
         enableOrSayWhy(self._ui.csvButton, noScores, _("Write the scores as a table."))
-        enableOrSayWhy(self._ui.reportButton, noScores, _("Write one HTML file."))
+        enableOrSayWhy(self._ui.reportButton, noScores, _("Write one HTML file with the scores and their plots."))
 
     def _onEvaluate(self) -> None:
         models = [self._ui.evaluateModelSelector.currentText]
@@ -76,7 +80,7 @@ class EvaluateSection:
         others = {case.case: f"{case.scores.dice:.4f}" for case in found[1]} if two else {}
         rows = []
         for case in self._scores:
-            figures = [measure.number(getattr(case.scores, measure.name)) for measure in MAIN_MEASURES]
+            figures = [measure.text(getattr(case.scores, measure.name)) for measure in MAIN_MEASURES]
             rows.append([case.case, *figures, others.get(case.case, "")])
         showRows(self._ui.scoreTable, rows)
         self._logic.showScores(models[0], self._scores)

@@ -1,6 +1,7 @@
 """The files of both panels keep the rules that Slicer and the architecture set."""
 
 import ast
+import re
 import sys
 from xml.etree import ElementTree as ET
 
@@ -52,6 +53,14 @@ def test_a_section_does_not_know_the_others(path):
     beside = {node.module for node in imports_from(path) if node.level == 1}
     beside |= {node.module.split(".")[-1] for node in imports_from(path) if ".sections." in (node.module or "")}
     assert beside <= SHARED
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_two_sections_of_a_panel_use_the_same_widget(module):
+    sections = [path for path in SECTIONS if path.is_relative_to(REPOSITORY / module)]
+    used = [name for path in sections for name in set(re.findall(r"\b_?ui\.(\w+)", path.read_text(encoding="utf-8")))]
+    assert used
+    assert len(used) == len(set(used)), sorted(used)
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,22 @@ def test_an_array_that_is_gone_or_damaged_is_named(name, a_cache):
         open_cache(a_cache.folder)
 
 
+@pytest.mark.parametrize("content", ["{}", "[1]", "3", '{"facts": 3}', '{"schema_version": 5}', '{"facts": {}}'])
+def test_damaged_files_of_a_cache_are_named_and_a_damaged_case_is_prepared_again(content, pairs, tmp_path):
+    folder = tmp_path / "cache"
+    cached(pairs, folder)
+    (folder / "patient2/case.json").write_text(content)
+    with pytest.raises(TrainingError, match=r"cache/patient2 is damaged \(.+\); delete it and run prepare again"):
+        open_cache(folder)
+    assert [message == "unchanged" for message in cached(pairs, folder)] == [True, True, False, True]
+    assert open_cache(folder).cases[2].name == "patient2"
+    (folder / "cache.json").write_text(content)
+    with pytest.raises(TrainingError, match=r"cache is damaged \(.+\); delete it and run prepare again"):
+        open_cache(folder)
+    cached(pairs, folder)
+    assert len(open_cache(folder).cases) == 4
+
+
 def test_a_case_that_a_cache_does_not_hold_is_named(a_cache):
     assert [case.name for case in a_cache.select(["patient2", "patient0"])] == ["patient0", "patient2"]
     with pytest.raises(TrainingError, match="holds no case typo; prepare it"):

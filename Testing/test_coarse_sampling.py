@@ -92,7 +92,7 @@ def test_image_and_mask_are_cut_or_padded_around_the_same_middle(rows, columns):
     assert (hu(image) < -159).sum() == 12 * (140 - min(rows, 10) * min(columns, 14))
 
 
-def test_another_seed_augments_otherwise_and_the_same_one_alike():
+def test_augmentation_depends_only_on_the_seed():
     case = a_case(12, 10, 14)
     made = CoarseSampler([case], TWO_LOOKS, replace(SETTINGS, augmentation=AugmentationSettings()))
     one, same, other = (made.batch([Part(case, slice(0, 12))], seed, "cpu") for seed in (1, 1, 2))

@@ -234,7 +234,7 @@ def test_a_constant_image_stays_constant_there_and_back(pixels):
 
 @pytest.mark.parametrize("antialias", [True, False])
 @pytest.mark.parametrize("at_once", [1, 3, 5])
-def test_slabs_give_the_same_as_one_piece(at_once, antialias, monkeypatch):
+def test_resampling_in_slabs_equals_resampling_at_once(at_once, antialias, monkeypatch):
     values = np.random.default_rng(1).normal(size=(31, 20, 24)).astype(np.float32)
     scan = Grid(Axis(3.0, 1.1, 31), Axis(0.0, 0.7, 20), Axis(0.0, 0.9, 24))
     for target in (scan.cubes(4.0), scan.cubes(0.6), scan.pixels(1.25, 2.5)):

@@ -1,15 +1,16 @@
 """Metrics against values worked out on paper, and against SimpleITK."""
 
 import doctest
-from dataclasses import fields
+import json
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from LiverUNetLib.models.scores import Figures
-from LiverUNetTrainLib.evaluation import metrics
-from LiverUNetTrainLib.evaluation.measures import MEASURES
+from LiverUNetLib.models.scores import Evaluation, Figures
+from LiverUNetTrainLib.evaluation import card_text, figures, metrics, report, tables
+from LiverUNetTrainLib.evaluation.measures import MEASURES, Measure
 from LiverUNetTrainLib.evaluation.metrics import (
     CaseScores,
     MaskScores,
@@ -119,6 +120,53 @@ def test_the_example_in_the_documentation_is_true():
 
 def test_the_table_of_measures_names_all_that_is_measured_in_its_order():
     assert [measure.name for measure in MEASURES] == [field.name for field in fields(MaskScores)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoreScores(MaskScores):
+    """With a measure that was added later."""
+
+    added: float | None = None
+
+
+@pytest.fixture
+def an_added_measure(monkeypatch) -> Measure:
+    measure = Measure("added", "added", "", ".1f", "high", "added", main=True, drawn=True)
+    monkeypatch.setattr(metrics, "MaskScores", MoreScores)
+    for module, names in ((metrics, "MEASURES"), (report, "MEASURES"), (tables, "NARROW"), (figures, "BARS")):
+        monkeypatch.setattr(module, names, (*getattr(module, names), measure))
+    for module in (tables, card_text):
+        monkeypatch.setattr(module, "MAIN_MEASURES", (*module.MAIN_MEASURES, measure))
+    return measure
+
+
+def test_a_measure_that_an_older_file_lacks_stays_blank_in_every_table(an_added_measure, tmp_path):
+    scores = compare_masks(voxel(4, 4, 4), voxel(4, 4, 4), (1.0, 1.0, 1.0))
+    cases = [CaseScores(name, "new", scores, 1.0) for name in "ab"]
+    assert scores.added is None
+    rows = [{name: value for name, value in case.row().items() if name != "added"} for case in cases]
+    (tmp_path / "older.json").write_text(json.dumps({"cases": rows}))
+    assert tables.read_scores(tmp_path / "older.json") == cases
+    summary = summarise(cases)
+    assert "added" not in summary
+    assert [len(line.split()) for line in tables.summary_lines(summary)] == [9, 9, 9, 8]
+    assert not any("added" in line for line in tables.comparison(*[tmp_path / "older.json"] * 2))
+    assert "<td>b</td>" in report._table(cases)
+    assert "| a (new) | 1.0000 | 0.00 | 0.00 | 1.000 | +0.0 % |  |" in card_text._scores(
+        Evaluation("evaluate", summary, tuple(rows))
+    )
+    tables.write_csv(tmp_path / "older.csv", cases)
+    assert (tmp_path / "older.csv").read_text().splitlines()[0].split(",")[-2:] == ["added", "seconds"]
+    figures.draw_bars(cases)
+
+
+def test_an_added_measure_is_written_and_read_again(an_added_measure, tmp_path):
+    scores = compare_masks(voxel(4, 4, 4), voxel(0, 0, 0), (1.0, 1.0, 1.0))
+    cases = [CaseScores("a", "new", MoreScores(**asdict(scores) | {"added": 0.5}), 1.0)]
+    tables.write_evaluation(tmp_path / "new.json", cases, "evaluate")
+    assert tables.read_scores(tmp_path / "new.json") == cases
+    assert summarise(cases)["added"].mean == 0.5
+    assert tables.summary_lines(summarise(cases))[0].split()[-1] == "0.5"
 
 
 @pytest.mark.parametrize(

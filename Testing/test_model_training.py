@@ -227,7 +227,7 @@ def test_fine_tuning_keeps_the_coarse_look_of_the_parent_and_says_so(a_parent, p
     assert any(not torch.equal(value, child.state_dict()[key]) for key, value in parent.state_dict().items())
     readme = (child.folder / "docs/README.md").read_text()
     assert "Fine-tuned from parent 0.1.0; the coarse look is that of the parent, unchanged." in readme
-    assert "2 epochs, in each 2 parts of every patient" in (parent.folder / "docs/README.md").read_text()
+    assert "2 epochs, each shows 2 crops per patient" in (parent.folder / "docs/README.md").read_text()
 
 
 @pytest.mark.slow

@@ -121,7 +121,7 @@ def test_tables_in_another_encoding_are_read_or_get_one_sentence(encoding, tmp_p
 @pytest.mark.parametrize("faulty", ["0,95", None, [1]])
 def test_scores_that_are_no_numbers_are_named(faulty, tmp_path):
     (tmp_path / "bad.json").write_text(json.dumps({"cases": [SCORES | {"dice": faulty}]}))
-    with pytest.raises(TrainingError, match=r"bad\.json is not what `evaluate --json` writes"):
+    with pytest.raises(TrainingError, match=r"bad\.json holds no scores as `evaluate --json` writes them"):
         read_scores(tmp_path / "bad.json")
 
 
@@ -129,7 +129,7 @@ def test_scores_that_are_no_numbers_are_named(faulty, tmp_path):
 def test_damaged_scores_of_a_fold_are_named(content, tmp_path):
     (tmp_path / "fold1").mkdir()
     (tmp_path / "fold1/scores.json").write_text(content)
-    with pytest.raises(TrainingError, match=r"scores\.json holds no scores .* delete it and run crossval again"):
+    with pytest.raises(TrainingError, match=r"scores\.json holds no scores .* delete it and evaluate again"):
         scores_of_folds(tmp_path)
 
 

@@ -49,11 +49,11 @@ class Settings:
         """Remember a folder."""
         self._set(f"Folders/{name}", folder)
 
-    def hasConsent(self, license: str) -> bool:  # noqa: A002 - it is one
+    def hasConsent(self, license: str) -> bool:  # noqa: A002 - hides a builtin of no use here
         """Whether the user has agreed to this license; if its text changes, the user is asked again."""
         return _line(license) in self._consents()
 
-    def addConsent(self, license: str) -> None:  # noqa: A002
+    def addConsent(self, license: str) -> None:  # noqa: A002 - likewise
         """Remember that the user has agreed."""
         self._set("Consents", "\n".join([*self._consents(), _line(license)]))
 

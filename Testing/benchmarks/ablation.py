@@ -8,7 +8,6 @@ to Testing/benchmarks/ablation.md.
 """
 
 import argparse
-import json
 import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +25,8 @@ from LiverUNetTrainLib.data.splits import Split, split_by_patient
 from LiverUNetTrainLib.evaluation.crossval import folds_of
 from LiverUNetTrainLib.evaluation.evaluate import evaluate_model
 from LiverUNetTrainLib.evaluation.export import ModelInfo, export_run
-from LiverUNetTrainLib.evaluation.tables import write_evaluation
+from LiverUNetTrainLib.evaluation.metrics import CaseScores, summarise
+from LiverUNetTrainLib.evaluation.tables import read_scores, write_evaluation
 from LiverUNetTrainLib.run.folder import EpochLog, RunFolder
 from LiverUNetTrainLib.run.settings import AugmentationSettings, StackSettings
 from LiverUNetTrainLib.training.model_training import ModelTraining
@@ -172,23 +172,22 @@ def write_table(work: Path) -> None:
     for name, variant in VARIANTS.items():
         path = work / name / "scores.json"
         if path.exists():
-            lines.append(table_row(name, variant, json.loads(path.read_text()), work))
+            lines.append(table_row(name, variant, read_scores(path), work))
     TABLE.write_text("\n".join([*lines, "", NOTES.read_text(encoding="utf-8")]), encoding="utf-8")
 
 
-def table_row(name: str, variant: Variant, scores: dict, work: Path) -> str:
-    summary = scores["summary"]
-    seconds = np.mean([case["seconds"] for case in scores["cases"]])
-    log = (work / name / "run" / "log.jsonl").read_text().splitlines()
-    minutes = sum(json.loads(line)["seconds"] for line in log) / 60
+def table_row(name: str, variant: Variant, scores: list[CaseScores], work: Path) -> str:
+    summary = summarise(scores)
+    seconds = np.mean([case.seconds for case in scores])
+    minutes = sum(epoch.seconds for epoch in RunFolder(work / name / "run").history()) / 60
     figures = [
         name,
         variant.change,
-        f"{summary['dice']['mean']:.4f}",
-        f"{summary['dice']['worst']:.4f}",
-        f"{summary['hd95_mm']['mean']:.2f}",
-        f"{summary['assd_mm']['mean']:.2f}",
-        f"{summary['volume_error_percent']['mean_absolute']:.1f} %",
+        f"{summary['dice'].mean:.4f}",
+        f"{summary['dice'].worst:.4f}",
+        f"{summary['hd95_mm'].mean:.2f}",
+        f"{summary['assd_mm'].mean:.2f}",
+        f"{summary['volume_error_percent'].mean_absolute:.1f} %",
         f"{seconds:.1f}",
         f"{minutes:.1f}",
     ]

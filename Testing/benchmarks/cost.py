@@ -3,9 +3,9 @@
     python Testing/benchmarks/cost.py ../shared/data/ircad/ircad_e01_orig.nii.gz \\
         [--against VENV ...] [--engine torch ...] [--cobra MODEL.onnx] [--threads] [--install]
 
-For Linux. Other scans are made of the one that is given: finer, longer, and three thick slices; the batch is the first
-ten `*_orig.nii.gz` of its folder. All that is compared takes turns on every scan, so that it sees the same machine. The
-table goes to Testing/benchmarks/cost.md.
+For Linux. The given scan is measured with three derived scans: finer, longer, three thick slices. The batch is the
+first ten `*_orig.nii.gz` of its folder. All that is compared takes turns on every scan, so that it sees the same
+machine. The table goes to Testing/benchmarks/cost.md.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Cost:
 
 @dataclass
 class Runs:
-    """All runs of one way on one scan: as users have it, and telling its stages."""
+    """All runs of one way on one scan: without and with stage timing."""
 
     plain: list[Cost] = field(default_factory=list)
     staged: list[dict[str, float]] = field(default_factory=list)
@@ -123,7 +123,7 @@ def run(command: list[str | Path], cores: int) -> Cost:
 
 
 def make_scans(original: Path, folder: Path) -> dict[str, Path]:
-    """The scans by what they are. A process of its own writes them: a command is charged with its parent's memory."""
+    """The scans by name. Memory is inherited from the parent, so another process writes them."""
     with multiprocessing.Pool(1) as pool:
         scans = pool.apply(write_scans, (original, folder))
     scans = {f"{name} ({path.stat().st_size / 1e6:.1f} MB)": path for name, path in scans.items()}

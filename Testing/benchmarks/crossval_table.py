@@ -2,7 +2,7 @@
 
     python Testing/benchmarks/crossval_table.py
 
-`crossval/WAY/foldN.json` is what `liver-unet-train crossval … --fold N --json foldN.json` wrote; its command stands in
+`crossval/WAY/foldN.json` is what `liver-unet-train crossval … --fold N --json foldN.json` wrote; its command is in
 it. All ways deal the patients into the same folds. The first table has all measures of the bundled model's recipe,
 the second one compares all ways.
 """
@@ -11,35 +11,36 @@ from pathlib import Path
 
 from scipy.stats import wilcoxon
 
+from LiverUNetLib.models.scores import Figures
+from LiverUNetTrainLib.evaluation.measures import MAIN_MEASURES, Measure
 from LiverUNetTrainLib.evaluation.metrics import CaseScores, summarise
 from LiverUNetTrainLib.evaluation.tables import read_scores
 
 FOLDS = Path(__file__).with_name("crossval")
 # Folders and what they are called, the bundled model's recipe first.
 WAYS = {"accurate": "accurate", "three-views": "three views (0.2.1)", "notebook": "notebook"}
-HEAD = """\
-| patient | fold | Dice | HD95 mm | ASSD mm | surface Dice 3 mm | volume error |
-|---|---|---|---|---|---|---|"""
 
 
 def crossval_table() -> str:
     """A line for each patient, and mean, median and worst, of the bundled model's recipe."""
-    tested, lines = scores_of("accurate"), [HEAD]
+    tested = scores_of("accurate")
+    headings = ["patient", "fold", *(measure.heading for measure in MAIN_MEASURES)]
+    lines = [f"| {' | '.join(headings)} |", "|" + "---|" * len(headings)]
     for case, (fold, each) in tested.items():
-        scores = each.scores
-        lines.append(
-            f"| {case} | {fold} | {scores.dice:.4f} | {scores.hd95_mm:.2f} | {scores.assd_mm:.2f} "
-            f"| {scores.surface_dice_3mm:.3f} | {scores.volume_error_percent:+.1f} % |"
-        )
+        texts = (measure.text(getattr(each.scores, measure.name)) for measure in MAIN_MEASURES)
+        lines.append(f"| {case} | {fold} | {' | '.join(texts)} |")
     summary = summarise([case for _, case in tested.values()])
     for figure in ("mean", "median", "worst"):
-        dice, hd95, assd, surface = (
-            getattr(summary[name], figure) for name in ("dice", "hd95_mm", "assd_mm", "surface_dice_3mm")
-        )
-        error = summary["volume_error_percent"].mean_absolute
-        volume = f"{error:.1f} % (absolute)" if figure == "mean" else ""
-        lines.append(f"| **{figure}** | | **{dice:.4f}** | {hd95:.2f} | {assd:.2f} | {surface:.3f} | {volume} |")
+        dice, *others = (summary_text(measure, summary.get(measure.name), figure) for measure in MAIN_MEASURES)
+        lines.append(f"| **{figure}** | | **{dice}** | {' | '.join(others)} |")
     return "\n".join(lines)
+
+
+def summary_text(measure: Measure, figures: Figures | None, figure: str) -> str:
+    """The mean, the median or the worst; of errors only the mean of their sizes."""
+    if figure == "mean":
+        return measure.mean_text(figures)
+    return "" if measure.better == "zero" else measure.text(getattr(figures, figure, None))
 
 
 def comparison() -> str:

@@ -7,7 +7,7 @@ Pack the data where they are, bring the file and this repository to the GPU, and
 
 Needed there: torch, monai, nibabel, numpy, scipy, tqdm, matplotlib, onnx and onnxruntime, nothing installed.
 All runs of the queue run at once, as many as there are cores, the most telling first: the bundled model's, and
-every fold of whole cross-validations. What is not done in time is ended. A fold's scores are written as
+every fold of whole cross-validations. Runs that exceed the time are stopped. A fold's scores are written as
 `crossval --json` writes them, and its model's weights lie in the folder beside them; `Testing/test_cuda.py` is to be
 run by itself. On an H200 with 16 cores the queue took 8 min 30 s; a daemon of `nvidia-cuda-mps-control` doubles
 what many processes get out of one GPU. The packed data are for research only and must not be published.

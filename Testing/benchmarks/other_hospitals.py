@@ -2,7 +2,7 @@
 
     python Testing/benchmarks/other_hospitals.py ../shared/data --work FOLDER
 
-Goes on where it stopped; some two hours on one core. The table goes to Testing/benchmarks/other_hospitals.md.
+Resumes where it stopped; about two hours on one core. The table goes to Testing/benchmarks/other_hospitals.md.
 """
 
 import argparse

@@ -55,7 +55,7 @@ class ModelCard:
 
     Attributes:
         spec: the numbers that it computes with.
-        training: the settings of its training, for the record.
+        training: the settings of its training as JSON, for the record; nothing computes with them.
         scores: None if it was not evaluated.
         notes: further information for users, Markdown.
         checksums: SHA-256 of every file of weights.

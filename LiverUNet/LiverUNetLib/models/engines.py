@@ -137,5 +137,4 @@ def _placed(network: nn.Module, device: Device) -> nn.Module:
 
     network = network.eval().to(device.name)
     flat = all(weight.ndim != 5 for weight in network.parameters())
-    # torch's annotations of Module.to lack this keyword.
-    return network.to(memory_format=torch.channels_last) if flat else network  # type: ignore[call-overload]
+    return network.to(memory_format=torch.channels_last) if flat else network  # type: ignore[call-overload] # not in torch's stubs

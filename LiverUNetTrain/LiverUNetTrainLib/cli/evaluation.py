@@ -112,7 +112,7 @@ def _command_line(options: argparse.Namespace) -> str:
 def _add_compare(commands: Any) -> None:
     command = commands.add_parser("compare", help="two evaluations case by case: differences and Wilcoxon's test")
     command.add_argument("first", type=Path, help="what evaluate --json wrote")
-    command.add_argument("second", type=Path, help="another")
+    command.add_argument("second", type=Path, help="the evaluation to compare it with")
     command.set_defaults(run=_compare)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from LiverUNetLib.models.store import DEFAULT_MODEL
 
-from ..run.options import RECIPE_NAMES
+from ..run.options import DEFAULT_RECIPE, RECIPE_NAMES
 from .shared import DATA_HELP, DEVICE_HELP, device_for
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def add_commands(commands: Any) -> None:
     command.add_argument("cache", type=Path, help="what prepare made")
     command.add_argument("-o", "--output", type=Path, default=Path("augmentation.png"), help="(%(default)s)")
     command.add_argument("--case", help="name of the case (default: the first)")
-    command.add_argument("--recipe", choices=RECIPE_NAMES, default=RECIPE_NAMES[0], help="(%(default)s)")
+    command.add_argument("--recipe", choices=RECIPE_NAMES, default=DEFAULT_RECIPE, help="(%(default)s)")
     command.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     command.add_argument("--overwrite", action="store_true", help="replace a picture that exists")
     command.set_defaults(run=_augment_preview)

@@ -57,7 +57,7 @@ def _add_train(commands: Any) -> None:
     command.add_argument(
         "--hold-out", nargs="+", default=[], metavar="CASE", help="cases to keep out of training and validation"
     )
-    command.add_argument("--minutes", type=float, help="time budget: no epoch is begun that would not end in this time")
+    command.add_argument("--minutes", type=float, help="stop before an epoch that would exceed this time")
     command.add_argument("--from", dest="parent", metavar="MODEL", help="fine-tune this model")
     _add_recipe_options(command)
     command.set_defaults(run=_train)

@@ -10,6 +10,7 @@ CACHE/<name>/case.json        content hash, slice distance, facts, and what the 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -28,9 +29,8 @@ from .cases import Case, Facts, Finding, check_case
 
 __all__ = ["Cache", "CachedCase", "Grids", "is_cache", "open_cache", "prepare"]
 
-SCHEMA_VERSION, INDEX = 5, "cache.json"
+SCHEMA_VERSION, INDEX, ENTRY = 5, "cache.json", "case.json"
 ARRAYS = ("image", "mask", "coarse", "coarse_mask")
-ENTRIES = ("content_hash", "mask_hash", "slice_mm", "voxel_ml")
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,39 @@ class Grids:
 
 
 @dataclass(frozen=True)
+class CaseEntry:
+    """The case.json of a case.
+
+    Attributes:
+        source: what the arrays were made from, as JSON: grids, labels, and stamps of the files.
+    """
+
+    source: dict[str, Any]
+    content_hash: str
+    mask_hash: str
+    facts: Facts
+    slice_mm: float
+    voxel_ml: float
+
+    @classmethod
+    def read(cls, folder: Path) -> CaseEntry:
+        """Read what `write` wrote.
+
+        Raises:
+            TrainingError: the file is missing or damaged.
+        """
+        content = read_json(folder / ENTRY, TrainingError)
+        try:
+            return from_json(cls, content | {"facts": from_json(Facts, content["facts"])})
+        except (AttributeError, KeyError, TypeError) as error:
+            raise _damaged(folder, error) from error
+
+    def write(self, folder: Path) -> None:
+        """Write the file."""
+        write_json(folder / ENTRY, asdict(self))
+
+
+@dataclass(frozen=True)
 class CachedCase:
     """One case on both grids.
 
@@ -57,7 +90,6 @@ class CachedCase:
         image: int16 HU, memory-mapped (slices, rows, columns).
         mask: uint8 share of liver, 0 to 255, memory-mapped.
         coarse, coarse_mask: the same in coarse cubes.
-        fine_grid, coarse_grid: where they lie in the scan.
     """
 
     name: str
@@ -124,13 +156,13 @@ def prepare(cases: Sequence[Case], folder: Path, grids: Grids, *, strict: bool =
     for case in cases:
         try:
             entry, message = _prepare_case(case, folder, grids)
-            _check_unique(case.name, seen.setdefault(entry["content_hash"], case.name))
+            _check_unique(case.name, seen.setdefault(entry.content_hash, case.name))
         except ScanError as error:
             if strict:
                 raise
             yield Finding.fault(case.name, error)
             continue
-        yield Finding(case.name, message, from_json(Facts, entry["facts"]))
+        yield Finding(case.name, message, entry.facts)
     if not seen:
         raise TrainingError("None of the cases can be used, for the reasons given.")
     write_json(index, settings | {"cases": list(seen.values())})
@@ -145,16 +177,23 @@ def open_cache(folder: Path) -> Cache:
     """Open a prepared folder.
 
     Raises:
-        TrainingError: it is no cache, was made by another version, or a file is missing.
+        TrainingError: it is no cache, was made by another version, or a file is missing or damaged.
     """
     index = read_json(folder / INDEX, TrainingError)
-    if index.get("schema_version") != SCHEMA_VERSION:
-        raise TrainingError(f"{folder} was prepared by another version of LiverUNet; run prepare again.")
-    grids = from_json(Grids, index["grids"])
-    return Cache(folder, grids, tuple(_open_case(folder / name, grids) for name in index["cases"]))
+    try:
+        if index["schema_version"] != SCHEMA_VERSION:
+            raise TrainingError(f"{folder} was prepared by another version of LiverUNet; run prepare again.")
+        grids, names = from_json(Grids, index["grids"]), [str(name) for name in index["cases"]]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise _damaged(folder, error) from error
+    return Cache(folder, grids, tuple(_open_case(folder / name, grids) for name in names))
 
 
-def _prepare_case(case: Case, folder: Path, grids: Grids) -> tuple[dict[str, Any], str]:
+def _damaged(folder: Path, error: Exception) -> TrainingError:
+    return TrainingError(f"{folder} is damaged ({error}); delete it and run prepare again.")
+
+
+def _prepare_case(case: Case, folder: Path, grids: Grids) -> tuple[CaseEntry, str]:
     source = {
         "schema_version": SCHEMA_VERSION,
         "grids": asdict(grids),
@@ -162,22 +201,22 @@ def _prepare_case(case: Case, folder: Path, grids: Grids) -> tuple[dict[str, Any
         "files": [_stamp(path) for path in (case.scan, case.mask)],
     }
     target = folder / case.name
-    if (target / "case.json").is_file():
-        entry = read_json(target / "case.json", TrainingError)
-        if entry["source"] == json.loads(json.dumps(source)):
-            return entry, "unchanged"
+    with contextlib.suppress(TrainingError):  # missing, of another version, or damaged: it is prepared again
+        found = CaseEntry.read(target)
+        if found.source == json.loads(json.dumps(source)):
+            return found, "unchanged"
     checked = check_case(case)
     hu, scan = canonical_scan(checked.scan)
     mask = canonical_view(checked.mask.hu_kji, checked.mask.affine)
     fine = scan.pixels(grids.pixel_mm, grids.slice_mm)
-    entry = {
-        "source": source,
-        "content_hash": checked.content_hash,
-        "mask_hash": checked.mask_hash,
-        "facts": asdict(checked.facts),
-        "slice_mm": fine.slices.step_mm,
-        "voxel_ml": fine.voxel_ml,
-    }
+    entry = CaseEntry(
+        source=source,
+        content_hash=checked.content_hash,
+        mask_hash=checked.mask_hash,
+        facts=checked.facts,
+        slice_mm=fine.slices.step_mm,
+        voxel_ml=fine.voxel_ml,
+    )
     with staged(target) as temporary:
         temporary.mkdir()
         both = ("image", "mask", fine), ("coarse", "coarse_mask", scan.cubes(grids.voxel_mm))
@@ -186,7 +225,7 @@ def _prepare_case(case: Case, folder: Path, grids: Grids) -> tuple[dict[str, Any
             share = finish(resample(mask, scan, grid, finish=_shares))
             save_array(temporary / f"{image_name}.npy", image)
             save_array(temporary / f"{mask_name}.npy", share)
-        write_json(temporary / "case.json", entry)
+        entry.write(temporary)
     message = [f"{fine.slices.size} slices of {fine.slices.step_mm:.2f} mm.", *checked.scan.notes]
     return entry, " ".join(message).removesuffix(".")
 
@@ -207,7 +246,7 @@ def _made_with(index: Path, settings: dict[str, Any]) -> bool:
     """Whether the cases that an index lists were made with these settings."""
     try:
         return bool(json.loads(json.dumps(settings)).items() <= read_json(index, TrainingError).items())
-    except TrainingError:
+    except (AttributeError, TrainingError):
         return False
 
 
@@ -224,9 +263,17 @@ def _stamp(path: Path) -> list[Any]:
 
 
 def _open_case(folder: Path, grids: Grids) -> CachedCase:
-    entry = read_json(folder / "case.json", TrainingError)
+    entry = CaseEntry.read(folder)
     try:
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
     except (OSError, ValueError) as error:
-        raise TrainingError(f"{folder} is damaged ({error}); delete it and run prepare again.") from error
-    return CachedCase(folder.name, **{name: entry[name] for name in ENTRIES}, **arrays, grids=grids)
+        raise _damaged(folder, error) from error
+    return CachedCase(
+        name=folder.name,
+        content_hash=entry.content_hash,
+        mask_hash=entry.mask_hash,
+        slice_mm=entry.slice_mm,
+        voxel_ml=entry.voxel_ml,
+        **arrays,
+        grids=grids,
+    )

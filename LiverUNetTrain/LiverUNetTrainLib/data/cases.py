@@ -109,7 +109,7 @@ class CheckedCase:
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of a case.
+    """The outcome of checking a case.
 
     Attributes:
         message: what was done with it, or why it is left out.

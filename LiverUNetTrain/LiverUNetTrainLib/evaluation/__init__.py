@@ -8,6 +8,7 @@ figures.py       curves and scores, drawn
 report.py        all of it as one HTML file
 export.py        a run becomes a model
 card_text.py     the model card as text
+training_record.py  what a card records of the training
 before_after.py  whether fine-tuning has improved a model
 crossval.py      every patient is tested once
 """

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from LiverUNetLib.models.card import ModelCard
-from LiverUNetLib.models.scores import Evaluation, Figures
+from LiverUNetLib.models.scores import Evaluation
 from LiverUNetLib.models.spec import ModelSpec, NetworkSpec
 
-from .measures import MAIN_MEASURES, Measure
+from .measures import MAIN_MEASURES
 from .metrics import CaseScores
+from .training_record import TrainingRecord
 
 __all__ = ["card_text"]
 
@@ -30,21 +30,22 @@ LIMITS = """\
 
 def card_text(card: ModelCard) -> str:
     """The model card, in Markdown."""
-    training, lineage = card.training, card.lineage
+    training, lineage = TrainingRecord.of(card), card.lineage
     sections = [
         f"# {card.name} {card.version}\n\n{card.description}.",
         f"**License of the weights: {card.license}.**",
         f"## Networks\n\n{_networks(card.spec)}",
         "## Data\n\n"
         f"Trained on {len(lineage.training)} patients: {', '.join(lineage.training)}.\n\n"
-        f"{_validated(training['weights'], training['validated'])}\n\n"
+        f"{_validated(training.weights, training.validated)}\n\n"
         f"Held out of training and validation: {', '.join(lineage.held_out) or 'none'}. "
         "Their content hashes are in `configs/metadata.json`.",
         "## Training\n\n"
-        f"{training['epochs']} epochs, batches of {training['batch_size']}, AdamW at {training['learning_rate']:g} "
-        f"with {COURSES[training['schedule']]}, {_loss(training)}, "
-        f"averaged weights (decay {training['ema_decay']:g}), "
-        f"seed {training['seed']}.{_refinement(training)}{_origin(card)} All settings are in `configs/metadata.json`.",
+        f"{training.epochs} epochs, batches of {training.batch_size}, AdamW at {training.learning_rate:g} "
+        f"with {COURSES[training.schedule]}, {_loss(training)}, "
+        f"averaged weights (decay {training.ema_decay:g}), "
+        f"seed {training.seed}.{_refinement(training)}{_origin(card, training)} "
+        "All settings are in `configs/metadata.json`.",
         _scores(card.scores),
         "## Limits\n\n" + LIMITS.format(pixel_mm=card.spec.fine.pixel_mm),
         card.notes.strip(),
@@ -59,33 +60,32 @@ def _validated(weights: str, patients: Sequence[str]) -> str:
     return f"{CHOICES[weights]} {others}: {', '.join(patients)}."
 
 
-def _loss(training: dict[str, Any]) -> str:
-    return str(training["loss"]).replace("dice", "Dice").replace("+", " and ")
+def _loss(training: TrainingRecord) -> str:
+    return training.loss.replace("dice", "Dice").replace("+", " and ")
 
 
-def _refinement(training: dict[str, Any]) -> str:
-    chosen = training["refinement"]
-    if not chosen:
+def _refinement(training: TrainingRecord) -> str:
+    chosen, epochs = training.refinement, training.refined_epochs
+    if not chosen or not epochs:
         return ""
+    last = "The last of these epochs is" if epochs == 1 else f"The last {epochs} of these epochs are"
     return (
-        f" The last of these epochs, {chosen['epochs']} or a fifth of all, are a second course from the averaged "
-        f"weights, at {chosen['rate'] * training['learning_rate']:g} and with fewer masses of other organs; "
-        f"{chosen['share']:.0%} of the weights before it are kept."
+        f" {last} a second course from the averaged weights, at {chosen.rate * training.learning_rate:g} and with "
+        f"fewer masses of other organs; {chosen.share:.0%} of the weights before it are kept."
     )
 
 
-def _origin(card: ModelCard) -> str:
+def _origin(card: ModelCard, training: TrainingRecord) -> str:
     """How the coarse look was trained, or from which model the fine look was tuned."""
-    coarse, parent = card.spec.coarse, card.training["parent"]
-    if parent:
-        kept = "; the coarse look is that of the parent, unchanged" if coarse else ""
-        return f" Fine-tuned from {parent}{kept}."
-    if not coarse:
+    if training.parent:
+        kept = "; the coarse look is that of the parent, unchanged" if card.spec.coarse else ""
+        return f" Fine-tuned from {training.parent}{kept}."
+    coarse = training.coarse
+    if not card.spec.coarse or not coarse:
         return ""
-    settings = card.training["coarse"]
     return (
-        f" The coarse look: {settings['epochs']} epochs, in each {settings['shown']} parts of every patient, batches "
-        f"of {settings['batch_size']}."
+        f" The coarse look: {coarse.epochs} epochs, each shows {coarse.shown} crops per patient, in batches of "
+        f"{coarse.batch_size}."
     )
 
 
@@ -96,15 +96,15 @@ def _networks(spec: ModelSpec) -> str:
     lines = [f"HU are clipped to [{low:g}, {high:g}]."]
     if coarse:
         lines.append(
-            f"A coarse look at the whole scan in cubes of {coarse.voxel_mm:g} mm, by a 3D U-Net of MONAI with feature "
-            f"maps {_maps(coarse.network)}, finds where there may be liver: where the probability exceeds "
+            f"The coarse look: a 3D U-Net of MONAI with feature maps {_maps(coarse.network)} sees the whole scan in "
+            f"cubes of {coarse.voxel_mm:g} mm and finds a box for the liver: where the probability exceeds "
             f"{coarse.threshold:g}, and {coarse.margin_mm:g} mm around that. Scans of less than "
             f"{coarse.shortest_mm:g} mm get a fine look alone."
         )
     lines.append(
-        f"{'A fine look there' if coarse else 'A look'} at axial slices in pixels of {fine.pixel_mm:g} mm, by a 2D "
-        f"U-Net of MONAI with feature maps {_maps(fine.network)}, finds the liver; its channels are the slices at "
-        f"{', '.join(f'{mm:g}' for mm in fine.context_mm)} mm."
+        f"The fine look: {'in that box, ' if coarse else ''}a 2D U-Net of MONAI with feature maps "
+        f"{_maps(fine.network)} finds the liver in axial slices with pixels of {fine.pixel_mm:g} mm; its channels are "
+        f"the slices at {', '.join(f'{mm:g}' for mm in fine.context_mm)} mm."
     )
     lines.append(
         f"Liver is where the probability exceeds {rules.threshold:g}; less than {rules.doubtful_ml:g} ml with a mean "
@@ -125,13 +125,7 @@ def _scores(scores: Evaluation | None) -> str:
     for case in map(CaseScores.from_row, scores.cases):
         texts = (measure.text(getattr(case.scores, measure.name)) for measure in MAIN_MEASURES)
         lines.append(f"| {case.case} ({case.role}) | " + " | ".join(texts) + " |")
-    dice, *others = (_mean(measure, scores.summary[measure.name]) for measure in MAIN_MEASURES)
+    dice, *others = (measure.mean_text(scores.summary.get(measure.name)) for measure in MAIN_MEASURES)
     lines.append(f"| **mean** | **{dice}** | " + " | ".join(others) + " |")
     introduction = "## Scores\n\nPer patient, in 3D, on the voxels of the scan:\n"
     return "\n".join([introduction, *lines, f"\nMeasured with `{scores.command}`."])
-
-
-def _mean(measure: Measure, figures: Figures) -> str:
-    if figures.mean_absolute is None:
-        return measure.text(figures.mean)
-    return f"{measure.text(figures.mean_absolute).removeprefix('+')} (absolute)"

@@ -18,7 +18,7 @@ from typing import Any
 from LiverUNetLib.errors import TrainingError
 from LiverUNetLib.steps import Progress
 from LiverUNetLib.system.environment import Device
-from LiverUNetLib.system.files import from_json, read_json, write_json
+from LiverUNetLib.system.files import read_json, write_json
 
 from ..data.cache import Cache, CachedCase
 from ..data.cases import Case
@@ -28,8 +28,8 @@ from ..training.plan import Plan
 from ..training.recipes import Recipe
 from .evaluate import evaluate_model
 from .export import ModelInfo, export_run
-from .metrics import CaseScores, MaskScores
-from .tables import read_scores
+from .metrics import CaseScores
+from .tables import read_scores, write_evaluation
 
 __all__ = ["CrossValidation", "folds_as_in", "folds_of", "scores_of_folds"]
 
@@ -70,13 +70,7 @@ def scores_of_folds(work: Path, *, only: int | None = None) -> list[CaseScores]:
     Raises:
         TrainingError: a file of scores is damaged.
     """
-    cases = []
-    for path in work.glob(f"fold{only or '*'}/scores.json"):
-        rows = read_json(path, TrainingError)
-        try:
-            cases += [CaseScores(**row | {"scores": from_json(MaskScores, row["scores"])}) for row in rows]
-        except (AttributeError, KeyError, TypeError) as error:
-            raise TrainingError(f"{path} holds no scores ({error}); delete it and run crossval again.") from error
+    cases = [case for path in work.glob(f"fold{only or '*'}/scores.json") for case in read_scores(path)]
     return sorted(cases, key=lambda case: case.case)
 
 
@@ -139,7 +133,7 @@ class CrossValidation:
         for case in evaluate_model(model, [case for case in self.references if case.name in names], device):
             scores.append(case)
             yield case
-        write_json(folder / "scores.json", [asdict(case) for case in scores])
+        write_evaluation(folder / "scores.json", scores, "liver-unet-train crossval")
 
     def _check_same(self, folds: Sequence[Sequence[str]]) -> None:
         content = sorted((case.content_hash, case.mask_hash) for case in self.cache.cases)

@@ -59,14 +59,14 @@ def export_run(run: Path, folder: Path, info: ModelInfo, *, weights: str = "best
             "parent": parent and f"{parent.name} {parent.version}",
         },
     )
-    return save_model(folder, card, _weights(run, card, weights), card_text(card))
+    return save_model(folder, card, _weights(run, settings, weights), card_text(card))
 
 
-def _weights(run: Path, card: ModelCard, which: str) -> dict[str, dict[str, torch.Tensor]]:
+def _weights(run: Path, settings: RunSettings, which: str) -> dict[str, dict[str, torch.Tensor]]:
     """Of each look; a fine-tuned model has the coarse look of its parent."""
     found = {FINE: RunFolder(run).weights(which)}
-    if card.spec.coarse:
-        found[COARSE] = RunFolder(run / COARSE_FOLDER).weights(which if card.training["parent"] is None else "best")
+    if settings.spec.coarse:
+        found[COARSE] = RunFolder(run / COARSE_FOLDER).weights("best" if settings.parent else which)
     return found
 
 

@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 
 from ..run.folder import CURVES, EpochLog
 from .measures import MEASURES
-from .metrics import CaseScores
+from .metrics import CaseScores, has_measure
 
 __all__ = ["draw_bars", "draw_bland_altman", "draw_curves"]
 
 TRAINING, VALIDATION, LIVER = "#90a4ae", "#1976d2", "#dd8265"
-BARS = tuple(measure for measure in MEASURES if measure.name in ("dice", "hd95_mm", "volume_error_percent"))
+BARS = tuple(measure for measure in MEASURES if measure.drawn)
 
 
 def draw_curves(histories: Mapping[str, Sequence[EpochLog]]) -> Figure:
@@ -42,10 +42,11 @@ def draw_curves(histories: Mapping[str, Sequence[EpochLog]]) -> Figure:
 
 
 def draw_bars(cases: Sequence[CaseScores]) -> Figure:
-    """Dice, HD95 and volume error of every patient, the worst Dice first."""
+    """The measures to be drawn, of every patient, the worst Dice first; one that a patient lacks is left out."""
     ordered = sorted(cases, key=lambda case: case.scores.dice)
+    known = [measure for measure in BARS if has_measure(cases, measure)]
     figure = Figure(figsize=(13, 1.2 + 0.3 * len(cases)), layout="constrained")
-    for axes, measure in zip(figure.subplots(1, len(BARS), sharey=True), BARS, strict=True):
+    for axes, measure in zip(figure.subplots(1, len(known), sharey=True), known, strict=True):
         values = [getattr(case.scores, measure.name) for case in ordered]
         bars = axes.barh([case.case for case in ordered], values, color=LIVER)
         axes.bar_label(bars, [measure.text(value) for value in values], fontsize=7, padding=2)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from LiverUNetLib.models.scores import Figures
+
 __all__ = ["MAIN_MEASURES", "MEASURES", "Measure"]
 
 
@@ -18,8 +20,9 @@ class Measure:
         unit: "mm", "ml", "%", or empty for a share.
         number_format: of its numbers, see Python's format specification.
         better: "high", "low", "zero" for errors, or empty for what is neither good nor bad.
-        narrow: its heading where columns are narrow; empty if it is not shown there.
+        short_heading: its heading where columns are narrow; empty if it is not shown there.
         main: it is among the few that are shown first and compared.
+        drawn: it has a bar chart in the report.
     """
 
     name: str
@@ -27,8 +30,9 @@ class Measure:
     unit: str
     number_format: str
     better: str
-    narrow: str = ""
+    short_heading: str = ""
     main: bool = False
+    drawn: bool = False
 
     @property
     def heading(self) -> str:
@@ -43,6 +47,14 @@ class Measure:
         """A value as it is shown under `heading`; empty if there is none."""
         return f"{self.number(value)} %" if self.unit == "%" and value is not None else self.number(value)
 
+    def mean_text(self, figures: Figures | None) -> str:
+        """The mean as it is shown under `heading`, of errors that of their sizes; empty if there is none."""
+        if figures is None:
+            return ""
+        if figures.mean_absolute is None:
+            return self.text(figures.mean)
+        return f"{self.text(figures.mean_absolute).removeprefix('+')} (absolute)"
+
     def worst(self, values: np.ndarray) -> float | None:
         """The worst of several values; None if none is better than another."""
         if not self.better:
@@ -51,17 +63,17 @@ class Measure:
 
 
 MEASURES = (
-    Measure("dice", "Dice", "", ".4f", "high", "Dice", main=True),
+    Measure("dice", "Dice", "", ".4f", "high", "Dice", main=True, drawn=True),
     Measure("jaccard", "Jaccard", "", ".4f", "high"),
     Measure("precision", "precision", "", ".4f", "high"),
     Measure("recall", "recall", "", ".4f", "high"),
-    Measure("hd95_mm", "HD95", "mm", ".2f", "low", "HD95 mm", main=True),
+    Measure("hd95_mm", "HD95", "mm", ".2f", "low", "HD95 mm", main=True, drawn=True),
     Measure("assd_mm", "ASSD", "mm", ".2f", "low", "ASSD mm", main=True),
     Measure("surface_dice_1mm", "surface Dice 1 mm", "", ".3f", "high", "NSD 1 mm"),
     Measure("surface_dice_3mm", "surface Dice 3 mm", "", ".3f", "high", "NSD 3 mm", main=True),
     Measure("volume_ml", "volume", "ml", ".0f", "", "ml"),
     Measure("reference_ml", "reference volume", "ml", ".0f", ""),
     Measure("volume_error_ml", "volume error", "ml", "+.0f", "zero", "error ml"),
-    Measure("volume_error_percent", "volume error", "%", "+.1f", "zero", "error %", main=True),
+    Measure("volume_error_percent", "volume error", "%", "+.1f", "zero", "error %", main=True, drawn=True),
 )
 MAIN_MEASURES = tuple(measure for measure in MEASURES if measure.main)

@@ -12,12 +12,13 @@ import numpy as np
 from LiverUNetLib.models.scores import EvaluationSummary, Figures
 from LiverUNetLib.segmentation.measurement import bounding_box
 
-from .measures import MEASURES
+from .measures import MEASURES, Measure
 
 __all__ = [
     "CaseScores",
     "MaskScores",
     "compare_masks",
+    "has_measure",
     "largest_disagreement",
     "summarise",
 ]
@@ -25,9 +26,11 @@ __all__ = [
 SURFACE_TOLERANCES_MM = (1.0, 3.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MaskScores:
     """How a mask agrees with its reference.
+
+    A measure that was added later is None in scores that were written before; give it that default.
 
     Attributes:
         dice: 2 |A and B| / (|A| + |B|); jaccard is |A and B| / |A or B|.
@@ -75,9 +78,10 @@ class CaseScores:
         """The scores that `row` gave.
 
         Raises:
-            KeyError, TypeError, ValueError: a figure is missing or no number.
+            KeyError, TypeError, ValueError: a figure without a default is missing, or one is no number.
         """
-        scores = MaskScores(**{each.name: float(row[each.name]) for each in fields(MaskScores)})
+        names = [each.name for each in fields(MaskScores) if row.get(each.name) is not None]
+        scores = MaskScores(**{name: float(row[name]) for name in names})
         return cls(row["case"], row["role"], scores, float(row["seconds"]))
 
 
@@ -118,12 +122,12 @@ def compare_masks(mask: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[
     volumes = _volumes(*(int(np.count_nonzero(part)) * voxel_ml for part in (mask, reference)))
     if mask.any() != reference.any():
         diagonal = float(np.linalg.norm(np.array(mask.shape) * spacing_mm))
-        return MaskScores(0.0, 0.0, 0.0, 0.0, diagonal, diagonal, 0.0, 0.0, **volumes)
+        return MaskScores(**_uniform(share=0.0, distance_mm=diagonal), **volumes)
     box = bounding_box(mask | reference)
     if box is None:
-        return MaskScores(1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, **volumes)
+        return MaskScores(**_uniform(share=1.0, distance_mm=0.0), **volumes)
     wider = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in box)
-    return MaskScores(*_overlap_and_distances(mask[wider], reference[wider], spacing_mm), **volumes)
+    return MaskScores(**_overlap_and_distances(mask[wider], reference[wider], spacing_mm), **volumes)
 
 
 def _check_masks(mask: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[float]) -> None:
@@ -144,14 +148,21 @@ def largest_disagreement(mask: np.ndarray, reference: np.ndarray) -> int:
     return int(np.argmax(different if different.any() else np.count_nonzero(reference, axis=(1, 2))))
 
 
+def has_measure(cases: Sequence[CaseScores], measure: Measure) -> bool:
+    """Whether every case has a value of this measure."""
+    return all(getattr(case.scores, measure.name) is not None for case in cases)
+
+
 def summarise(cases: Sequence[CaseScores]) -> EvaluationSummary:
     """Mean, standard deviation, median and worst of every measure over the patients.
 
     The worst Dice is the lowest, the worst distance the largest, the worst error the one farthest
-    from zero; of errors the mean of their sizes is given too.
+    from zero; of errors the mean of their sizes is given too. A measure that a patient lacks is left out.
     """
     summary = {}
     for measure in MEASURES:
+        if not has_measure(cases, measure):
+            continue
         values = np.array([getattr(case.scores, measure.name) for case in cases])
         summary[measure.name] = Figures(
             mean=float(values.mean()),
@@ -174,8 +185,14 @@ def _volumes(volume_ml: float, reference_ml: float) -> dict[str, float]:
     }
 
 
-def _overlap_and_distances(mask: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[float]) -> list[float]:
-    """The overlaps, HD95, ASSD and the surface Dice of two masks that are not empty."""
+def _uniform(share: float, distance_mm: float) -> dict[str, float]:
+    """The same value for every share, and for every distance."""
+    values = {"high": share, "low": distance_mm}
+    return {measure.name: values[measure.better] for measure in MEASURES if measure.better in values}
+
+
+def _overlap_and_distances(mask: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[float]) -> dict[str, float]:
+    """The overlaps and the surface distances of two masks that are not empty."""
     import torch
     from monai import metrics
 
@@ -188,10 +205,19 @@ def _overlap_and_distances(mask: np.ndarray, reference: np.ndarray, spacing_mm: 
         assd = metrics.compute_average_surface_distance(
             one, other, include_background=True, symmetric=True, spacing=spacing
         )
-        surface_dice = [
-            metrics.compute_surface_dice(one, other, [tolerance_mm], include_background=True, spacing=spacing)
-            for tolerance_mm in SURFACE_TOLERANCES_MM
-        ]
+        surface_dice = {
+            f"surface_dice_{mm:g}mm": metrics.compute_surface_dice(
+                one, other, [mm], include_background=True, spacing=spacing
+            )
+            for mm in SURFACE_TOLERANCES_MM
+        }
     common = np.count_nonzero(mask & reference)
-    overlaps = [common / np.count_nonzero(part) for part in (mask | reference, mask, reference)]
-    return [float(dice), *overlaps, *map(float, (hd95, assd, *surface_dice))]
+    return {
+        "dice": float(dice),
+        "jaccard": common / np.count_nonzero(mask | reference),
+        "precision": common / np.count_nonzero(mask),
+        "recall": common / np.count_nonzero(reference),
+        "hd95_mm": float(hd95),
+        "assd_mm": float(assd),
+        **{name: float(share) for name, share in surface_dice.items()},
+    }

@@ -120,7 +120,7 @@ def _image(figure: Figure, description: str) -> str:
 def _table(scores: Sequence[CaseScores]) -> str:
     summary = summarise(scores)
     rows = [(case.case, [getattr(case.scores, measure.name) for measure in MEASURES]) for case in scores]
-    rows += [(row, [getattr(summary[measure.name], row) for measure in MEASURES]) for row in SUMMARY_ROWS]
+    rows += [(row, [getattr(summary.get(measure.name), row, None) for measure in MEASURES]) for row in SUMMARY_ROWS]
     head = "".join(f"<th>{escape(title)}</th>" for title in ("patient", *(measure.heading for measure in MEASURES)))
     lines = [f"<tr>{head}</tr>"]
     for title, values in rows:

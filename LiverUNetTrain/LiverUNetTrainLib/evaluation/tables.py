@@ -15,7 +15,7 @@ from LiverUNetLib.models.scores import EvaluationSummary
 from LiverUNetLib.system.files import read_json, staged, write_json
 
 from .measures import MAIN_MEASURES, MEASURES
-from .metrics import CaseScores, summarise
+from .metrics import CaseScores, has_measure, summarise
 
 __all__ = [
     "SUMMARY_ROWS",
@@ -29,8 +29,8 @@ __all__ = [
     "write_evaluation",
 ]
 
-NARROW = tuple(measure for measure in MEASURES if measure.narrow)
-TABLE_HEAD = f"{'patient':<24}" + "".join(f"{measure.narrow:>10}" for measure in NARROW) + f"{'s':>10}"
+NARROW = tuple(measure for measure in MEASURES if measure.short_heading)
+TABLE_HEAD = f"{'patient':<24}" + "".join(f"{measure.short_heading:>10}" for measure in NARROW) + f"{'s':>10}"
 SUMMARY_ROWS = ("mean", "sd", "median", "worst")
 
 
@@ -41,10 +41,9 @@ def case_line(case: CaseScores, title: str = "") -> str:
 
 
 def summary_lines(summary: EvaluationSummary) -> list[str]:
-    """The last lines of the table; what a measure does not have stays blank."""
-    return [
-        _line(row, [measure.number(getattr(summary[measure.name], row)) for measure in NARROW]) for row in SUMMARY_ROWS
-    ]
+    """The last lines of the table; missing figures stay blank."""
+    figures = [(measure, summary.get(measure.name)) for measure in NARROW]
+    return [_line(row, [measure.number(getattr(each, row, None)) for measure, each in figures]) for row in SUMMARY_ROWS]
 
 
 def _line(title: str, cells: Sequence[str]) -> str:
@@ -75,7 +74,8 @@ def comparison(first: Path, second: Path) -> list[str]:
     """Compare two evaluations (JSON) case by case: the differences, their mean, and Wilcoxon's signed-rank test.
 
     Only cases in both count. The p-value is two-sided, from scipy; it is not given for fewer than
-    six differing cases, which cannot reach 0.05. Errors of volume are compared by their size.
+    six differing cases, which cannot reach 0.05. Errors of volume are compared by their size. A measure that
+    one of the files lacks is left out.
 
     Raises:
         TrainingError: a file is no evaluation, or the two share no case.
@@ -91,20 +91,21 @@ def paired(first: Sequence[CaseScores], second: Sequence[CaseScores], *, names: 
         raise TrainingError(f"{names[0]} and {names[1]} share no case.")
     lines = [f"{len(shared)} cases in both; differences are {names[1]} minus {names[0]}"]
     differences = []
-    for measure in MAIN_MEASURES:
+    measures = [measure for measure in MAIN_MEASURES if has_measure([*first, *second], measure)]
+    for measure in measures:
         pairs = np.array([[getattr(scores[name], measure.name) for scores in (one, other)] for name in shared])
         pairs = np.abs(pairs) if measure.better == "zero" else pairs
         differences.append(pairs[:, 1] - pairs[:, 0])
         means = "".join(f"{mean:>10.4f}" for mean in pairs.mean(axis=0))
         lines.append(f"{measure.name:<24}{means}  {_test(differences[-1])}")
-    lines.append(f"{'case':<24}" + "".join(f"{measure.name:>22}" for measure in MAIN_MEASURES))
+    lines.append(f"{'case':<24}" + "".join(f"{measure.name:>22}" for measure in measures))
     for name, of_case in zip(shared, np.transpose(differences), strict=True):
         lines.append(f"{name:<24}" + "".join(f"{difference:>+22.4f}" for difference in of_case))
     return lines
 
 
 def read_scores(path: Path) -> list[CaseScores]:
-    """What `evaluate --json` wrote.
+    """The scores that `write_evaluation` wrote, for `evaluate` or `crossval`.
 
     Raises:
         TrainingError: the file holds something else.
@@ -112,8 +113,10 @@ def read_scores(path: Path) -> list[CaseScores]:
     content = read_json(path, TrainingError)
     try:
         return [CaseScores.from_row(row) for row in content["cases"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise TrainingError(f"{path} is not what `evaluate --json` writes ({error}).") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise TrainingError(
+            f"{path} holds no scores as `evaluate --json` writes them ({error}); delete it and evaluate again."
+        ) from error
 
 
 def _test(differences: np.ndarray) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["FINE_TUNING", "NEW_MODEL_RECIPES", "RECIPE_NAMES", "TrainingOptions"]
+__all__ = ["DEFAULT_RECIPE", "FINE_TUNING", "NEW_MODEL_RECIPES", "RECIPE_NAMES", "TrainingOptions"]
 
 # The names of `recipes.RECIPES`, whose import needs torch.
-NEW_MODEL_RECIPES, FINE_TUNING = ("accurate", "notebook"), "fine-tuning"
+DEFAULT_RECIPE, FINE_TUNING = "accurate", "fine-tuning"
+NEW_MODEL_RECIPES = (DEFAULT_RECIPE, "notebook")
 RECIPE_NAMES = (*NEW_MODEL_RECIPES, FINE_TUNING)
 
 

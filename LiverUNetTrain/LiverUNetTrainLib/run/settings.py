@@ -1,4 +1,4 @@
-"""The settings of a training: how long, how fast, on what."""
+"""The settings of a training: epochs, learning rate, augmentation."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ __all__ = [
     "Refinement",
     "StackSettings",
     "TrainingSettings",
+    "refined_epochs",
     "training_settings_from_json",
 ]
 
@@ -27,8 +28,8 @@ class StackSettings:
 
     Attributes:
         p_thick: share of slices that are shown as means of their neighbours, up to `thickest_mm`.
-        p_short: share of slices that are shown as part of a stack of at most `longest_short` slices: beyond its ends
-            its last slice is repeated, as where a scan begins or ends inside the liver.
+        p_short: share shown as a short stack of at most `longest_short` slices; its end slices are repeated, as where
+            a scan begins or ends inside the liver.
         p_alone: share of slices that are their own context, as in a scan of one slice.
     """
 
@@ -187,7 +188,7 @@ class TrainingSettings:
     @property
     def first_epochs(self) -> int:
         """Epochs before the refinement."""
-        return self.epochs - (min(self.refinement.epochs, self.epochs // 5) if self.refinement else 0)
+        return self.epochs - (refined_epochs(self.epochs, self.refinement.epochs) if self.refinement else 0)
 
     @property
     def refined_augmentation(self) -> AugmentationSettings:
@@ -196,6 +197,11 @@ class TrainingSettings:
         if chosen is None:
             return usual
         return replace(usual, p_mass=chosen.masses * usual.p_mass, p_lesion=chosen.lesions * usual.p_lesion)
+
+
+def refined_epochs(epochs: int, wanted: int) -> int:
+    """How many of the epochs are the refinement: as many as wanted, at most a fifth of them."""
+    return min(wanted, epochs // 5)
 
 
 def training_settings_from_json(content: dict[str, Any]) -> TrainingSettings:

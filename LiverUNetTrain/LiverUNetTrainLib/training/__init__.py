@@ -2,9 +2,9 @@
 
 recipes.py          named ways to train
 augmentation.py     random changes of what is shown
-fine_sampling.py    what the fine look learns from
+fine_sampling.py    training slices from simulated scanner stacks
 coarse_sampling.py  what the coarse look learns from
-sampler.py          what a training needs of both
+sampler.py          the interface of both samplers
 learner.py          one step of learning
 schedule.py         learning rate, validation and end, from settings and log
 trainer.py          the training of one look: epochs, validation, resuming

@@ -204,7 +204,7 @@ def _sometimes(
 
 
 def _from(pixel: torch.Tensor, image: torch.Tensor) -> list[torch.Tensor]:
-    """Places along each axis counted from a pixel of each image, all (batch, 1, *sides)."""
+    """Coordinates relative to a pixel of each image, along each axis, all (batch, 1, *sides)."""
     axes = torch.meshgrid(*(torch.arange(size, device=image.device) for size in image.shape[2:]), indexing="ij")
     shape = (-1, *[1] * (image.ndim - 1))
     return [(axis - pixel[:, n].view(shape)).float() for n, axis in enumerate(axes)]

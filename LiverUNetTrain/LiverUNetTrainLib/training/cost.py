@@ -37,16 +37,18 @@ __all__ = ["Cost", "check_disk", "estimate_options", "estimate_training"]
 BYTES_A_VOXEL = 3.2
 # The first steps are slower: memory is fetched and kernels are chosen.
 WARM_STEPS, TIMED_STEPS = 1, 2
-# Activations are kept for the way back, and again as gradients; allocators round up.
+# Activations are kept for the backward pass, and again as gradients; allocators round up.
 ACTIVATION_COPIES = 3
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds for an epoch of the fine look, its share of validation included, and for all; memory in GiB.
+    """The estimated time and memory of a training.
 
     Attributes:
-        memory_gib: beside Python's own.
+        epoch_seconds: for an epoch of the fine look, its share of validation included.
+        total_seconds: for all epochs of both looks.
+        memory_gib: in addition to Python's own.
         coarse_seconds: the part of `total_seconds` that the coarse look takes.
     """
 

@@ -1,4 +1,4 @@
-"""What the fine look learns from: slices of stacks such as scanners make."""
+"""Training slices from simulated scanner stacks, for the fine look."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .augmentation import augment
 
 __all__ = ["FineSampler", "Slice"]
 
-# A canvas may lie so far beyond the places where it shows the whole liver, or as much of it as fits.
+# How far the random canvas may move beyond positions that show the whole liver, or as much of it as fits.
 JITTER_MM = 15.0
 
 

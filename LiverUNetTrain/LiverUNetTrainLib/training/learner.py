@@ -112,7 +112,7 @@ class Learner:
                 )
 
     def restart(self, share: float) -> None:
-        """Start again from the averaged weights; this share of them stays in the new average."""
+        """Start again from the averaged weights, and keep a share of them in the new average."""
         self._network.load_state_dict(self.averaged.module.state_dict())
         self.averaged.n_averaged.zero_()
         self._optimizer = self._new_optimizer()
@@ -166,7 +166,7 @@ class Learner:
         return self._mixture
 
     def _keep_share_of_start(self, share: float, *, with_statistics: bool = False) -> None:
-        """Let a share of the network's present weights stay in the averaged ones.
+        """Keep a share of the present weights in the average.
 
         Args:
             with_statistics: also of the statistics of its norms; not in fine-tuning, where the data have others.

@@ -1,4 +1,4 @@
-"""What a training needs of the data of a look; `fine_sampling` and `coarse_sampling` provide it."""
+"""The interface of both samplers, `fine_sampling` and `coarse_sampling`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Sampler(Protocol):
     def batch(
         self, shown: Sequence[Any], seed: int, device: str, augmentation: AugmentationSettings | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Some of it as the network takes it, and the share of liver in it.
+        """A batch: network input, and liver fraction per voxel.
 
         Args:
             augmentation: None for that of the settings.

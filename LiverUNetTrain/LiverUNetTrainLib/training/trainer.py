@@ -171,19 +171,19 @@ class Trainer:
         )
 
     def _keep(self, *, best: bool) -> None:
-        checkpoint = {**self._learner.state_dict(), "rate_factor": self._rate_factor, "terms": self._terms()}
+        checkpoint = {**self._learner.state_dict(), "rate_factor": self._rate_factor, "terms": self._conditions()}
         self._run.keep(checkpoint, self._history, self._learner.averaged.module.state_dict() if best else None)
 
     def _warn_if_inexact(self, before: dict[str, str]) -> None:
-        for term, value in self._terms().items():
-            if before[term] != value:
+        for name, value in self._conditions().items():
+            if before[name] != value:
                 logger.warning(
                     "Resumed with %s %s, started with %s: the weights will differ a little from an undisturbed run's.",
-                    *(term, value, before[term]),
+                    *(name, value, before[name]),
                 )
 
-    def _terms(self) -> dict[str, str]:
-        """The terms under which a resumed run equals an undisturbed one bit for bit."""
+    def _conditions(self) -> dict[str, str]:
+        """The conditions under which a resumed run equals an undisturbed one bit for bit."""
         device = self._learner.device
         return {
             "threads": str(torch.get_num_threads()),

@@ -36,7 +36,7 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self.parameterNode: LiverUNetParameterNode | None = None
         self._parameterNodeGuiTag = None
-        self._seenVolume = self._seenSegmentation = None  # as they were chosen when the panel last looked
+        self._shownVolume = self._shownSegmentation = None  # the choices that are shown
         self._volumeWithoutLiver = None  # if the last run found none
 
     # Life cycle
@@ -139,26 +139,26 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parameterNode.model != self.models.name:
             self.models.show(self.parameterNode.model)
         chosen = self.parameterNode
-        if chosen.volume is not self._seenVolume:
+        if chosen.volume is not self._shownVolume:
             self._choose(self.logic.ownSegmentation(chosen.volume))
-        elif chosen.segmentation is not self._seenSegmentation:
+        elif chosen.segmentation is not self._shownSegmentation:
             self._showStored()
         self.updateButtons()
 
     def _choose(self, segmentation: slicer.vtkMRMLSegmentationNode | None) -> None:
-        """Choose a segmentation for the chosen volume, and show what is stored there."""
+        """Choose a segmentation for the chosen volume, and show its stored result."""
         # Noted first: the choice itself calls `_onParametersChanged`.
-        self._seenVolume, self._seenSegmentation = self.parameterNode.volume, segmentation
+        self._shownVolume, self._shownSegmentation = self.parameterNode.volume, segmentation
         self.parameterNode.segmentation = segmentation
         self._showStored()
 
     def _showStored(self) -> None:
         """Show the stored result of the chosen segmentation, otherwise of the chosen volume.
 
-        What is shown stays if no volume is chosen, or if it tells that the last run found no liver in the chosen one.
+        Nothing changes if no volume is chosen, or if the last run found no liver in the chosen one.
         """
         volume, segmentation = self.parameterNode.volume, self.parameterNode.segmentation
-        self._seenVolume, self._seenSegmentation = volume, segmentation
+        self._shownVolume, self._shownSegmentation = volume, segmentation
         if volume and volume is not self._volumeWithoutLiver:
             self._volumeWithoutLiver = None
             self.result.show(self.logic.storedOutcome(volume, segmentation))

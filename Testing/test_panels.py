@@ -1,6 +1,7 @@
 """The files of both panels keep the rules that Slicer and the architecture set."""
 
 import ast
+import re
 import sys
 from xml.etree import ElementTree as ET
 
@@ -14,6 +15,8 @@ WIDGETS = [path for path in FILES if path.name == "widget.py" or path.parent.nam
 SECTIONS = [path for path in WIDGETS if path.parent.name == "sections"]
 # What the sections of both panels have in common.
 SHARED = {"buttons", "rows", "run"}
+# What a widget may take from the nodes: to look at a liver, and a record.
+READING = {"SceneCase", "findLiver", "isLiverEdited", "millilitres", "volumeOf"}
 # The functions of the libraries that a widget may call itself: they look up models and word results.
 SHOWN = {"find_model", "is_own", "list_models", "model_score", "sentence", "table_row"}
 
@@ -39,11 +42,25 @@ def test_a_widget_leaves_the_work_to_its_logic(path):
     assert {each for each in names if each[0].islower()} <= SHOWN
 
 
+@pytest.mark.parametrize("path", WIDGETS, ids=identity)
+def test_a_widget_writes_to_the_scene_only_through_its_logic(path):
+    of_nodes = [node for node in imports_from(path) if "nodes" in (node.module or "").split(".")]
+    assert {each.name for node in of_nodes for each in node.names} <= READING
+
+
 @pytest.mark.parametrize("path", SECTIONS, ids=identity)
 def test_a_section_does_not_know_the_others(path):
     beside = {node.module for node in imports_from(path) if node.level == 1}
     beside |= {node.module.split(".")[-1] for node in imports_from(path) if ".sections." in (node.module or "")}
     assert beside <= SHARED
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_two_sections_of_a_panel_use_the_same_widget(module):
+    sections = [path for path in SECTIONS if path.is_relative_to(REPOSITORY / module)]
+    used = [name for path in sections for name in set(re.findall(r"\b_?ui\.(\w+)", path.read_text(encoding="utf-8")))]
+    assert used
+    assert len(used) == len(set(used)), sorted(used)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from slicer import vtkMRMLMarkupsROINode, vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer import (
+    vtkMRMLMarkupsROINode,
+    vtkMRMLNode,
+    vtkMRMLScalarVolumeNode,
+    vtkMRMLSegmentationNode,
+    vtkMRMLTableNode,
+)
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from LiverUNetLib.doctor import examine
@@ -22,13 +28,15 @@ from LiverUNetLib.segmentation.batch import segment_folder
 from LiverUNetLib.segmentation.batch_table import BatchRow
 from LiverUNetLib.segmentation.pipeline import segment
 from LiverUNetLib.segmentation.result import Report, Segmentation
+from LiverUNetLib.segmentation.summary import table_row
 from LiverUNetLib.steps import Progress, finish, in_background, in_one_thread, prefixed
 from LiverUNetLib.system.environment import Device, choose_device, likely_engine, spare_one_core, usable_cores
 
 from .imports import importLibraries
 from .nodes.segmentation import checkTarget, findLiver, isLiverEdited, volumeOf, writeSteps
 from .nodes.stored_result import MODEL_CHECKSUM, REGION, stored
-from .nodes.volume import Scan, edgesReached, scanSteps
+from .nodes.table import addMeasurements
+from .nodes.volume import Scan, edgesReached, scanSteps, span
 from .parameters import LiverUNetParameterNode
 
 __all__ = ["LiverUNetLogic", "Outcome"]
@@ -51,13 +59,15 @@ class Outcome:
     """The outcome of one volume.
 
     Attributes:
-        name: of the volume node.
+        volumeNode: the volume; None if it is no longer in the scene.
+        name: of the volume.
         result: measurements, warnings and provenance; None after an error, or if they were not saved with the liver.
         segmentationNode: contains the liver; None if none was found, or after an error.
         error: why it failed; empty if it did not.
         note: what happened to an older liver; empty if nothing.
     """
 
+    volumeNode: vtkMRMLScalarVolumeNode | None
     name: str
     result: Report | None = None
     segmentationNode: vtkMRMLSegmentationNode | None = None
@@ -130,7 +140,7 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
             try:
                 outcome = yield from prefixed(f"{name} ({number} of {len(volumeNodes)})", steps)
             except LiverUNetError as error:
-                outcome = Outcome(name, error=str(error))
+                outcome = Outcome(node, name, error=str(error))
             outcomes.append(outcome)
         return outcomes
 
@@ -182,11 +192,27 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         nodes = self._ownSegmentations(volumeNode)
         return next(filter(lambda node: not isLiverEdited(node), nodes), next(iter(nodes), None))
 
-    def outcomeOf(self, segmentationNode: vtkMRMLSegmentationNode) -> Outcome:
-        """The outcome that was stored with this segmentation."""
-        volume = volumeOf(segmentationNode)
-        name = volume.GetName() if volume else segmentationNode.GetName()
-        return Outcome(name, stored(segmentationNode), segmentationNode)
+    def storedOutcome(
+        self, volumeNode: vtkMRMLScalarVolumeNode, segmentationNode: vtkMRMLSegmentationNode | None = None
+    ) -> Outcome | None:
+        """The outcome that is stored with a segmentation, otherwise with the liver of a volume; None if none is."""
+        hasLiver = segmentationNode and findLiver(segmentationNode)
+        node = segmentationNode if hasLiver else self.ownSegmentation(volumeNode)
+        if node is None:
+            return None
+        volume = volumeOf(node)
+        return Outcome(volume, (volume or node).GetName(), stored(node), node)
+
+    def addToTable(self, results: Sequence[Report], *, note: str = "") -> vtkMRMLTableNode:
+        """Add measurements to the table of the scene, with a note among their warnings."""
+        rows = [table_row(result) for result in results]
+        for row in rows:
+            row["warnings"] = " ".join(filter(None, [row["warnings"], note]))
+        return addMeasurements(slicer.mrmlScene, rows)
+
+    def spanVolume(self, roiNode: vtkMRMLMarkupsROINode, volumeNode: vtkMRMLScalarVolumeNode) -> None:
+        """Make a region as large as a volume."""
+        span(roiNode, volumeNode)
 
     def _ownSegmentations(self, volumeNode: vtkMRMLScalarVolumeNode | None) -> list[vtkMRMLSegmentationNode]:
         nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if volumeNode else []
@@ -217,7 +243,7 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         steps = segment(scan.volume, loaded.model, loaded.device, networks=loaded.networks)
         result = yield from _whileInScene(in_one_thread(steps, around=spare_one_core), names)
         if not result.measurement.volume_ml:
-            return Outcome(names[volumeNode], result)
+            return Outcome(volumeNode, names[volumeNode], result)
         if scan.warp:
             result = _withEdges(result, scan, volumeNode)
         steps = writeSteps(result, scan, volumeNode, segmentationNode, beforeReplacing=saveStateForUndo)
@@ -226,7 +252,7 @@ class LiverUNetLogic(ScriptedLoadableModuleLogic):
         note = ""
         if segmentationNode not in (None, node):
             note = EDITED.format(old=segmentationNode.GetName(), new=node.GetName())
-        return Outcome(names[volumeNode], result, node, note=note)
+        return Outcome(volumeNode, names[volumeNode], result, node, note=note)
 
     def _isDone(self, volumeNode: vtkMRMLScalarVolumeNode, model: LiverModel) -> bool:
         """Whether this version of the model has segmented the whole volume before."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import slicer
 
-__all__ = ["Settings"]
+__all__ = ["DEVICES", "Settings"]
+
+# The devices that a user can choose, with their titles.
+DEVICES = {"auto": "Auto", "cpu": "CPU", "cuda": "NVIDIA GPU (PyTorch)", "mps": "Apple GPU (PyTorch)"}
 
 
 class Settings:

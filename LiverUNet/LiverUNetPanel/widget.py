@@ -12,14 +12,9 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
-from LiverUNetLib.segmentation.summary import table_row
-
 from .consent import agreesToLicense, chooseDevice
 from .installer import Installer
 from .logic import LiverUNetLogic, Outcome
-from .nodes.segmentation import findLiver
-from .nodes.table import addMeasurements
-from .nodes.volume import span
 from .parameters import LiverUNetParameterNode
 from .runner import StepRunner
 from .sections.buttons import enableOrSayWhy
@@ -41,8 +36,8 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self.parameterNode: LiverUNetParameterNode | None = None
         self._parameterNodeGuiTag = None
-        self._shownBefore: tuple[Any, Any] = (None, None)
-        self._emptyVolume = None
+        self._shownVolume = self._shownSegmentation = None  # the choices that are shown
+        self._volumeWithoutLiver = None  # if the last run found none
 
     # Life cycle
 
@@ -65,7 +60,7 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             onChanged=self.updateButtons,
         )
         self.models = ModelSection(self.ui, self.logic, self.run, self._onModelChosen)
-        self.result = ResultSection(self.ui, self.run)
+        self.result = ResultSection(self.ui, self.logic, self.run)
         self.folder = FolderSection(self.ui, self.logic, self.run, self._prepareRun)
         self.computer = ComputerSection(self.ui, self.logic, self.run, self.settings)
         self.ui.segmentButton.clicked.connect(self.onSegmentOrCancel)
@@ -143,23 +138,30 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         if self.parameterNode.model != self.models.name:
             self.models.show(self.parameterNode.model)
-        chosen, (volume, segmentation) = self.parameterNode, self._shownBefore
-        if chosen.volume is not volume:
-            self._shownBefore = chosen.volume, self.logic.ownSegmentation(chosen.volume)
-            chosen.segmentation = self._shownBefore[1]
-            self._showStored()
-        elif chosen.segmentation is not segmentation:
+        chosen = self.parameterNode
+        if chosen.volume is not self._shownVolume:
+            self._choose(self.logic.ownSegmentation(chosen.volume))
+        elif chosen.segmentation is not self._shownSegmentation:
             self._showStored()
         self.updateButtons()
 
+    def _choose(self, segmentation: slicer.vtkMRMLSegmentationNode | None) -> None:
+        """Choose a segmentation for the chosen volume, and show its stored result."""
+        # Noted first: the choice itself calls `_onParametersChanged`.
+        self._shownVolume, self._shownSegmentation = self.parameterNode.volume, segmentation
+        self.parameterNode.segmentation = segmentation
+        self._showStored()
+
     def _showStored(self) -> None:
-        """Show what is stored with the chosen liver, or else with that of the chosen volume."""
-        volume, segmentation = self._shownBefore = self.parameterNode.volume, self.parameterNode.segmentation
-        if volume is self._emptyVolume:
-            return  # the last run found no liver in this volume, or no volume is chosen: keep what is shown
-        self._emptyVolume = None
-        node = segmentation if segmentation and findLiver(segmentation) else self.logic.ownSegmentation(volume)
-        self.result.show(self.logic.outcomeOf(node) if node else None)
+        """Show the stored result of the chosen segmentation, otherwise of the chosen volume.
+
+        Nothing changes if no volume is chosen, or if the last run found no liver in the chosen one.
+        """
+        volume, segmentation = self.parameterNode.volume, self.parameterNode.segmentation
+        self._shownVolume, self._shownSegmentation = volume, segmentation
+        if volume and volume is not self._volumeWithoutLiver:
+            self._volumeWithoutLiver = None
+            self.result.show(self.logic.storedOutcome(volume, segmentation))
 
     # Runs on the scene
 
@@ -168,11 +170,11 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.run.running:
             self.run.cancel()
             return
-        chosen, volume = self.parameterNode, self.parameterNode.volume
-        segmentation, region = chosen.segmentation, chosen.region
+        chosen = self.parameterNode
+        volume, segmentation, region = chosen.volume, chosen.segmentation, chosen.region
         if options := self._prepareRun():
             steps = self.logic.segmentSteps(volume, segmentation, roiNode=region, **options)
-            self.run.start(steps, lambda outcome: self._onSegmented(outcome, volume))
+            self.run.start(steps, self._onSegmented)
 
     def onSegmentAll(self) -> None:
         """Segment every scalar volume of the scene."""
@@ -195,26 +197,35 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 return {"modelName": name, "deviceName": device}
         return {}
 
-    def _onSegmented(self, outcome: Outcome, volume: slicer.vtkMRMLScalarVolumeNode) -> None:
+    def _onSegmented(self, outcome: Outcome) -> None:
         self.run.say(" ".join(filter(None, [_("Done."), outcome.note])))
-        self._emptyVolume = None if outcome.segmentationNode else volume
-        if outcome.segmentationNode and self.parameterNode and self.parameterNode.volume is volume:
-            self.parameterNode.segmentation = outcome.segmentationNode
-        self.result.show(outcome)
+        self._show(outcome)
+
+    def _show(self, outcome: Outcome) -> None:
+        """Show what a run found. If its volume is still chosen, its liver is chosen too."""
+        liver = outcome.segmentationNode
+        self._volumeWithoutLiver = None if liver else outcome.volumeNode
+        if liver and outcome.volumeNode is self.parameterNode.volume:
+            self._choose(liver)
+        else:
+            self.result.show(outcome)
 
     def _onAllSegmented(self, outcomes: list[Outcome]) -> None:
+        """Tell how each volume went, and show the result of the chosen one, whether it is new or not."""
         good = [outcome for outcome in outcomes if outcome.result]
         if good:
-            addMeasurements(slicer.mrmlScene, [table_row(outcome.result) for outcome in good])
+            self.logic.addToTable([outcome.result for outcome in good])
         failures = [f"{outcome.name}: {outcome.error}" for outcome in outcomes if outcome.error]
         notes = [outcome.note for outcome in outcomes if outcome.note]
         counts = _("{good} segmented, {failed} failed; finished volumes were skipped.").format(
             good=len(good), failed=len(failures)
         )
         self.run.say("\n".join([counts, *failures, *notes]))
-        self.result.show(good[-1] if good else None)
-        if self.parameterNode:
-            self.parameterNode.segmentation = self.logic.ownSegmentation(self.parameterNode.volume)
+        volume = self.parameterNode.volume
+        if new := next((outcome for outcome in good if outcome.volumeNode is volume), None):
+            self._show(new)
+        else:
+            self._choose(self.logic.ownSegmentation(volume))
 
     # What the widgets show
 
@@ -236,7 +247,7 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _onRegionAdded(self, roi: slicer.vtkMRMLMarkupsROINode) -> None:
         if self.parameterNode.volume is not None:
-            span(roi, self.parameterNode.volume)
+            self.logic.spanVolume(roi, self.parameterNode.volume)
 
     def _onModelChosen(self, name: str) -> None:
         if self.parameterNode:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from LiverUNetLib.errors import TrainingError
+from LiverUNetTrainLib.data.cache import is_cache
 from LiverUNetTrainLib.data.layouts import SCAN_ENDING
 from LiverUNetTrainLib.run.options import FINE_TUNING, TrainingOptions
 
@@ -37,7 +38,7 @@ class TrainingChoices:
 
     def isPrepared(self) -> bool:
         """Whether that folder holds prepared cases."""
-        return (self.cache() / "cache.json").exists()
+        return is_cache(self.cache())
 
     def runFolder(self) -> Path | None:
         """The run folder; None if none is chosen."""
@@ -57,7 +58,7 @@ class TrainingChoices:
         return tuple(filter(None, map(str.strip, self._ui.heldEdit.text.split(","))))
 
     def options(self) -> TrainingOptions:
-        """The options of the training.
+        """The options of the training. The path of its run is empty if none is chosen; an estimate needs none.
 
         Raises:
             TrainingError: the learning rate is not a number between 0 and 1.
@@ -65,7 +66,7 @@ class TrainingChoices:
         ui = self._ui
         return TrainingOptions(
             self.cache(),
-            self.runFolder(),
+            Path(ui.runPath.currentPath),
             recipe=self.recipe(),
             parent=self.parent(),
             epochs=ui.epochsSpin.value or None,

@@ -20,6 +20,7 @@ from LiverUNetLib.models.exchange import install_model, pack_model
 from LiverUNetLib.models.folder import LiverModel
 from LiverUNetLib.models.store import find_model, list_models
 from LiverUNetLib.steps import Progress, in_background
+from LiverUNetPanel.nodes.stored_result import modelOf
 from LiverUNetPanel.nodes.volume import scanSteps
 from LiverUNetTrainLib.data.pairs import add_case, write_pairs
 from LiverUNetTrainLib.evaluation import tables
@@ -69,9 +70,7 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
         """Copy a volume and its segment to the user's own training set; returns the name of the new case."""
         scan = yield from scanSteps(case.volumeNode)
         mask = yield from maskSteps(case.segmentationNode, case.segmentId, scan.volume)
-        names = ("Model", "ModelVersion", "ModelChecksum")
-        provenance = {name: case.segmentationNode.GetAttribute(f"LiverUNet.{name}") for name in names}
-        add = partial(add_case, folder, scan.volume, mask, provenance)
+        add = partial(add_case, folder, scan.volume, mask, modelOf(case.segmentationNode))
         return (yield from in_background("Adding the case", add, final=True))
 
     def prepareSteps(
@@ -127,9 +126,7 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
 
     def requestStop(self, run: Path) -> None:
         """Ask a training to end after the current batch; its checkpoint is kept."""
-        if not run.is_dir():
-            raise TrainingError(f"The run folder {run} is gone.")
-        (run / "stop").touch()
+        RunFolder(run).request_stop()
 
     def stateOf(self, run: Path) -> RunState:
         """The state of a training; raises TrainingError or OSError if its folder is gone, damaged or unreadable."""
@@ -157,6 +154,10 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
     def usableModels(self) -> list[str]:
         """The names of the installed models that are not broken."""
         return [name for name, model in list_models().items() if not isinstance(model, LiverUNetError)]
+
+    def isInstalled(self, modelName: str) -> bool:
+        """Whether a model of that name is installed and not broken."""
+        return modelName in self.usableModels()
 
     def evaluateSteps(
         self,
@@ -189,9 +190,9 @@ class LiverUNetTrainLogic(ScriptedLoadableModuleLogic):
             found.append(scores)
         return found
 
-    def comparison(self, modelNames: Sequence[str], scores: Sequence[Sequence[CaseScores]]) -> str:
+    def comparison(self, first: Sequence[CaseScores], second: Sequence[CaseScores], *, names: tuple[str, str]) -> str:
         """Means, differences and Wilcoxon's test of two models, as text."""
-        lines = tables.paired(*scores, names=modelNames)[: 1 + len(MAIN_MEASURES)]
+        lines = tables.paired(first, second, names=names)[: 1 + len(MAIN_MEASURES)]
         return "\n".join(" ".join(line.split()) for line in lines)
 
     def showScores(self, name: str, scores: Sequence[CaseScores]) -> vtkMRMLTableNode:

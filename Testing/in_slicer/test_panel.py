@@ -144,6 +144,40 @@ def test_all_volumes_of_the_scene(panel, a_volume, scene):
     assert scene.GetFirstNodeByClass("vtkMRMLTableNode").GetCellText(0, 0) == "CT"
 
 
+@pytest.mark.parametrize("done", [(), ("CT",), ("other",), ("CT", "other")], ids=str)
+def test_after_all_volumes_the_result_of_the_chosen_one_is_shown(panel, a_volume, a_phantom, done):
+    add_volume(a_phantom[0].hu_kji[:30], a_phantom[0].affine, "other")
+    for name in done:
+        panel.parameterNode.volume = slicer.util.getNode(name)
+        panel.ui.segmentButton.click()
+        run_to_the_end(panel)
+    panel.parameterNode.volume = a_volume
+    panel.ui.segmentAllButton.click()
+    run_to_the_end(panel)
+    assert panel.ui.statusLabel.text.startswith(f"{2 - len(done)} segmented, 0 failed")
+    node = panel.parameterNode.segmentation
+    assert node is panel.logic.ownSegmentation(a_volume)
+    assert panel.ui.resultLabel.text.startswith(f"CT\nLiver: {measured(node)[0]:.0f} ml")
+    for button in (panel.ui.editButton, panel.ui.copyButton, panel.ui.tableButton):
+        assert button.enabled
+
+
+def test_a_volume_without_a_liver_is_shown_as_such_until_another_is_chosen(panel, a_volume, a_phantom):
+    empty = add_volume(np.minimum(a_phantom[0].hu_kji, -50), a_phantom[0].affine, "empty")
+    for button in (panel.ui.segmentButton, panel.ui.segmentAllButton):
+        panel.parameterNode.volume = empty
+        button.click()
+        run_to_the_end(panel)
+        shown = panel.ui.resultLabel.text
+        assert shown.startswith("empty\n")
+        panel.parameterNode.segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        assert panel.ui.resultLabel.text == shown
+        panel.parameterNode.volume = a_volume
+        assert not panel.ui.resultLabel.text.startswith("empty\n")
+    panel.parameterNode.volume = empty
+    assert panel.ui.resultLabel.text == "Nothing segmented yet."
+
+
 def test_a_folder_of_scans(panel, tmp_path):
     source, target = tmp_path / "scans", tmp_path / "livers"
     source.mkdir()

@@ -11,9 +11,10 @@ import pytest
 import slicer
 
 from helpers import unix_only, write_pair
-from LiverUNetLib.models.exchange import remove_model
+from LiverUNetLib.models.exchange import install_model, remove_model
 from LiverUNetLib.steps import Progress
 from LiverUNetTrainLib.evaluation.before_after import Verdict
+from LiverUNetTrainLib.evaluation.measures import MAIN_MEASURES
 from LiverUNetTrainLib.run.background import state_of
 from mrml_helpers import add_other_segment
 from panel_helpers import assert_nothing_is_cut_off, open_panel, run_to_the_end, state, turn
@@ -26,6 +27,10 @@ def panel(train_panel):
 
 def cells(table, row):
     return [table.item(row, column).text() for column in range(table.columnCount)]
+
+
+def headings(table):
+    return [table.horizontalHeaderItem(column).text() for column in range(table.columnCount)]
 
 
 def test_without_folders_every_button_tells_what_is_missing(panel):
@@ -86,8 +91,11 @@ def test_from_data_to_an_installed_model_that_liverunet_uses(panel, tmp_path, a_
     ui.evaluateButton.click()
     run_to_the_end(panel)
     assert "1 cases in both; differences are liver-ct minus my-liver" in ui.comparisonLabel.text
-    assert ui.scoreTable.item(0, 6).text() != ""
-    assert ui.scoreTable.item(0, 0).text() == "patient 2"
+    shown = dict(zip(headings(ui.scoreTable), cells(ui.scoreTable, 0), strict=True))
+    assert list(shown) == ["case", *(measure.heading for measure in MAIN_MEASURES), "other Dice"]
+    assert shown["case"] == "patient 2"
+    assert shown["volume error"].endswith(" %")
+    assert shown["other Dice"] != ""
 
     archive = tmp_path / "my-liver.zip"
     chosen_file.path = str(archive)
@@ -257,3 +265,15 @@ def test_a_model_that_got_worse_is_not_installed_without_a_question(panel, tmp_p
     assert dialogs.asked[-1].endswith("Install it all the same?")
     assert panel.ui.statusLabel.text.startswith("Not installed. ")
     assert not (tmp_path / "models").exists()
+
+
+def test_a_model_can_be_written_as_a_zip_while_it_is_installed(panel, threshold_model):
+    panel.ui.nameEdit.text = "threshold"
+    missing = (False, "No model of that name is installed.")
+    assert state(panel.ui.zipOutButton) == missing
+    install_model(threshold_model.folder)
+    panel.updateButtons()
+    assert panel.ui.zipOutButton.enabled
+    remove_model("threshold")
+    panel.updateButtons()
+    assert state(panel.ui.zipOutButton) == missing

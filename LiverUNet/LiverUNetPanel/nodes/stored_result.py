@@ -8,15 +8,15 @@ from slicer import vtkMRMLSegmentationNode
 
 from LiverUNetLib.segmentation.result import Report, report_from_json
 
-__all__ = ["MODEL_CHECKSUM", "REGION", "store", "stored"]
+__all__ = ["MODEL_CHECKSUM", "REGION", "modelOf", "store", "stored"]
 
 REPORT = "LiverUNet.Report"
 REGION = "LiverUNet.Region"
-MODEL_CHECKSUM = "LiverUNet.ModelChecksum"
+MODEL, MODEL_VERSION, MODEL_CHECKSUM = "LiverUNet.Model", "LiverUNet.ModelVersion", "LiverUNet.ModelChecksum"
 # Readable without parsing JSON: attribute -> field of the provenance.
 PLAIN = {
-    "LiverUNet.Model": "model",
-    "LiverUNet.ModelVersion": "model_version",
+    MODEL: "model",
+    MODEL_VERSION: "model_version",
     MODEL_CHECKSUM: "model_checksum",
     "LiverUNet.ModelLicense": "model_license",
 }
@@ -35,3 +35,9 @@ def stored(node: vtkMRMLSegmentationNode) -> Report | None:
         return report_from_json(json.loads(node.GetAttribute(REPORT) or "null"))
     except (ValueError, TypeError, KeyError):
         return None
+
+
+def modelOf(node: vtkMRMLSegmentationNode) -> dict[str, str | None]:
+    """The model that found the liver: its name, version and checksum; all None if a user drew it."""
+    names = (MODEL, MODEL_VERSION, MODEL_CHECKSUM)
+    return {name.removeprefix("LiverUNet."): node.GetAttribute(name) for name in names}

@@ -8,13 +8,11 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..logic import LiverUNetLogic
-from ..settings import Settings
+from ..settings import DEVICES, Settings
 from .buttons import enableOrSayWhy
 from .run import RunSection
 
 __all__ = ["ComputerSection"]
-
-DEVICES = {"auto": "Auto", "cpu": "CPU", "cuda": "NVIDIA GPU (PyTorch)", "mps": "Apple GPU (PyTorch)"}
 
 
 class ComputerSection:

@@ -7,13 +7,12 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from LiverUNetLib.segmentation.summary import sentence, table_row
+from LiverUNetLib.segmentation.summary import sentence
 
 from ..case_action import caseAction
-from ..logic import Outcome
+from ..logic import LiverUNetLogic, Outcome
 from ..nodes.edits import millilitres
 from ..nodes.segmentation import findLiver, isLiverEdited, volumeOf
-from ..nodes.table import addMeasurements
 from .buttons import enableOrSayWhy
 from .run import RunSection
 
@@ -29,8 +28,8 @@ class ResultSection:
         ui: the widgets of the panel by name.
     """
 
-    def __init__(self, ui: Any, run: RunSection) -> None:
-        self._ui, self._run = ui, run
+    def __init__(self, ui: Any, logic: LiverUNetLogic, run: RunSection) -> None:
+        self._ui, self._logic, self._run = ui, logic, run
         self._outcome: Outcome | None = None
         self._edited = ""
         ui.editButton.clicked.connect(self._onEdit)
@@ -69,7 +68,7 @@ class ResultSection:
         return _("The last run was on {device} in {dtype}.").format(device=provenance.device, dtype=provenance.dtype)
 
     def _describeEdit(self) -> str:
-        """Tell the volume of an edited liver, which a radiologist reports; the other figures are those of the run."""
+        """The volume of an edited liver, in a sentence; empty if it was not edited."""
         node = self._outcome.segmentationNode if self._outcome else None
         if node is None or not isLiverEdited(node):
             return ""
@@ -102,9 +101,7 @@ class ResultSection:
         editor.setSourceVolumeNode(volumeOf(node))
 
     def _onAddToTable(self) -> None:
-        row = table_row(self._outcome.result)
-        row["warnings"] = " ".join(filter(None, [row["warnings"], self._edited]))
-        node = addMeasurements(slicer.mrmlScene, [row])
+        node = self._logic.addToTable([self._outcome.result], note=self._edited)
         self._run.say(_("Added to the table {name}.").format(name=node.GetName()))
 
     def _onCopy(self) -> None:

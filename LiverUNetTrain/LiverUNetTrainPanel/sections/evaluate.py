@@ -21,6 +21,8 @@ from .rows import showRows
 
 __all__ = ["EvaluateSection"]
 
+HEADINGS = ["case", *(measure.heading for measure in MAIN_MEASURES), "other Dice"]
+
 
 class EvaluateSection:
     """Scores of a model, the worst patient first.
@@ -33,6 +35,8 @@ class EvaluateSection:
         self._ui, self._logic, self._run, self._choices = ui, logic, run, choices
         self._scores: list[CaseScores] = []
         self._model = ""
+        ui.scoreTable.columnCount = len(HEADINGS)
+        ui.scoreTable.setHorizontalHeaderLabels(HEADINGS)
         ui.comparisonLabel.visible = False
         ui.evaluateButton.clicked.connect(self._onEvaluate)
         ui.csvButton.clicked.connect(self._onCsv)
@@ -57,7 +61,7 @@ class EvaluateSection:
             self._ui.evaluateButton, busy or noData, _("Segment every case and compare the result with its mask.")
         )
         enableOrSayWhy(self._ui.csvButton, noScores, _("Write the scores as a table."))
-        enableOrSayWhy(self._ui.reportButton, noScores, _("Write one HTML file."))
+        enableOrSayWhy(self._ui.reportButton, noScores, _("Write one HTML file with the scores and their plots."))
 
     def _onEvaluate(self) -> None:
         models = [self._ui.evaluateModelSelector.currentText]
@@ -72,18 +76,19 @@ class EvaluateSection:
     def _onEvaluated(self, models: list[str], found: list[list[CaseScores]], faults: list[Finding]) -> None:
         self._model = models[0]
         self._scores = sorted(found[0], key=lambda case: case.scores.dice)
-        others = {case.case: f"{case.scores.dice:.4f}" for case in found[1]} if len(found) > 1 else {}
+        two = len(models) > 1
+        others = {case.case: f"{case.scores.dice:.4f}" for case in found[1]} if two else {}
         rows = []
         for case in self._scores:
-            figures = [measure.number(getattr(case.scores, measure.name)) for measure in MAIN_MEASURES]
+            figures = [measure.text(getattr(case.scores, measure.name)) for measure in MAIN_MEASURES]
             rows.append([case.case, *figures, others.get(case.case, "")])
         showRows(self._ui.scoreTable, rows)
         self._logic.showScores(models[0], self._scores)
         mean = sum(case.scores.dice for case in self._scores) / len(self._scores)
         message = _("{count} cases, mean Dice {dice:.4f}.").format(count=len(self._scores), dice=mean)
         self._run.say(" ".join([message, *map(str, faults)]))
-        self._ui.comparisonLabel.text = self._logic.comparison(models, found) if len(found) > 1 else ""
-        self._ui.comparisonLabel.visible = len(found) > 1
+        self._ui.comparisonLabel.text = self._logic.comparison(*found, names=(models[0], models[1])) if two else ""
+        self._ui.comparisonLabel.visible = two
 
     def _onCsv(self) -> None:
         window = slicer.util.mainWindow()

@@ -13,15 +13,16 @@ from slicer.i18n import tr as _
 from LiverUNetLib.errors import LiverUNetError
 from LiverUNetPanel.sections.buttons import enableOrSayWhy
 from LiverUNetPanel.sections.run import RunSection
+from LiverUNetPanel.settings import DEVICES
 from LiverUNetTrainLib.run.background import RunState
+from LiverUNetTrainLib.run.folder import RunFolder
 from LiverUNetTrainLib.run.options import NEW_MODEL_RECIPES
 
 from ..choices import TrainingChoices
 from ..logic import LiverUNetTrainLogic
 
-__all__ = ["DEVICES", "TrainSection"]
+__all__ = ["TrainSection"]
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 # The parts of a split, as the table of cases shows them.
 PARTS = {"training": "training", "validation": "validation", "held_out": "held out"}
 WORKING = ("starting", "running")
@@ -140,7 +141,7 @@ class TrainSection:
         """Show the curves, if they are charted, and the validation case that the training drew."""
         if self._charted:
             self._logic.showCurves(run.name, self._state.history)
-        overlay = run / "overlay.png"
+        overlay = RunFolder(run).overlay
         self._ui.overlayLabel.visible = overlay.exists()
         if overlay.exists():
             picture = qt.QPixmap(str(overlay))

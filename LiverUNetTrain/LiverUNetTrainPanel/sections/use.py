@@ -13,6 +13,7 @@ from slicer.i18n import tr as _
 from LiverUNetLib.models.folder import LiverModel
 from LiverUNetPanel.sections.buttons import enableOrSayWhy
 from LiverUNetPanel.sections.run import RunSection
+from LiverUNetTrainLib.run.folder import RunFolder
 
 from ..choices import TrainingChoices
 from ..logic import LiverUNetTrainLogic
@@ -49,9 +50,8 @@ class UseSection:
     def updateButtons(self, busy: str) -> None:
         """Enable what is possible now."""
         ui, run = self._ui, self._choices.runFolder()
-        noRun = "" if run and (run / "best.pt").exists() else _("There is no run with a validated epoch.")
-        installed = ui.evaluateModelSelector.findText(self._name()) >= 0
-        noModel = "" if installed else _("No model of that name is installed.")
+        noRun = "" if run and RunFolder(run).has_weights() else _("There is no run with a validated epoch.")
+        noModel = "" if self._logic.isInstalled(self._name()) else _("No model of that name is installed.")
         enableOrSayWhy(ui.installButton, busy or noRun, _("It is available in the module LiverUNet at once."))
         enableOrSayWhy(ui.zipOutButton, busy or noModel, _("Write the model of that name, to use it elsewhere."))
         enableOrSayWhy(ui.zipInButton, busy, _("Install a model from a zip; nothing in it is executed."))

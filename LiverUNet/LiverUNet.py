@@ -63,7 +63,7 @@ class LiverUNetTest(ScriptedLoadableModuleTest):
         outcome = self.logic.process(self._volumeNode(scan), deviceName="cpu")
         reference = liver.sum() * scan.voxel_ml
         self.assertAlmostEqual(outcome.result.measurement.volume_ml, reference, delta=0.1 * reference)
-        self.assertLess(np.linalg.norm(self._centre(outcome) - centroid(liver, scan.affine)), 8)
+        self.assertLess(np.linalg.norm(self._center(outcome) - centroid(liver, scan.affine)), 8)
 
     def test_the_orientation_of_the_voxels_does_not_matter(self) -> None:
         """The same liver is found if the slices run from left to right and upside down."""
@@ -74,7 +74,7 @@ class LiverUNetTest(ScriptedLoadableModuleTest):
         flip[2, 3] = len(turned) - 1
         affine = scan.affine[:, [1, 2, 0, 3]] @ flip
         outcome = self.logic.process(self._volumeNode(CTVolume(turned, affine)), deviceName="cpu")
-        self.assertLess(np.linalg.norm(self._centre(outcome) - self._centre(straight)), 0.1)
+        self.assertLess(np.linalg.norm(self._center(outcome) - self._center(straight)), 0.1)
 
     def test_cancelling_leaves_the_scene_as_it_was(self) -> None:
         """Cancel closes the steps."""
@@ -115,7 +115,7 @@ class LiverUNetTest(ScriptedLoadableModuleTest):
         return slicer.util.addVolumeFromArray(scan.hu_kji, scan.affine, "Phantom")
 
     @staticmethod
-    def _centre(outcome: Outcome) -> np.ndarray:
+    def _center(outcome: Outcome) -> np.ndarray:
         """The liver's centroid in RAS, from the segmentation node itself."""
         labelmap = outcome.segmentationNode.GetSegmentation().GetSegment("liver").GetRepresentation("Binary labelmap")
         liver = vtk_to_numpy(labelmap.GetPointData().GetScalars()).reshape(labelmap.GetDimensions()[::-1])

@@ -58,7 +58,7 @@ def thresholding_weights(network: NetworkSpec, *, width_hu: float = 10.0) -> dic
 
     It falls linearly to both sides, by two ReLU in the first layer.
     """
-    centre, width = ModelSpec().normalise(LIVER), width_hu / 200
+    center, width = ModelSpec().normalize(LIVER), width_hu / 200
     state = {key: torch.zeros_like(value) for key, value in build_network(network).state_dict().items()}
     for key in state:
         if key.endswith(("N.weight", "N.running_var")):
@@ -67,7 +67,7 @@ def thresholding_weights(network: NetworkSpec, *, width_hu: float = 10.0) -> dic
         state[f"{layer}.weight"].flatten(2)[..., 0] for layer in ("0.model.0.conv", "0.model.2.conv", "1")
     )
     first[0, 0], first[1, 0] = 1, -1
-    state["0.model.0.conv.bias"][:2] = torch.tensor([-centre, centre])
+    state["0.model.0.conv.bias"][:2] = torch.tensor([-center, center])
     up[:2, 0] = -5 / width
     head[:] = 1
     state["1.bias"][:] = 5

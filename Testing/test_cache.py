@@ -68,8 +68,8 @@ def test_thin_slices_are_averaged_in_whole_numbers_and_fine_pixels_and_cubes_agr
         (case.coarse, case.coarse_mask, case.coarse_grid),
     ):
         places = np.argwhere(share > 0) + 0.5
-        centre_mm = np.average(places, axis=0, weights=share[share > 0]) * grid.spacing_mm
-        assert centre_mm == pytest.approx([40, 120, 160], abs=1), "of slices 4 to 11, rows 8 to 15, columns 8 to 23"
+        center_mm = np.average(places, axis=0, weights=share[share > 0]) * grid.spacing_mm
+        assert center_mm == pytest.approx([40, 120, 160], abs=1), "of slices 4 to 11, rows 8 to 15, columns 8 to 23"
         assert np.corrcoef(image[share > 0].astype(float), share[share > 0])[0, 1] > 0.9
 
 

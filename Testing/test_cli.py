@@ -108,7 +108,7 @@ BAD_SCANS = {
     "empty": (lambda path: path.touch() or path, "not a readable NIfTI file"),
     "2D": (lambda path: write(path, soft_tissue(20, 20)), "2 dimensions"),
     "4D": (lambda path: write(path, soft_tissue(3, 4, 20, 20)), "4 dimensions"),
-    "RGB": (rgb, "colours"),
+    "RGB": (rgb, "colors"),
     "a mask": (lambda path: write(path, (soft_tissue(9, 20, 20) > 0).astype(np.uint8)), "is it a mask"),
     "two values": (
         lambda path: write(path, np.where(soft_tissue(9, 20, 20) > 0, 50, -1000).astype(np.int16)),

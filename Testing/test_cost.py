@@ -85,7 +85,7 @@ def test_a_stage_that_fails_is_closed(stages):
 
 
 def test_repeated_voxels_show_the_same_body_at_the_same_place(benchmark):
-    """Two columns of 2 mm, centred at 10 and 12 mm, become four of 1 mm, centred at 9.5, 10.5, 11.5 and 12.5 mm."""
+    """Two columns of 2 mm, centered at 10 and 12 mm, become four of 1 mm, centered at 9.5, 10.5, 11.5 and 12.5 mm."""
     affine = np.diag([2.0, 2.0, 3.0, 1.0])
     affine[:3, 3] = 10, 20, 30
     hu_kji, finer = benchmark("cost").repeated(np.array([[[1, 2]]], np.int16), affine, (3, 1, 4))
@@ -95,7 +95,7 @@ def test_repeated_voxels_show_the_same_body_at_the_same_place(benchmark):
 
 
 def test_slabs_are_means_from_the_middle(benchmark):
-    """Of slices 0 to 7, thick ones of 2 are those of 1 and 2, 3 and 4, 5 and 6, centred at 1.5, 3.5 and 5.5."""
+    """Of slices 0 to 7, thick ones of 2 are those of 1 and 2, 3 and 4, 5 and 6, centered at 1.5, 3.5 and 5.5."""
     hu_kji, affine = benchmark("cost").slabs(np.arange(8, dtype=np.int16)[:, None, None] * 10, np.eye(4), 2)
     assert hu_kji.ravel().tolist() == [15, 35, 55]
     assert hu_kji.dtype == np.int16

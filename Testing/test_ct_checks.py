@@ -114,11 +114,11 @@ SCALES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("value", [None, -1, -1024, -2000])
-def test_normalised_intensities_are_refused(scale, value, a_scan):
+def test_normalized_intensities_are_refused(scale, value, a_scan):
     scan, _ = a_scan
     values = SCALES[scale](scan.hu_kji.astype(np.float32))
     with pytest.raises(
-        ScanError, match="not in HU: nearly all of its values lie between -20 and 20; it looks normalised"
+        ScanError, match="not in HU: nearly all of its values lie between -20 and 20; it looks normalized"
     ):
         checked(values if value is None else padded(values, value), scan)
 
@@ -138,7 +138,7 @@ def test_a_window_scaled_to_one_is_refused(a_scan):
     values = (np.clip(scan.hu_kji.astype(np.float32), -160, 240) + 160) / 400
     with pytest.raises(ScanError, match="is not in HU: it holds no value below 0, but fat and air are below"):
         checked(values, scan)
-    with pytest.raises(ScanError, match="it looks normalised"):
+    with pytest.raises(ScanError, match="it looks normalized"):
         checked(padded(values, -1024), scan)
 
 

@@ -143,7 +143,7 @@ def test_a_header_cut_short_is_named(scan, folder):
 
 
 @pytest.mark.parametrize("implicit", [False, True], ids=["explicit", "implicit"])
-def test_files_without_a_preamble_are_recognised(implicit, scan, folder):
+def test_files_without_a_preamble_are_recognized(implicit, scan, folder):
     without_preamble(folder, implicit=implicit)
     (folder / "notes.txt").write_text("\x08\x00 not DICOM at all")
     assert_same(read_volume(folder), scan)
@@ -165,7 +165,7 @@ def test_a_damaged_binary_number_is_named(scan, folder):
     assert len(found.notes[0]) < 300
 
 
-def test_files_without_a_modality_are_recognised_by_their_kind(scan, folder):
+def test_files_without_a_modality_are_recognized_by_their_kind(scan, folder):
     def without(dataset):
         del dataset.Modality
 
@@ -175,16 +175,16 @@ def test_files_without_a_modality_are_recognised_by_their_kind(scan, folder):
         read_volume(folder)
 
 
-def test_colour_screenshots_are_not_slices(scan, folder, tmp_path):
-    def to_colour(dataset):
+def test_color_screenshots_are_not_slices(scan, folder, tmp_path):
+    def to_color(dataset):
         dataset.SOPClassUID, dataset.SamplesPerPixel, dataset.PhotometricInterpretation = (
             SecondaryCaptureImageStorage,
             3,
             "RGB",
         )
 
-    shots = change(write_series(tmp_path / "shots", scan, SeriesNumber=99), to_colour)
-    with pytest.raises(ScanError, match="a colour image"):
+    shots = change(write_series(tmp_path / "shots", scan, SeriesNumber=99), to_color)
+    with pytest.raises(ScanError, match="a color image"):
         read_volume(shots)
     shutil.move(shots, folder / "shots")
     assert_same(read_volume(folder), scan)

@@ -76,11 +76,11 @@ ENCODINGS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("grey", ["MONOCHROME2", "MONOCHROME1"])
-def test_an_inverted_grey_scale_does_not_change_hu(grey, encoding, scan, tmp_path):
-    """The grey scale only concerns the display, but GDCM inverts the pixels, so these files are decoded without it."""
+@pytest.mark.parametrize("gray", ["MONOCHROME2", "MONOCHROME1"])
+def test_an_inverted_gray_scale_does_not_change_hu(gray, encoding, scan, tmp_path):
+    """The gray scale only concerns the display, but GDCM inverts the pixels, so these files are decoded without it."""
     folder = write_series(tmp_path / "series", scan)
-    change(folder, lambda dataset: setattr(dataset, "PhotometricInterpretation", grey))
+    change(folder, lambda dataset: setattr(dataset, "PhotometricInterpretation", gray))
     ENCODINGS[encoding](folder)
     assert_same(read_volume(folder), scan)
 

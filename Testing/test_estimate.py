@@ -43,7 +43,7 @@ def test_larger_batches_and_canvases_need_more_memory(cost_of):
     assert larger.memory_gib > 4 * one.memory_gib
 
 
-def test_a_line_summarises_the_cost_and_what_a_budget_allows():
+def test_a_line_summarizes_the_cost_and_what_a_budget_allows():
     line = Cost(60.0, 600.0, 1.0).summary(5)
     assert line == "about 10 min (60 s an epoch), 1.0 GiB of memory; 5 min are enough for 5 epochs"
     assert Cost(60.0, 600.0, 1.0).summary(10) == "about 10 min (60 s an epoch), 1.0 GiB of memory"

@@ -112,7 +112,7 @@ def test_a_thick_slice_is_the_mean_of_its_slices_and_of_the_share_of_liver_in_th
         below, here, above = values(image)
         first = here - 1.5
         assert first in (7, 8, 9, 10), "a block that holds slice 10"
-        assert (here - below, above - here) == (4, 4), "its neighbours are blocks, too"
+        assert (here - below, above - here) == (4, 4), "its neighbors are blocks, too"
         inside = len(set(range(int(first), int(first) + 4)) & set(range(10, 30)))
         assert mask.max() == pytest.approx(inside / 4)
 
@@ -121,7 +121,7 @@ def test_blocks_never_reach_beyond_the_case(sampler, case):
     thick = sampler(on_grid(SPEC, context_mm=(-8.0, 0.0, 8.0)), stacks=THICK)
     for seed in range(20):
         low, high = (values(thick.read([Slice(case, index)], seed)[0]) for index in (0, 39))
-        assert low[:2].tolist() == [1.5, 1.5], "the first block is its own lower neighbour"
+        assert low[:2].tolist() == [1.5, 1.5], "the first block is its own lower neighbor"
         assert high[1:].tolist() == [37.5, 37.5]
         assert low[2] == 5.5
 

@@ -96,7 +96,7 @@ def test_without_anything_new_there_is_nothing_to_learn(a_model, a_cache):
 
 
 @pytest.mark.slow
-def test_a_held_out_case_is_recognised_with_other_axes_and_under_another_name(
+def test_a_held_out_case_is_recognized_with_other_axes_and_under_another_name(
     a_model, a_grown_cache, pairs, cpu, tmp_path
 ):
     for ending in ("orig", "liver"):

@@ -152,7 +152,7 @@ def test_a_file_that_only_looks_like_a_scan_is_named(name, tmp_path):
         read_volume(path)
 
 
-def test_a_colour_nrrd_and_a_2d_one_are_refused(tmp_path):
+def test_a_color_nrrd_and_a_2d_one_are_refused(tmp_path):
     sitk.WriteImage(sitk.Image([4, 5, 6], sitk.sitkVectorUInt8, 3), tmp_path / "rgb.nrrd")
     with pytest.raises(ScanError, match="3 values per voxel"):
         read_volume(tmp_path / "rgb.nrrd")
@@ -178,7 +178,7 @@ def test_a_probability_is_read_as_fractions_of_one(name, a_phantom, tmp_path):
     assert read_volume(tmp_path / name).hu_kji.max() == pytest.approx(0.8)
 
 
-def test_3d_slicer_opens_the_segmentation_with_name_colour_and_terminology(
+def test_3d_slicer_opens_the_segmentation_with_name_color_and_terminology(
     a_phantom, a_ct_file, threshold_model, tmp_path
 ):
     import slicer as vtk_mrml

@@ -192,7 +192,7 @@ def test_a_sample_has_the_value_at_its_position(source_mm, target_mm, antialias)
     found = finish(resample(values, cube_of(source), cube_of(target), antialias=antialias))
     assert found.dtype == np.float32
     inside = slice(4, -4)
-    # A triangle that is not centred on a sample has a mean beside its middle; a tenth of a pixel at most.
+    # A triangle that is not centered on a sample has a mean beside its middle; a tenth of a pixel at most.
     tolerance = 0.15 * source_mm if antialias and target_mm > source_mm else 1e-3
     np.testing.assert_allclose(found[0, 0, inside], middles(target)[inside], atol=tolerance)
 

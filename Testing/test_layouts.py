@@ -40,7 +40,7 @@ def ircad(a_phantom, tmp_path) -> Path:
 
 @pytest.fixture
 def decathlon(a_phantom, tmp_path) -> Path:
-    """One case whose liver holds a tumour, label 2."""
+    """One case whose liver holds a tumor, label 2."""
     volume, liver = a_phantom
     labels = liver.copy()
     labels[20:24, 30:40][labels[20:24, 30:40] == 1] = 2
@@ -54,7 +54,7 @@ def decathlon(a_phantom, tmp_path) -> Path:
 
 
 @pytest.mark.slow
-def test_ircad_is_recognised_in_folders_and_zips(ircad, a_phantom):
+def test_ircad_is_recognized_in_folders_and_zips(ircad, a_phantom):
     (data,) = find_data_sets([ircad])
     assert data.layout == "3D-IRCADb-01 as downloaded"
     assert [case.name for case in data.cases] == ["ircad_e01", "ircad_e12"]
@@ -101,7 +101,7 @@ def test_a_zip_that_is_not_ircad_is_named(ircad, tmp_path, capsys, damage, words
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_tumours_of_the_decathlon_are_liver(decathlon, a_phantom):
+def test_tumors_of_the_decathlon_are_liver(decathlon, a_phantom):
     (data,) = find_data_sets([decathlon])
     assert data.layout == "nnU-Net or Decathlon"
     (case,) = data.cases
@@ -146,7 +146,7 @@ def test_a_dataset_without_liver_is_refused(decathlon):
     ("labels", "expected"),
     [
         ({"0": "background", "1": "liver", "2": "cancer"}, (1, 2)),
-        ({"background": 0, "liver": [1, 2], "tumour": 2}, (1, 2)),
+        ({"background": 0, "liver": [1, 2], "tumor": 2}, (1, 2)),
         ({"background": 0, "liver": 1, "kidney tumor": 3, "pancreas cancer": 4}, (1,)),
         ({"background": 0, "liver": 1, "liver tumor": 2, "spleen": 3}, (1, 2)),
     ],

@@ -39,7 +39,7 @@ def coarse_spec(**options) -> ModelSpec:
     return ModelSpec(coarse=CoarseLook(network=NetworkSpec(1, strides=(1,), spatial_dims=3), **options))
 
 
-def test_context_is_taken_at_distances_in_mm_not_at_neighbours():
+def test_context_is_taken_at_distances_in_mm_not_at_neighbors():
     assert context_indices(9, 0.5, (-1.0, 0.0, 1.0))[4].tolist() == [2, 4, 6]
     assert context_indices(9, 4.0, (-4.0, 0.0, 4.0))[4].tolist() == [3, 4, 5]
 

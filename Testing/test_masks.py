@@ -46,7 +46,7 @@ def test_a_soft_border_in_bytes_is_cut_at_half(a_phantom, stored, caplog):
     assert caplog.messages[0].endswith("it is cut at 127.5.")
 
 
-def test_a_tumour_with_a_soft_border_belongs_to_the_liver(a_phantom, stored):
+def test_a_tumor_with_a_soft_border_belongs_to_the_liver(a_phantom, stored):
     labels = a_phantom[1].astype(np.float32)
     labels[ndimage.binary_erosion(a_phantom[1], iterations=4)] = 2
     assert stored(softened(labels)) == pytest.approx(1, abs=0.01)

@@ -16,7 +16,7 @@ from LiverUNetTrainLib.evaluation.metrics import (
     MaskScores,
     compare_masks,
     largest_disagreement,
-    summarise,
+    summarize,
 )
 
 
@@ -26,7 +26,7 @@ def voxel(*index: int, shape=(8, 9, 10)) -> np.ndarray:
     return mask
 
 
-def test_two_voxels_two_millimetres_apart():
+def test_two_voxels_two_millimeters_apart():
     scores = compare_masks(voxel(4, 4, 4), voxel(4, 4, 5), (5.0, 3.0, 2.0))
     assert (scores.dice, scores.hd95_mm, scores.assd_mm) == (0, 2, 2)
     assert (scores.surface_dice_1mm, scores.surface_dice_3mm) == (0, 1)
@@ -147,7 +147,7 @@ def test_a_measure_that_an_older_file_lacks_stays_blank_in_every_table(an_added_
     rows = [{name: value for name, value in case.row().items() if name != "added"} for case in cases]
     (tmp_path / "older.json").write_text(json.dumps({"cases": rows}))
     assert tables.read_scores(tmp_path / "older.json") == cases
-    summary = summarise(cases)
+    summary = summarize(cases)
     assert "added" not in summary
     assert [len(line.split()) for line in tables.summary_lines(summary)] == [9, 9, 9, 8]
     assert not any("added" in line for line in tables.comparison(*[tmp_path / "older.json"] * 2))
@@ -165,8 +165,8 @@ def test_an_added_measure_is_written_and_read_again(an_added_measure, tmp_path):
     cases = [CaseScores("a", "new", MoreScores(**asdict(scores) | {"added": 0.5}), 1.0)]
     tables.write_evaluation(tmp_path / "new.json", cases, "evaluate")
     assert tables.read_scores(tmp_path / "new.json") == cases
-    assert summarise(cases)["added"].mean == 0.5
-    assert tables.summary_lines(summarise(cases))[0].split()[-1] == "0.5"
+    assert summarize(cases)["added"].mean == 0.5
+    assert tables.summary_lines(summarize(cases))[0].split()[-1] == "0.5"
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_the_summary_takes_the_worst_of_each_measure():
     def case(mask, reference):
         return CaseScores("x", "new", compare_masks(mask, reference, (1.0, 1.0, 1.0)), 1.0)
 
-    summary = summarise([case(voxel(4, 4, 4), voxel(4, 4, 4)), case(voxel(4, 4, 4), voxel(4, 4, 6))])
+    summary = summarize([case(voxel(4, 4, 4), voxel(4, 4, 4)), case(voxel(4, 4, 4), voxel(4, 4, 6))])
     assert summary["dice"] == Figures(0.5, pytest.approx(np.sqrt(0.5)), 0.5, worst=0)
     assert summary["hd95_mm"].worst == 2
     assert summary["volume_error_percent"].mean_absolute == 0

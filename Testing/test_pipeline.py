@@ -147,7 +147,7 @@ def test_no_liver_gives_an_empty_mask_and_a_warning(threshold_model, cpu):
 
 @pytest.mark.parametrize(("radius_px", "off_hu", "found"), [(8, 0, True), (8, 9, False), (14, 9, True)])
 def test_a_small_doubtful_volume_is_not_a_liver(radius_px, off_hu, found, threshold_model, cpu):
-    """A ball of 0.14 or 0.74 litres, of the HU that the network takes for liver or beside it (probability 0.6)."""
+    """A ball of 0.14 or 0.74 liters, of the HU that the network takes for liver or beside it (probability 0.6)."""
     shape = (40, 60, 60)
     distance = np.linalg.norm(np.indices(shape) - np.array([20, 30, 30])[:, None, None, None], axis=0)
     fat = np.random.default_rng(0).normal(-90, 12, shape)

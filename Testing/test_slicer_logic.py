@@ -7,7 +7,7 @@ import vtk
 
 from LiverUNetLib.errors import ScanError
 from LiverUNetLib.models.folder import LiverModel
-from LiverUNetLib.scan.itk import LIVER_COLOUR
+from LiverUNetLib.scan.itk import LIVER_COLOR
 from LiverUNetLib.steps import finish
 from mrml_helpers import (
     add_other_segment,
@@ -36,7 +36,7 @@ def test_a_new_segmentation_is_a_liver_to_all_of_slicer(segmented, a_volume, sce
     segment.GetTag(segment.GetTerminologyEntryTagName(), tag)
     assert "SCT^10200004^Liver" in str(tag)
     assert segment.GetName() == "liver"
-    assert segment.GetColor() == pytest.approx([value / 255 for value in LIVER_COLOUR])
+    assert segment.GetColor() == pytest.approx([value / 255 for value in LIVER_COLOR])
     assert node.GetName() == "CT liver"
     assert node.GetDisplayNode()
     assert node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) is a_volume

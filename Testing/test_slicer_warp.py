@@ -240,17 +240,17 @@ def test_a_liver_under_a_warp_lies_over_a_plain_volume(segmented, acquired, refe
 def test_a_region_contains_what_the_views_show_in_it(segmented, acquired, reference, bent_roi, scene):
     node = acquired(grid_transform, tilted)
     roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Box")
-    centre, half = reference[1], np.array([40.0, 40.0, 30.0])
-    roi.SetCenter(*centre)
+    center, half = reference[1], np.array([40.0, 40.0, 30.0])
+    roi.SetCenter(*center)
     roi.SetSize(*(2 * half))
     if bent_roi:
-        roi.SetCenter(*node.GetParentTransformNode().GetTransformFromParent().TransformPoint(centre))
+        roi.SetCenter(*node.GetParentTransformNode().GetTransformFromParent().TransformPoint(center))
         roi.SetAndObserveTransformNodeID(node.GetTransformNodeID())
         half += np.array([0, TILT * 30, 0])
     outcome = segmented(node, roiNode=roi)
     found = places(outcome.segmentationNode, 7)
-    assert (np.abs(found - centre).max(axis=0) <= half + 3).all()
-    assert (np.abs(found - centre).max(axis=0) > half - 6)[:2].all(), "the whole of the box"
+    assert (np.abs(found - center).max(axis=0) <= half + 3).all()
+    assert (np.abs(found - center).max(axis=0) > half - 6)[:2].all(), "the whole of the box"
     assert outcome.result.measurement.cut_off
 
 

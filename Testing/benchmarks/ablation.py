@@ -25,7 +25,7 @@ from LiverUNetTrainLib.data.splits import Split, split_by_patient
 from LiverUNetTrainLib.evaluation.crossval import folds_of
 from LiverUNetTrainLib.evaluation.evaluate import evaluate_model
 from LiverUNetTrainLib.evaluation.export import ModelInfo, export_run
-from LiverUNetTrainLib.evaluation.metrics import CaseScores, summarise
+from LiverUNetTrainLib.evaluation.metrics import CaseScores, summarize
 from LiverUNetTrainLib.evaluation.tables import read_scores, write_evaluation
 from LiverUNetTrainLib.run.folder import EpochLog, RunFolder
 from LiverUNetTrainLib.run.settings import AugmentationSettings, StackSettings
@@ -101,7 +101,7 @@ VARIANTS = {
     "context-wide": Variant("context at 0, 8 and 16 mm", context(-16.0, -8.0, 0.0, 8.0, 16.0)),
     "wide": Variant("1.5 times the channels", network(channels=(24, 48, 96, 192, 384, 384))),
     "narrow": Variant("half the channels", network(channels=(8, 16, 32, 64, 128, 128))),
-    "instance": Variant("instance instead of batch normalisation", network(norm="instance")),
+    "instance": Variant("instance instead of batch normalization", network(norm="instance")),
     "dice": Variant("Dice loss without cross-entropy", training(loss="dice")),
     "focal": Variant("focal loss instead of cross-entropy", training(loss="dice+focal")),
     "flips": Variant("slices mirrored left to right, half of them", augmented(p_flip_left_right=0.5)),
@@ -177,7 +177,7 @@ def write_table(work: Path) -> None:
 
 
 def table_row(name: str, variant: Variant, scores: list[CaseScores], work: Path) -> str:
-    summary = summarise(scores)
+    summary = summarize(scores)
     seconds = np.mean([case.seconds for case in scores])
     minutes = sum(epoch.seconds for epoch in RunFolder(work / name / "run").history()) / 60
     figures = [

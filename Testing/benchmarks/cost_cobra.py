@@ -4,7 +4,7 @@
 
 MODEL.onnx is docker/compiled_model_nano.onnx of https://github.com/rrr-uom-projects/FLARE21. What its inference.py does
 is done here anew: smooth, resample the whole scan to 96 x 192 x 192 voxels by B-splines, two windows as channels, one
-run of a 3D network with six classes, back by nearest neighbours. The CPU seconds go to FILE as JSON. In the masks 1 is
+run of a 3D network with six classes, back by nearest neighbors. The CPU seconds go to FILE as JSON. In the masks 1 is
 the liver, 2 to 4 are other organs.
 """
 

@@ -13,7 +13,7 @@ from scipy.stats import wilcoxon
 
 from LiverUNetLib.models.scores import Figures
 from LiverUNetTrainLib.evaluation.measures import MAIN_MEASURES, Measure
-from LiverUNetTrainLib.evaluation.metrics import CaseScores, summarise
+from LiverUNetTrainLib.evaluation.metrics import CaseScores, summarize
 from LiverUNetTrainLib.evaluation.tables import read_scores
 
 FOLDS = Path(__file__).with_name("crossval")
@@ -29,7 +29,7 @@ def crossval_table() -> str:
     for case, (fold, each) in tested.items():
         texts = (measure.text(getattr(each.scores, measure.name)) for measure in MAIN_MEASURES)
         lines.append(f"| {case} | {fold} | {' | '.join(texts)} |")
-    summary = summarise([case for _, case in tested.values()])
+    summary = summarize([case for _, case in tested.values()])
     for figure in ("mean", "median", "worst"):
         dice, *others = (summary_text(measure, summary.get(measure.name), figure) for measure in MAIN_MEASURES)
         lines.append(f"| **{figure}** | | **{dice}** | {' | '.join(others)} |")
@@ -55,7 +55,7 @@ def comparison() -> str:
         scores = [tested[case][1].scores for tested in ways.values()]
         lines.append(f"| {case} |" + "".join(f" {each.dice:.4f} | {each.hd95_mm:.2f} |" for each in scores))
     for figure in ("mean", "median", "worst"):
-        summaries = [summarise([case for _, case in tested.values()]) for tested in ways.values()]
+        summaries = [summarize([case for _, case in tested.values()]) for tested in ways.values()]
         cells = (
             f" **{getattr(each['dice'], figure):.4f}** | {getattr(each['hd95_mm'], figure):.2f} |" for each in summaries
         )

@@ -2,8 +2,8 @@
 
     python Testing/benchmarks/edges.py ../shared/data/ircad [--model liver-ct]
 
-For every case that the model holds out: the mean Dice of neighbouring slices of the mask, beside
-that of the reference (lower: flicker; higher: too smooth), and by how many millimetres the
+For every case that the model holds out: the mean Dice of neighboring slices of the mask, beside
+that of the reference (lower: flicker; higher: too smooth), and by how many millimeters the
 mask ends beyond (+) or before (-) the reference at its upper and lower tip. The table goes to
 Testing/benchmarks/edges.md.
 """
@@ -24,8 +24,8 @@ from LiverUNetTrainLib.data.layouts import find_cases
 TABLE = Path(__file__).with_name("edges.md")
 
 
-def neighbour_dice(mask: np.ndarray) -> float:
-    """Mean Dice of neighbouring slices, between the first and the last that hold liver."""
+def neighbor_dice(mask: np.ndarray) -> float:
+    """Mean Dice of neighboring slices, between the first and the last that hold liver."""
     found = np.flatnonzero(mask.any(axis=(1, 2)))
     inside = mask[found[0] : found[-1] + 1]
     both = np.count_nonzero(inside[1:] & inside[:-1], axis=(1, 2))
@@ -55,7 +55,7 @@ def main() -> None:
         scan, reference = case.read()
         if content_hash(scan) in held_out:
             mask, liver = finish(segment(scan, model, device)).mask_kji != 0, reference.hu_kji != 0
-            flicker = f"{neighbour_dice(mask):.4f} | {neighbour_dice(liver):.4f}"
+            flicker = f"{neighbor_dice(mask):.4f} | {neighbor_dice(liver):.4f}"
             upper, lower = tips_mm(mask, liver, scan.affine)
             lines.append(f"| {case.name} | {flicker} | {upper:+.1f} | {lower:+.1f} |")
             print(lines[-1], flush=True)
@@ -66,7 +66,7 @@ def head(card: ModelCard, data: list[Path]) -> list[str]:
     return [
         "# From slice to slice",
         "",
-        f"The mean Dice of neighbouring slices in the masks of {card.name} {card.version} and in the references "
+        f"The mean Dice of neighboring slices in the masks of {card.name} {card.version} and in the references "
         "(lower: flicker; higher: too smooth), and how far a mask ends beyond its reference. Made by "
         f"`python Testing/benchmarks/edges.py {' '.join(map(str, data))} --model {card.name}`.",
         "",

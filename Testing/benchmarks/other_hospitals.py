@@ -16,7 +16,7 @@ from LiverUNetLib.system.environment import choose_device
 from LiverUNetTrainLib.data.cases import Case
 from LiverUNetTrainLib.data.layouts import find_cases
 from LiverUNetTrainLib.evaluation.evaluate import evaluate_model
-from LiverUNetTrainLib.evaluation.metrics import summarise
+from LiverUNetTrainLib.evaluation.metrics import summarize
 
 TABLE = Path(__file__).with_name("other_hospitals.md")
 # As in the folds of the cross-validation.
@@ -53,7 +53,7 @@ def on_a_finer_grid(folder: Path, cases: list[Case]) -> str:
     model = open_model(folder)
     spec = model.card.spec
     finer = replace(model.card, spec=replace(spec, fine=replace(spec.fine, pixel_mm=FINER_MM)))
-    summary = summarise(list(evaluate_model(replace(model, card=finer), cases, choose_device("auto"))))
+    summary = summarize(list(evaluate_model(replace(model, card=finer), cases, choose_device("auto"))))
     return (
         f"With the same weights on a grid of {FINER_MM:g} mm: Dice {summary['dice'].mean:.4f}, "
         f"HD95 {summary['hd95_mm'].mean:.2f} mm, ASSD {summary['assd_mm'].mean:.2f} mm."

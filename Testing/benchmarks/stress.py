@@ -34,7 +34,7 @@ ALTERATIONS: dict[str, alter.Alteration] = {
     "early phase, liver -30 HU": alter.liver_by(-30),
     "fatty liver, -70 HU": alter.liver_by(-70),
     "dense liver, +40 HU": alter.liver_by(40),
-    "tumour of 80 mm": alter.lesions(50, (80,)),
+    "tumor of 80 mm": alter.lesions(50, (80,)),
     "cysts of 40, 30 and 20 mm": alter.lesions(8, (40, 30, 20)),
     "ascites": alter.ascites(15),
     "left third resected": alter.resected,

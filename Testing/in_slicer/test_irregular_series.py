@@ -66,9 +66,9 @@ def expected(segmented, patient):
 
 
 def assert_over(node, expected):
-    ml, centre = measured(node)
+    ml, center = measured(node)
     assert ml == pytest.approx(expected[0], rel=0.03)
-    assert np.linalg.norm(centre - expected[1]) < 1
+    assert np.linalg.norm(center - expected[1]) < 1
 
 
 def test_the_liver_lies_over_the_patient_and_the_panel_mentions_the_transform(panel, expected, segmentation):
@@ -112,9 +112,9 @@ def test_the_segment_editor_thresholds_the_scan_where_the_patient_is(panel, segm
     for k in range(len(hu)):
         hu[k, : int(k * TILT)] = -1000  # in front of the scanned region
     expected = (affine @ [*np.argwhere(hu > 300).mean(axis=0)[::-1], 1])[:3]
-    ml, centre = measured(segmentation, bones)
+    ml, center = measured(segmentation, bones)
     assert ml > 50
-    assert np.linalg.norm(centre - expected) < 2
+    assert np.linalg.norm(center - expected) < 2
 
 
 def test_a_saved_scene_keeps_liver_and_transform(panel, expected, segmentation, tmp_path):

@@ -45,7 +45,7 @@ def save_model(
 ) -> LiverModel:
     """Write a model folder, completely or not at all.
 
-    Kernels are stored as float16. The rest stays float32: the variances of batch normalisation can exceed
+    Kernels are stored as float16. The rest stays float32: the variances of batch normalization can exceed
     the range of float16 (3e5 was seen), and need little space.
 
     Args:

@@ -36,7 +36,7 @@ class Network(Protocol):
     batch_size: int
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Logits, float32 (batch, 1, *sides), of normalised images, float32 (batch, channels, *sides)."""
+        """Logits, float32 (batch, 1, *sides), of normalized images, float32 (batch, channels, *sides)."""
         ...
 
 

@@ -145,7 +145,7 @@ class LiverModel:
         return weights
 
     def torch_network(self, look: str = FINE) -> nn.Module:
-        """The network of a look for PyTorch: weights verified, batch normalisation folded.
+        """The network of a look for PyTorch: weights verified, batch normalization folded.
 
         Raises:
             ModelError: as `state_dict`, or the weights do not fit the network of the card.

@@ -37,7 +37,7 @@ def build_network(spec: NetworkSpec) -> nn.Module:
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
-    """Fold every batch normalisation into the convolution before it, for inference.
+    """Fold every batch normalization into the convolution before it, for inference.
 
     The logits stay the same up to rounding. `network` is changed in place and returned.
     """
@@ -61,7 +61,7 @@ def onnx_graph(network: nn.Module, spec: NetworkSpec) -> bytes:
     """The network for inference as an ONNX graph, from `image`, of any size, to `logits`.
 
     Kernels are stored as float16. When ONNX Runtime loads the graph, it converts them to float32, folds batch
-    normalisation into them, and computes in float32.
+    normalization into them, and computes in float32.
     """
     import torch
     from torch import nn
@@ -78,14 +78,14 @@ def onnx_graph(network: nn.Module, spec: NetworkSpec) -> bytes:
             parametrize.register_parametrization(layer, "weight", Widened(), unsafe=True)
     file = io.BytesIO()
     free = {axis: f"side{axis}" for axis in (0, *range(2, 2 + spec.spatial_dims))}
-    # Not the smallest image: its lowest level is one voxel, which instance normalisation refuses.
+    # Not the smallest image: its lowest level is one voxel, which instance normalization refuses.
     sides = [2 * spec.multiple] * spec.spatial_dims
     with warnings.catch_warnings():
         # This exporter works with every torch since 2.4 and needs only onnx; the new one also needs onnxscript.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         # The layers' tests of the image's size have the same result for all valid sizes.
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-        # Instance normalisation always computes as in training.
+        # Instance normalization always computes as in training.
         warnings.filterwarnings("ignore", message="ONNX export mode is set to TrainingMode.EVAL")
         torch.onnx.export(
             network,

@@ -25,7 +25,7 @@ Values = TypeVar("Values", float, np.ndarray, "torch.Tensor")
 class NetworkSpec:
     """A `monai.networks.nets.UNet` and a convolution of one voxel that gives one logit: "liver".
 
-    MONAI's U-Net alone would end in one normalised and rectified channel; training would then need over
+    MONAI's U-Net alone would end in one normalized and rectified channel; training would then need over
     a thousand steps before the logits of the background fall below zero.
 
     Attributes:
@@ -75,7 +75,7 @@ class CoarseLook:
 
 @dataclass(frozen=True)
 class FineLook:
-    """The fine look, which outlines the liver: a 2D network on axial slices with their neighbours.
+    """The fine look, which outlines the liver: a 2D network on axial slices with their neighbors.
 
     Attributes:
         pixel_mm: the side of a pixel.
@@ -124,11 +124,11 @@ class ModelSpec:
     rules: Rules = field(default_factory=Rules)
     window_hu: tuple[float, float] = (-160.0, 240.0)
 
-    def normalise(self, hu: Values) -> Values:
+    def normalize(self, hu: Values) -> Values:
         """Map HU to the input of a network; air becomes -1."""
         low, high = self.window_hu
-        normalised: Values = 2 * (hu - low) / (high - low) - 1
-        return normalised
+        normalized: Values = 2 * (hu - low) / (high - low) - 1
+        return normalized
 
     def _window_is_usable(self) -> bool:
         return len(self.window_hu) == 2 and all(map(_finite, self.window_hu)) and self.window_hu[0] < self.window_hu[1]

@@ -35,8 +35,8 @@ LUNG_AND_FAT_HU = (-900, -50)
 MINIMUM_LUNG_AND_FAT = 0.05
 # A CT scaled to [-1, 1], by its standard deviation, by 1000 or by 100 lies within this, except for metal. In HU it is
 # water: 5 to 12 % of those scans.
-NORMALISED = 20
-MAXIMUM_NORMALISED = 0.99
+NORMALIZED = 20
+MAXIMUM_NORMALIZED = 0.99
 # A mask or a thresholded image holds two values; a CT clipped to a narrow window still holds many.
 MAXIMUM_SHARE_OF_TWO_VALUES = 0.995
 CHECKED_VOXELS = 4_000_000
@@ -63,7 +63,7 @@ def check_ct(volume: CTVolume) -> None:
         raise ScanError(f"{volume.name} is constant: every voxel is {lowest:g}; this is not a CT.")
     # An odd step, so that rows or columns of even length are not sampled at the same places.
     hu = volume.hu_kji.ravel()[:: (volume.hu_kji.size // CHECKED_VOXELS) | 1].astype(np.float32)
-    for find_fault in (_never_below_zero, _normalised, _padded_above_zero, _shifted, _soft_tissue, _two_values):
+    for find_fault in (_never_below_zero, _normalized, _padded_above_zero, _shifted, _soft_tissue, _two_values):
         if fault := find_fault(hu, lowest):
             raise ScanError(f"{volume.name} {fault} (range {lowest:g} to {highest:g}).")
     _check_size(volume)
@@ -108,13 +108,13 @@ def _shifted(hu: np.ndarray, lowest: float) -> str:
     )
 
 
-def _normalised(hu: np.ndarray, lowest: float) -> str:
+def _normalized(hu: np.ndarray, lowest: float) -> str:
     rest = hu[hu > lowest]
-    if _share(rest, (-NORMALISED, NORMALISED)) < MAXIMUM_NORMALISED:
+    if _share(rest, (-NORMALIZED, NORMALIZED)) < MAXIMUM_NORMALIZED:
         return ""
     return (
-        f"is not in HU: nearly all of its values lie between -{NORMALISED} and {NORMALISED}; "
-        "it looks normalised: use the CT as it was before"
+        f"is not in HU: nearly all of its values lie between -{NORMALIZED} and {NORMALIZED}; "
+        "it looks normalized: use the CT as it was before"
     )
 
 

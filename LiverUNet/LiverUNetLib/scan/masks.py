@@ -38,7 +38,7 @@ def inside(values: np.ndarray, labels: tuple[int, ...] | None, name: str) -> tup
     if labels is not None:
         raise ScanError(
             f"{name} holds fractions, as interpolation leaves them, so that the labels {', '.join(map(str, labels))} "
-            "cannot be told apart; resample it again with nearest neighbours."
+            "cannot be told apart; resample it again with nearest neighbors."
         )
     top = float(values.max())
     if not ((values > ROUNDING * top) & (values < (1 - ROUNDING) * top)).any():

@@ -135,7 +135,7 @@ def _read_header(path: Path) -> nibabel.Nifti1Header | None:
 def _shape(header: nibabel.Nifti1Header, path: Path) -> tuple[int, ...]:
     """Columns, rows and slices; raises ScanError unless the file holds one volume of real numbers."""
     if header.get_data_dtype().fields or header.get_data_dtype().kind == "c":
-        raise ScanError(f"{path} holds colours or complex numbers; a CT has one real value per voxel.")
+        raise ScanError(f"{path} holds colors or complex numbers; a CT has one real value per voxel.")
     shape = tuple(int(size) for size in header.get_data_shape())
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]

@@ -33,13 +33,13 @@ Coordinates = tuple[np.ndarray, np.ndarray, np.ndarray]
 class Ellipsoid:
     """A rotated ellipsoid; `value` is negative inside and, near the border, about the distance in mm."""
 
-    centre: tuple[float, float, float]
+    center: tuple[float, float, float]
     radii: tuple[float, float, float]
     turn_degrees: float = 0.0
 
     def value(self, ras: Coordinates) -> np.ndarray:
         """Signed value at coordinates, which are arrays of the same shape."""
-        x, y, z = (axis - middle for axis, middle in zip(ras, self.centre, strict=True))
+        x, y, z = (axis - middle for axis, middle in zip(ras, self.center, strict=True))
         cosine, sine = np.cos(np.radians(self.turn_degrees)), np.sin(np.radians(self.turn_degrees))
         x, y = cosine * x + sine * y, cosine * y - sine * x
         a, b, c = self.radii
@@ -48,7 +48,7 @@ class Ellipsoid:
 
 
 def axial_affine(spacing_ijk_mm: Spacing, shape_ijk: Shape) -> np.ndarray:
-    """The affine (IJK to RAS, mm) of an axial scan, columns to the left, rows to posterior, centred on the origin."""
+    """The affine (IJK to RAS, mm) of an axial scan, columns to the left, rows to posterior, centered on the origin."""
     affine = np.diag([-spacing_ijk_mm[0], -spacing_ijk_mm[1], spacing_ijk_mm[2], 1.0])
     affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape_ijk) - 1) / 2)
     return affine
@@ -178,13 +178,13 @@ def _paint_vessels(paint: Callable[[np.ndarray, float], None], ras: Coordinates,
     paint(_vena_cava(ras) + 1, VEIN)
     paint(Ellipsoid((-14, -48, 0), (12, 12, 1e4), 0).value(ras), AORTA)
     paint(Ellipsoid((20, 8, -4), (9, 8, 22), 0).value(ras), VEIN)
-    for centre, turn, length in (
+    for center, turn, length in (
         ((60, 5, 8), 15, 45),
         ((70, -35, 25), -30, 40),
         ((50, 30, 40), 70, 36),
         ((10, 40, 40), 170, 40),
     ):
-        branch = Ellipsoid(centre, (length, 4.5, 4.5), turn).value(ras)
+        branch = Ellipsoid(center, (length, 4.5, 4.5), turn).value(ras)
         paint(np.maximum(branch, liver + 4), VEIN)
 
 

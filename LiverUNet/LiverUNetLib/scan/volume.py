@@ -52,7 +52,7 @@ class CTVolume:
 
     @property
     def spacing_kji_mm(self) -> Spacing:
-        """Distance of neighbouring voxels along k, j and i in mm."""
+        """Distance of neighboring voxels along k, j and i in mm."""
         i, j, k = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(k), float(j), float(i)
 

@@ -85,11 +85,11 @@ class Axis:
 
         scale = self.step_mm / source.step_mm
         reach = max(scale, 1.0) if antialias else 1.0  # of a triangle around each new sample
-        centre = (self.start_mm - source.start_mm) / source.step_mm + (np.arange(self.size) + 0.5) * scale - 0.5
+        center = (self.start_mm - source.start_mm) / source.step_mm + (np.arange(self.size) + 0.5) * scale - 0.5
         # Farther out no sample would be in reach; here only the last one is.
-        centre = centre.clip(1 - reach, source.size - 2 + reach)
-        near = np.floor(centre - reach).astype(int)[:, None] + np.arange(math.ceil(2 * reach) + 1)
-        weight = np.maximum(1 - abs(near - centre[:, None]) / reach, 0) * ((near >= 0) & (near < source.size))
+        center = center.clip(1 - reach, source.size - 2 + reach)
+        near = np.floor(center - reach).astype(int)[:, None] + np.arange(math.ceil(2 * reach) + 1)
+        weight = np.maximum(1 - abs(near - center[:, None]) / reach, 0) * ((near >= 0) & (near < source.size))
         weight /= weight.sum(axis=1, keepdims=True)
         counts = near[weight > 0]
         used = slice(int(counts.min()), int(counts.max()) + 1)

@@ -107,7 +107,7 @@ def coarse_probabilities(image: np.ndarray, spec: ModelSpec, network: Network) -
     for first, last in _windows(len(image)):
         start, stop = max(first - OVERLAP, 0), min(last + OVERLAP, len(image))
         seen = _padded(image[start:stop], spec, (multiple, multiple, multiple))
-        found = _probability(network(spec.normalise(seen[None, None])))[0]
+        found = _probability(network(spec.normalize(seen[None, None])))[0]
         probability[first:last] = found[first - start : last - start, : image.shape[1], : image.shape[2]]
         yield last, len(image)
     return probability
@@ -144,7 +144,7 @@ def fine_probabilities(
     yield done, len(context)
     while done < len(context):
         part = slice(done, min(done + network.batch_size, len(context)))
-        found = _probability(network(spec.normalise(padded[context[part]])))
+        found = _probability(network(spec.normalize(padded[context[part]])))
         probability[part] = found[:, : image.shape[1], : image.shape[2]]
         done = part.stop
         yield done, len(context)

@@ -21,7 +21,7 @@ class Measurement:
 
     Attributes:
         volume_ml: a lower bound if `cut_off` is not empty.
-        mean_hu, sd_hu: attenuation in the whole mask, including tumours and vessels.
+        mean_hu, sd_hu: attenuation in the whole mask, including tumors and vessels.
         extent_mm: cranio-caudal, antero-posterior, left-right.
         cut_off: the ends of the scan that the liver touches.
     """

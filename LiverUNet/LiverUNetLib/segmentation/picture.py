@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_montage", "write_figure"]
 
-COLOURS = ("#dd8265", "#4fc3f7")  # the liver's colour in Slicer, and a contrasting one
+COLORS = ("#dd8265", "#4fc3f7")  # the liver's color in Slicer, and a contrasting one
 WINDOW_HU = (-160, 240)
 
 
@@ -42,13 +42,13 @@ def draw_montage(volume: CTVolume, masks: dict[str, np.ndarray], *, title: str =
     for n, k in enumerate(reversed(slices)):
         axes = figure.add_subplot(rows, columns, n + 1)
         axes.imshow(hu[k], cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], aspect=row_mm / column_mm)
-        for colour, mask in zip(COLOURS, outlines.values(), strict=False):
+        for color, mask in zip(COLORS, outlines.values(), strict=False):
             if mask[k].any() and not mask[k].all():
-                axes.contour(mask[k], [0.5], colors=colour, linewidths=1.2)
+                axes.contour(mask[k], [0.5], colors=color, linewidths=1.2)
         axes.set_title(f"slice {k + 1}", color="gray", fontsize=8)
         axes.axis("off")
-    for n, (colour, name) in enumerate(zip(COLOURS, outlines, strict=False)):
-        figure.text(0.01 + 0.2 * n, 0.985, name, color=colour, va="top", weight="bold")
+    for n, (color, name) in enumerate(zip(COLORS, outlines, strict=False)):
+        figure.text(0.01 + 0.2 * n, 0.985, name, color=color, va="top", weight="bold")
     return figure
 
 

@@ -47,7 +47,7 @@ class SliceToCheck:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The judgement on a result.
+    """The judgment on a result.
 
     Attributes:
         word: GOOD, LOOK or UNUSABLE; UNKNOWN if there is no estimate and no other reason.

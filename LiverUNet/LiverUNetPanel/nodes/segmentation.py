@@ -18,7 +18,7 @@ from slicer import (
 from vtk.util.numpy_support import numpy_to_vtk
 
 from LiverUNetLib.errors import ScanError
-from LiverUNetLib.scan.itk import LIVER_COLOUR, LIVER_TERMINOLOGY
+from LiverUNetLib.scan.itk import LIVER_COLOR, LIVER_TERMINOLOGY
 from LiverUNetLib.segmentation.measurement import bounding_box
 from LiverUNetLib.segmentation.result import Segmentation
 from LiverUNetLib.steps import Progress
@@ -192,7 +192,7 @@ def _add(node: vtkMRMLSegmentationNode, labelmap: vtkOrientedImageData) -> str:
     segmentation = node.GetSegmentation()
     segment = vtkSegment()
     segment.SetName("liver")
-    segment.SetColor(*(value / 255 for value in LIVER_COLOUR))
+    segment.SetColor(*(value / 255 for value in LIVER_COLOR))
     segment.SetTag(segment.GetTerminologyEntryTagName(), LIVER_TERMINOLOGY)
     segment.AddRepresentation(LABELMAP, labelmap)
     segmentId = segmentation.GenerateUniqueSegmentID(SEGMENT_ID)

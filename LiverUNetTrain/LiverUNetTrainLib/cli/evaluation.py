@@ -48,7 +48,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     from ..evaluation.evaluate import evaluate_predictions
     from ..evaluation.export import record_scores
-    from ..evaluation.metrics import summarise
+    from ..evaluation.metrics import summarize
     from ..evaluation.tables import TABLE_HEAD, case_line, summary_lines, write_csv, write_evaluation
 
     _check_sources(options)
@@ -66,7 +66,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             print(TABLE_HEAD)
         print(case_line(case, f"{case.case} ({case.role})" if model else case.case), flush=True)
         cases.append(case)
-    print("\n".join(summary_lines(summarise(cases))))
+    print("\n".join(summary_lines(summarize(cases))))
     command = _command_line(options)
     if options.json:
         identity = model and {"name": model.card.name, "version": model.card.version, "checksum": model.card.checksum}

@@ -116,7 +116,7 @@ def _crossval(options: argparse.Namespace) -> None:
     from ..data.cache import Grids, open_cache
     from ..data.layouts import find_cases
     from ..evaluation.crossval import CrossValidation
-    from ..evaluation.metrics import CaseScores, summarise
+    from ..evaluation.metrics import CaseScores, summarize
     from ..evaluation.tables import TABLE_HEAD, case_line, summary_lines, write_csv, write_evaluation
     from ..run.folder import EpochLog
     from ..training.recipes import choose_recipe
@@ -145,7 +145,7 @@ def _crossval(options: argparse.Namespace) -> None:
                 _show(bar, event)
     scores = validation.scores(only=options.fold)
     print(TABLE_HEAD)
-    print("\n".join([*map(case_line, scores), *summary_lines(summarise(scores))]))
+    print("\n".join([*map(case_line, scores), *summary_lines(summarize(scores))]))
     if options.json:
         write_evaluation(options.json, scores, _crossval_command(options))
     if options.csv:

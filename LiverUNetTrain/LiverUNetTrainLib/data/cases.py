@@ -27,7 +27,7 @@ __all__ = [
 
 # An adult liver has 1.0 to 2.5 l; a partial scan shows less of it, metastases can double it.
 PLAUSIBLE_LIVER_ML = (5.0, 6000.0)
-# Millimetres by which the affines of scan and mask may differ: rounding in file headers.
+# Millimeters by which the affines of scan and mask may differ: rounding in file headers.
 AFFINE_TOLERANCE_MM = 1e-2
 # Air is -1000 HU; scanners store less than -1024 only as padding.
 LOWEST_HU = np.float32(-1024)

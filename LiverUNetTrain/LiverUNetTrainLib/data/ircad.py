@@ -21,7 +21,7 @@ from .cases import Case
 
 __all__ = ["find_ircad", "unpacked_ircad"]
 
-# The files of a case; meshes and labelled slices lie beside them and are not needed.
+# The files of a case; meshes and labeled slices lie beside them and are not needed.
 NEEDED = re.compile(r"(^|/)3Dircadb1\.\d+/(PATIENT|MASKS)_DICOM(\.zip$|/)")
 
 

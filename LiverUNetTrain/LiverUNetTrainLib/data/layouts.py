@@ -23,9 +23,9 @@ from .ircad import find_ircad
 __all__ = ["DataSet", "find_cases", "find_data_sets"]
 
 SCAN_ENDING, MASK_ENDING = "_orig.nii.gz", "_liver.nii.gz"
-# Words in the names of labels of the liver and of tumours, which count as liver where no other organ has a label.
+# Words in the names of labels of the liver and of tumors, which count as liver where no other organ has a label.
 LIVER_WORDS = ("liver", "hepat")
-TUMOUR_WORDS = ("tumor", "tumour", "cancer", "lesion", "metasta", "cyst")
+TUMOR_WORDS = ("tumor", "tumour", "cancer", "lesion", "metasta", "cyst")
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class DataSet:
 
 
 def find_data_sets(folders: Iterable[Path]) -> list[DataSet]:
-    """Recognise the layout of every folder and find its cases, faulty ones included.
+    """Recognize the layout of every folder and find its cases, faulty ones included.
 
     Raises:
         TrainingError: a folder is missing or of no known layout, or two cases share a name.
     """
-    found = [_recognise(folder) for folder in folders]
+    found = [_recognize(folder) for folder in folders]
     seen: dict[str, Case] = {}
     for case in (case for data in found for case in data.cases):
         if case.name in seen:
@@ -59,7 +59,7 @@ def find_cases(folders: Iterable[Path]) -> list[Case]:
     return sorted((case for data in find_data_sets(folders) for case in data.cases), key=lambda case: case.name)
 
 
-def _recognise(folder: Path) -> DataSet:
+def _recognize(folder: Path) -> DataSet:
     if not folder.is_dir():
         raise TrainingError(f"The folder {folder} does not exist.")
     for layout, find in LAYOUTS.items():
@@ -79,7 +79,7 @@ def _find_pairs(folder: Path) -> Iterable[Case]:
 
 
 def _find_lits(folder: Path) -> Iterable[Case]:
-    """The training volumes in all batches; tumours count as liver."""
+    """The training volumes in all batches; tumors count as liver."""
     for scan in sorted(folder.rglob("volume-*.nii*")):
         if match := re.fullmatch(r"volume-(\d+)(\.nii(?:\.gz)?)", scan.name):
             number, ending = match.groups()
@@ -102,13 +102,13 @@ def _liver_labels(labels: dict[str, Any], folder: Path) -> tuple[int, ...]:
     """Label values that count as liver.
 
     The Decathlon writes {"1": "liver"}, nnU-Net {"liver": 1}, or {"liver": [1, 2]} for a region of
-    several. A "cancer" is one of the liver if nothing but liver and tumours has a label.
+    several. A "cancer" is one of the liver if nothing but liver and tumors has a label.
     """
     pairs = [(key, value) if not str(key).isdigit() else (value, key) for key, value in labels.items()]
     names = {str(name).casefold(): value for name, value in pairs if str(name).casefold() != "background"}
     counted: tuple[str, ...] = LIVER_WORDS
-    if all(_has(word, LIVER_WORDS + TUMOUR_WORDS) for name in names for word in re.findall("[a-z]+", name)):
-        counted += TUMOUR_WORDS
+    if all(_has(word, LIVER_WORDS + TUMOR_WORDS) for name in names for word in re.findall("[a-z]+", name)):
+        counted += TUMOR_WORDS
     if not any("liver" in name for name in names):
         raise TrainingError(
             f"{folder / 'dataset.json'} names no label of the liver among {', '.join(map(str, labels))}."

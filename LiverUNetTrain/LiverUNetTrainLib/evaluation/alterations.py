@@ -127,13 +127,13 @@ def drift(shift_hu: float) -> Alteration:
     return on_voxels(change)
 
 
-def slices(millimetres: float) -> Alteration:
+def slices(millimeters: float) -> Alteration:
     """Slices of this thickness: averaged, or interpolated where they are thinner than the scan's."""
 
     def alter(scan: CTVolume, mask: np.ndarray) -> Case | None:
         step = scan.spacing_kji_mm[0]
-        if millimetres > step:
-            block = round(millimetres / step)
+        if millimeters > step:
+            block = round(millimeters / step)
             count = len(mask) // block
             hu, share = (
                 array[: count * block].reshape(count, block, *array.shape[1:]).mean(axis=1, dtype=np.float32)
@@ -141,14 +141,14 @@ def slices(millimetres: float) -> Alteration:
             )
             factor = float(block)
         else:
-            factor = millimetres / step
+            factor = millimeters / step
             hu, share = (
                 ndimage.zoom(array.astype(np.float32), (1 / factor, 1, 1), order=1, grid_mode=True, mode="nearest")
                 for array in (scan.hu_kji, mask != 0)
             )
-        to_centre = np.eye(4)
-        to_centre[2, 2], to_centre[2, 3] = factor, (factor - 1) / 2
-        return CTVolume(np.rint(hu).astype(np.int16), scan.affine @ to_centre, scan.name), share > 0.5
+        to_center = np.eye(4)
+        to_center[2, 2], to_center[2, 3] = factor, (factor - 1) / 2
+        return CTVolume(np.rint(hu).astype(np.int16), scan.affine @ to_center, scan.name), share > 0.5
 
     return alter
 
@@ -175,9 +175,9 @@ def lesions(hu_inside: float, diameters_mm: tuple[float, ...]) -> Alteration:
         random = np.random.default_rng(1)
         for diameter in diameters_mm:
             candidates = np.argwhere(depth > min(diameter / 3, 0.9 * depth.max()))
-            centre = candidates[random.integers(len(candidates))]
+            center = candidates[random.integers(len(candidates))]
             grid = np.ogrid[tuple(slice(0, size) for size in hu.shape)]
-            distance = np.sqrt(sum(((axis - c) * mm) ** 2 for axis, c, mm in zip(grid, centre, spacing, strict=True)))
+            distance = np.sqrt(sum(((axis - c) * mm) ** 2 for axis, c, mm in zip(grid, center, spacing, strict=True)))
             weight = np.clip((diameter / 2 - distance) / 3, 0, 1) * mask
             hu = hu * (1 - weight) + (hu_inside + random.normal(0, 12, hu.shape)) * weight
         return hu
@@ -299,12 +299,12 @@ def half_a_liver() -> Alteration:
     return alter
 
 
-def part_of_the_liver(millimetres: float, *, upper: bool) -> Alteration:
+def part_of_the_liver(millimeters: float, *, upper: bool) -> Alteration:
     """The scan ends inside the liver: a thorax with its uppermost part, or a pelvis with its lowest."""
 
     def alter(scan: CTVolume, mask: np.ndarray) -> Case:
         found = np.flatnonzero(mask.any(axis=(1, 2)))
-        count = round(millimetres / scan.spacing_kji_mm[0])
+        count = round(millimeters / scan.spacing_kji_mm[0])
         towards_head = scan.affine[2, 2] > 0
         part = slice(found[-1] - count + 1, None) if upper == towards_head else slice(0, found[0] + count)
         return replace(scan, hu_kji=scan.hu_kji[part]), mask[part]

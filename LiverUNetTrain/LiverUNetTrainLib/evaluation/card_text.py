@@ -24,7 +24,7 @@ CHOICES = {
 LIMITS = """\
 - A research tool, not a medical device; check every mask.
 - Reliable only where scans resemble those that it has learned from.
-- The liver is segmented with its tumours and the vessels inside; the vena cava and the gallbladder are not part of it.
+- The liver is segmented with its tumors and the vessels inside; the vena cava and the gallbladder are not part of it.
 - Scans are brought to {pixel_mm:g} mm pixels, so details finer than that are lost.
 - Only one connected part is kept, the one with the most evidence; of a liver in two parts, one is reported.
 """

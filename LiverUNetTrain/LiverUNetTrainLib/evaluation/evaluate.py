@@ -35,7 +35,7 @@ def evaluate_model(
     """Segment every case as the command line does, on its own grid, and compare with its mask.
 
     Args:
-        held_out_only: only the cases that the model's lineage holds out, recognised by content, not by name.
+        held_out_only: only the cases that the model's lineage holds out, recognized by content, not by name.
         faults: a list to which cases that cannot be used are added; without it the first one is raised.
 
     Raises:

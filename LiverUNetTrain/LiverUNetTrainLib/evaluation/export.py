@@ -16,7 +16,7 @@ from LiverUNetLib.models.scores import Evaluation
 from ..run.folder import COARSE_FOLDER, RunFolder
 from ..run.run_settings import RunSettings
 from .card_text import card_text
-from .metrics import CaseScores, summarise
+from .metrics import CaseScores, summarize
 
 if TYPE_CHECKING:
     import torch
@@ -92,7 +92,7 @@ def _united(own: dict[str, str], inherited: dict[str, str]) -> dict[str, str]:
 
 def record_scores(model: LiverModel, cases: Sequence[CaseScores], command: str) -> LiverModel:
     """Write the scores of an evaluation into the model's card, metadata and README; the weights stay."""
-    scores = Evaluation(command, summarise(cases), tuple(case.row() for case in cases))
+    scores = Evaluation(command, summarize(cases), tuple(case.row() for case in cases))
     return _rewrite(model, replace(model.card, scores=scores), model.calibration())
 
 

@@ -28,7 +28,7 @@ def draw_curves(histories: Mapping[str, Sequence[EpochLog]]) -> Figure:
     rows = figure.subplots(len(histories), len(CURVES), squeeze=False)
     for axes_of_run, (name, history) in zip(rows, histories.items(), strict=True):
         for axes, (title, (training, validation)) in zip(axes_of_run, CURVES.items(), strict=True):
-            for label, attribute, colour in (("training", training, TRAINING), ("validation", validation, VALIDATION)):
+            for label, attribute, color in (("training", training, TRAINING), ("validation", validation, VALIDATION)):
                 points = [(log.epoch, value) for log in history if (value := getattr(log, attribute)) is not None]
                 if not points:  # a legend must not name a curve that is not there
                     continue
@@ -36,7 +36,7 @@ def draw_curves(histories: Mapping[str, Sequence[EpochLog]]) -> Figure:
                     [epoch for epoch, _ in points],
                     [value for _, value in points],
                     marker=".",
-                    color=colour,
+                    color=color,
                     label=label,
                 )
             axes.set(title=f"{name}: {title}", xlabel="epoch")
@@ -95,10 +95,10 @@ def draw_calibration(judged: Sequence[JudgedRun]) -> Figure:
         "unaltered": ([(run, estimate) for run, estimate in known if run.alteration == UNALTERED], LIVER),
     }
     for axes, lowest, title in zip(figure.subplots(1, 2), (0.0, 0.85), ("all runs", "Dice above 0.85"), strict=True):
-        for label, (group, colour) in groups.items():
+        for label, (group, color) in groups.items():
             x = np.array([estimate.dice for _, estimate in group])
             low, high = np.array([estimate.dice_interval for _, estimate in group]).reshape(-1, 2).T
-            style: dict[str, Any] = {"fmt": "o", "markersize": 4, "linewidth": 0.4, "color": colour, "label": label}
+            style: dict[str, Any] = {"fmt": "o", "markersize": 4, "linewidth": 0.4, "color": color, "label": label}
             axes.errorbar(x, [run.dice for run, _ in group], xerr=[x - low, high - x], **style)
         axes.plot([0, 1], [0, 1], color="black", linewidth=0.8)
         for line in (axes.axvline, axes.axhline):

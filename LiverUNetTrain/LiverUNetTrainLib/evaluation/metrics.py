@@ -20,7 +20,7 @@ __all__ = [
     "compare_masks",
     "has_measure",
     "largest_disagreement",
-    "summarise",
+    "summarize",
 ]
 
 SURFACE_TOLERANCES_MM = (1.0, 3.0)
@@ -153,7 +153,7 @@ def has_measure(cases: Sequence[CaseScores], measure: Measure) -> bool:
     return all(getattr(case.scores, measure.name) is not None for case in cases)
 
 
-def summarise(cases: Sequence[CaseScores]) -> EvaluationSummary:
+def summarize(cases: Sequence[CaseScores]) -> EvaluationSummary:
     """Mean, standard deviation, median and worst of every measure over the patients.
 
     The worst Dice is the lowest, the worst distance the largest, the worst error the one farthest

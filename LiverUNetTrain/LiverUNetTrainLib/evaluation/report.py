@@ -22,7 +22,7 @@ from ..data.cases import Case
 from ..run.folder import EpochLog, RunFolder
 from .figures import draw_bars, draw_bland_altman, draw_curves
 from .measures import MEASURES
-from .metrics import CaseScores, summarise
+from .metrics import CaseScores, summarize
 from .tables import SUMMARY_ROWS
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _image(figure: Figure, description: str) -> str:
 
 
 def _table(scores: Sequence[CaseScores]) -> str:
-    summary = summarise(scores)
+    summary = summarize(scores)
     rows = [(case.case, [getattr(case.scores, measure.name) for measure in MEASURES]) for case in scores]
     rows += [(row, [getattr(summary.get(measure.name), row, None) for measure in MEASURES]) for row in SUMMARY_ROWS]
     head = "".join(f"<th>{escape(title)}</th>" for title in ("patient", *(measure.heading for measure in MEASURES)))

@@ -15,7 +15,7 @@ from LiverUNetLib.models.scores import EvaluationSummary
 from LiverUNetLib.system.files import read_json, staged, write_json
 
 from .measures import MAIN_MEASURES, MEASURES
-from .metrics import CaseScores, has_measure, summarise
+from .metrics import CaseScores, has_measure, summarize
 
 __all__ = [
     "SUMMARY_ROWS",
@@ -65,7 +65,7 @@ def write_evaluation(path: Path, cases: Sequence[CaseScores], command: str, **mo
     Args:
         more: further entries.
     """
-    summary = {name: asdict(figures) for name, figures in summarise(cases).items()}
+    summary = {name: asdict(figures) for name, figures in summarize(cases).items()}
     rows = [case.row() for case in cases]
     write_json(path, {"schema_version": 1, "command": command, **more, "summary": summary, "cases": rows})
 

@@ -27,7 +27,7 @@ class StackSettings:
     """How thick and short stacks, as scanners make them, are drawn from the thin and complete ones of the data.
 
     Attributes:
-        p_thick: share of slices that are shown as means of their neighbours, up to `thickest_mm`.
+        p_thick: share of slices that are shown as means of their neighbors, up to `thickest_mm`.
         p_short: share shown as a short stack of at most `longest_short` slices; its end slices are repeated, as where
             a scan begins or ends inside the liver.
         p_alone: share of slices that are their own context, as in a scan of one slice.
@@ -57,7 +57,7 @@ class AugmentationSettings:
         brightness: largest amount that is added to all but air.
         liver_brightness: the same for the liver alone: fatty livers, and other phases of contrast.
         lesion: largest radius of an ellipse of another density, in shares of the side. It is drawn inside the liver or
-            outside of it: a tumour, a cyst, or a mass of another organ. The mask never shows it.
+            outside of it: a tumor, a cyst, or a mass of another organ. The mask never shows it.
         mass: largest radius of a round mass of another organ that touches the liver, in shares of the columns.
         p_fluid: fat around the liver becomes fluid, as in ascites.
         streaks: largest amplitude of rays from a point, as metal and arms cause.

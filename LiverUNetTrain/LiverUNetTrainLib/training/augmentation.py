@@ -16,7 +16,7 @@ from ..run.settings import AugmentationSettings
 
 __all__ = ["augment"]
 
-# Normalised images lie in [-1, 1]; what is at the lower end is air, which no change of contrast moves.
+# Normalized images lie in [-1, 1]; what is at the lower end is air, which no change of contrast moves.
 AIR = -1.0
 
 
@@ -29,7 +29,7 @@ def augment(
     of other organs, which are large.
 
     Args:
-        image: normalised to [-1, 1], float32 (batch, channels, rows, columns) or (batch, channels, slices, rows,
+        image: normalized to [-1, 1], float32 (batch, channels, rows, columns) or (batch, channels, slices, rows,
             columns).
         mask: share of liver, float32 (batch, 1, *sides).
 
@@ -141,21 +141,21 @@ def _add_mass(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A round mass of another organ that pushes the liver aside; its middle lies outside of the liver.
 
-    Without it a network mistakes what is large, round and dark beside a liver for a tumour in it.
+    Without it a network mistakes what is large, round and dark beside a liver for a tumor in it.
     """
     start = draw.pixel((mask > 0.5).float()).float()
     radius = draw.uniform(0.2, 1) * settings.mass * image.shape[-1]
     radii = torch.cat([radius * draw.factor(1.0, 0.4) for _ in image.shape[2:]], dim=1).flatten(1)
     direction = torch.nn.functional.normalize(draw.normal(radii.shape[1]), dim=1)
-    centre = start + direction * radii * draw.uniform(0.6, 1.2).flatten(1)
+    center = start + direction * radii * draw.uniform(0.6, 1.2).flatten(1)
     last = torch.tensor(image.shape[2:], device=image.device) - 1
-    places = centre.round().long().clamp(torch.zeros_like(last), last)
+    places = center.round().long().clamp(torch.zeros_like(last), last)
     outside = mask[(torch.arange(len(mask), device=mask.device), 0, *places.T)] < 0.5
     density, body = draw.uniform(-0.3, 0.4), image[:, image.shape[1] // 2, None] > AIR + 0.1
 
     def add(both: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         shape = (-1, *[1] * (both.ndim - 1))
-        axes = zip(_from(centre[chosen], both), radii[chosen].T, strict=True)
+        axes = zip(_from(center[chosen], both), radii[chosen].T, strict=True)
         distance = sum((axis / radius.view(shape)) ** 2 for axis, radius in axes)
         share = body[chosen] * ((1.1 - distance) / 0.1).clamp(0, 1)
         image, mask = both[:, :-1], both[:, -1:]
@@ -172,11 +172,11 @@ def _change_tissue(
     """A lesion or a mass, and fluid around the liver; the mask stays as it is."""
     body = (image[:, image.shape[1] // 2, None] > AIR + 0.2).float()
     where = torch.where(draw.happens(0.5), mask, body * (1 - mask))
-    centre, density = draw.pixel(where), draw.uniform(-0.25, 0.35)
+    center, density = draw.pixel(where), draw.uniform(-0.25, 0.35)
     radius_row, radius_column = (draw.uniform(0.1, 1) * settings.lesion * image.shape[2] for _ in "rc")
 
     def lesion(part: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        row, column = _from(centre[chosen], part)
+        row, column = _from(center[chosen], part)
         distance = (row / radius_row[chosen]) ** 2 + (column / radius_column[chosen]) ** 2
         share = 0.8 * where[chosen] * ((1.2 - distance).clamp(0, 0.2) / 0.2)
         return part + (density[chosen] - part) * share

@@ -61,7 +61,7 @@ class CoarseSampler:
                 ([(part, part.case.coarse_mask) for part in parts], 0),
             )
         )
-        image, mask = self._spec.normalise(image).to(device), (mask / 255).to(device)
+        image, mask = self._spec.normalize(image).to(device), (mask / 255).to(device)
         return augment(
             image, mask, augmentation or self._settings.augmentation, torch.Generator(device).manual_seed(seed)
         )

@@ -94,7 +94,7 @@ class FineSampler:
             What the network takes, float32 (batch, context, *canvas), and share of liver (batch, 1, *canvas).
         """
         image, mask = self.read(slices, seed)
-        image, mask = self._spec.normalise(image).to(device), mask.to(device)
+        image, mask = self._spec.normalize(image).to(device), mask.to(device)
         return augment(
             image, mask, augmentation or self._settings.augmentation, torch.Generator(device).manual_seed(seed)
         )

@@ -28,9 +28,9 @@ def draw_validation(name: str, image: np.ndarray, mask: np.ndarray, probability:
     figure = Figure(figsize=(4, min(4 * rows / columns, 5) + 0.5), facecolor="black")
     axes = figure.add_axes((0, 0, 1, 1 - 0.5 / figure.get_figheight()))
     axes.imshow(image[fullest], cmap="gray")
-    for outline, colour in ((mask[fullest] / 255, MASK), (probability[fullest], FOUND)):
+    for outline, color in ((mask[fullest] / 255, MASK), (probability[fullest], FOUND)):
         if outline.min() < 0.5 < outline.max():
-            axes.contour(outline, [0.5], colors=colour, linewidths=1)
+            axes.contour(outline, [0.5], colors=color, linewidths=1)
     # Two lines, above the image and not beyond the picture's edge, whatever the case is called.
     name = name if len(name) <= LONGEST_CAPTION else f"{name[: LONGEST_CAPTION - 1]}…"
     caption = f"{name}, slice {fullest + 1}\nmask blue, found orange"
@@ -52,7 +52,7 @@ def draw_augmentation(cache: Cache, name: str, recipe: Recipe, *, height: float 
     images, masks = sampler.batch([Slice(case, chosen)] * 15, seed, "cpu")
     middle = list(spec.fine.context_mm).index(0.0)
     figure = Figure(figsize=(12, 12), facecolor="black", layout="constrained")
-    shown = [spec.normalise(case.image[chosen].astype(np.float32)), *images[:, middle].numpy()]
+    shown = [spec.normalize(case.image[chosen].astype(np.float32)), *images[:, middle].numpy()]
     outlines = [case.mask[chosen] / 255, *masks[:, 0].numpy()]
     for n, (picture, outline, axes) in enumerate(zip(shown, outlines, figure.subplots(4, 4).ravel(), strict=True)):
         axes.imshow(picture, cmap="gray", vmin=-1, vmax=1)

@@ -25,7 +25,7 @@ CT_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT
     "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT
 )
-GREY = ("MONOCHROME1", "MONOCHROME2")
+GRAY = ("MONOCHROME1", "MONOCHROME2")
 NO_PLACE = "no position in the patient"
 # Without a preamble a file begins with an element of group 0002 or 0008, in either byte order.
 FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
@@ -186,8 +186,8 @@ def _is_wanted(header: pydicom.Dataset, modality: str | None) -> bool:
         if sop_class in CT_CLASSES:
             raise BadAttribute("no image in it, perhaps cut short")
         return False
-    if text(header, "PhotometricInterpretation") not in ("", *GREY):
-        raise BadAttribute("a colour image")
+    if text(header, "PhotometricInterpretation") not in ("", *GRAY):
+        raise BadAttribute("a color image")
     return True
 
 

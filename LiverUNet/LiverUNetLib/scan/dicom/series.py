@@ -103,7 +103,7 @@ class Series:
 
     @property
     def spacing_mm(self) -> float:
-        """The median distance of neighbouring slices; infinite for a single slice."""
+        """The median distance of neighboring slices; infinite for a single slice."""
         return float(np.median(np.diff(self.places_mm))) if len(self.places_mm) > 1 else np.inf
 
     @property

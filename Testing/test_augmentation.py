@@ -35,6 +35,7 @@ def test_with_every_probability_at_zero_nothing_changes(batch):
     assert torch.allclose(mask, batch[1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_batch(batch):
     first, second, other = (augment(*batch, AugmentationSettings(), seeded(seed))[0] for seed in (1, 1, 2))
     assert torch.equal(first, second)
@@ -254,6 +255,7 @@ def test_the_middle_of_a_mass_is_outside_of_the_liver(sides):
     assert min(distances) > 3.8, "the liver reaches 4 pixels from the middle to every side"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sides", SIDES, ids=["slices", "volumes"])
 def test_the_same_generator_makes_the_same_masses_and_where_none_is_made_all_stays(sides):
     before = small_livers(*sides)

@@ -123,6 +123,7 @@ def test_two_scans_under_one_uid_become_two_choosable_series(keyword, values, pa
         assert_same(read_volume(tmp_path / "series", series=part), phase)
 
 
+@pytest.mark.slow
 def test_phases_are_told_apart_by_times_that_differ_from_slice_to_slice(scan, tmp_path):
     """Each slice has a different time; the whole first phase comes before the second."""
     for phase, hour in (("one", 10), ("two", 11)):

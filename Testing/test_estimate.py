@@ -22,6 +22,7 @@ def cost_of(a_cache, cpu):
     return measure
 
 
+@pytest.mark.slow
 def test_an_epoch_is_counted_in_batches_and_the_whole_in_epochs(cost_of, monkeypatch):
     clock = iter(range(0, 1000, 2))
     monkeypatch.setattr("LiverUNetTrainLib.training.cost.time.perf_counter", lambda: next(clock))
@@ -30,6 +31,7 @@ def test_an_epoch_is_counted_in_batches_and_the_whole_in_epochs(cost_of, monkeyp
     assert cost.total_seconds == 240
 
 
+@pytest.mark.slow
 def test_validation_is_part_of_an_epoch_as_often_as_it_happens(cost_of, a_cache, monkeypatch):
     clock = iter(range(0, 1000, 2))
     monkeypatch.setattr("LiverUNetTrainLib.training.cost.time.perf_counter", lambda: next(clock))

@@ -110,6 +110,7 @@ def test_a_tilted_gantry_is_moved_upright_and_reported(a_phantom, threshold_mode
     assert found.notes[0] in result.warnings
 
 
+@pytest.mark.slow
 def test_one_missing_slice_is_interpolated_and_reported(a_phantom, threshold_model, tmp_path, cpu):
     volume, liver = a_phantom
     folder = write_series(tmp_path / "series", volume)
@@ -130,6 +131,7 @@ def test_several_missing_slices_are_refused(a_phantom, tmp_path):
         read_volume(folder)
 
 
+@pytest.mark.slow
 def test_two_phases_in_one_series_are_refused(a_phantom, tmp_path):
     volume, _ = a_phantom
     for hu in (0, 40):

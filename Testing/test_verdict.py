@@ -165,6 +165,7 @@ def test_a_verdict_in_lines():
     assert verdict_lines(Verdict(LOOK, ("Why.",))) == ["Verdict: look at it"]
 
 
+@pytest.mark.slow
 def test_a_water_phantom_has_no_liver_to_use(cpu):
     """A cylinder of water with a rod of bone, as it is scanned for quality control."""
     shape = (30, 80, 80)

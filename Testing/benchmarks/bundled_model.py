@@ -1,8 +1,9 @@
 """Make the bundled model, its tables and its card, in one command that resumes where it stopped.
 
-    python Testing/benchmarks/bundled_model.py ../shared/data --work FOLDER
+    python Testing/benchmarks/bundled_model.py ../shared/data --work FOLDER [--crossval FOLDER]
 
-The commands are printed with what they print; on one core they take some three hours.
+The commands are printed with what they print; on one core they take some three hours. With the folder of a
+cross-validation, the model is calibrated by its models, too.
 """
 
 import argparse
@@ -31,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder that holds ircad and lits")
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--crossval", type=Path, help="what `liver-unet-train crossval` has written")
     options = parser.parse_args()
     data, work = options.data, options.work
     if find_model(MODEL.name).folder.resolve() != MODEL:
@@ -43,6 +45,10 @@ def main() -> None:
     (work / "notes.md").write_text(notes(), encoding="utf-8")
     run(*export, MODEL, "--notes", work / "notes.md")
     run("evaluate", data / "ircad", "--model", MODEL.name, "--held-out", "--record")
+    if options.crossval:
+        figure = HERE.resolve().parents[1] / "docs/pictures/calibration.png"
+        shown = ["--altered", 3, "--spoilt", 2, "--figure", figure, "--work", work / "runs"]
+        run("calibrate", data / "ircad", "--model", MODEL.name, "--crossval", options.crossval, *shown, "--record")
 
 
 def notes() -> str:

@@ -61,13 +61,11 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         )
         self.models = ModelSection(self.ui, self.logic, self.run, self._onModelChosen)
         self.result = ResultSection(self.ui, self.logic, self.run)
-        self.folder = FolderSection(self.ui, self.logic, self.run, self._prepareRun)
+        self.folder = FolderSection(self.ui, self.logic, self.run, self._prepareRun, onChanged=self.updateButtons)
         self.computer = ComputerSection(self.ui, self.logic, self.run, self.settings)
         self.ui.segmentButton.clicked.connect(self.onSegmentOrCancel)
         self.ui.segmentAllButton.clicked.connect(self.onSegmentAll)
         self.ui.regionSelector.nodeAddedByUser.connect(self._onRegionAdded)
-        self.ui.sourcePath.currentPathChanged.connect(self.updateButtons)
-        self.ui.targetPath.currentPathChanged.connect(self.updateButtons)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self._onSceneStartClose)
         for event in (scene.EndCloseEvent, scene.EndImportEvent):
@@ -173,8 +171,7 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         chosen = self.parameterNode
         volume, segmentation, region = chosen.volume, chosen.segmentation, chosen.region
         if options := self._prepareRun():
-            steps = self.logic.segmentSteps(volume, segmentation, roiNode=region, **options)
-            self.run.start(steps, self._onSegmented)
+            self.run.start(self.logic.segmentSteps(volume, segmentation, roiNode=region, **options), self._onSegmented)
 
     def onSegmentAll(self) -> None:
         """Segment every scalar volume of the scene."""
@@ -182,11 +179,7 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.run.start(self.logic.segmentAllSteps(self.logic.ctVolumes(), **options), self._onAllSegmented)
 
     def _prepareRun(self) -> dict[str, str]:
-        """Ask for consent, choose the device and install its packages.
-
-        Returns:
-            Model and device for the logic; empty if the user declined.
-        """
+        """Ask for consent, choose the device and install its packages; empty if the user declined."""
         with slicer.util.tryWithErrorDisplay(_("LiverUNet cannot start.")):
             name, model = self.models.name, self.models.model()
             if not agreesToLicense(model.card, self.settings):
@@ -240,10 +233,9 @@ class LiverUNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         enableOrSayWhy(ui.segmentButton, "" if running else noVolume or modelFault, purpose)
         finished = _("Volumes that this model has segmented before are skipped.")
         enableOrSayWhy(ui.segmentAllButton, busy or noVolume or modelFault, finished)
-        self.models.updateButtons(busy)
         self.folder.updateButtons(busy, modelFault)
-        self.result.updateButtons(busy)
-        self.computer.updateButtons(busy)
+        for section in (self.models, self.result, self.computer):
+            section.updateButtons(busy)
 
     def _onRegionAdded(self, roi: slicer.vtkMRMLMarkupsROINode) -> None:
         if self.parameterNode.volume is not None:

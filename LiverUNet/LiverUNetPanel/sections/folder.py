@@ -27,15 +27,24 @@ class FolderSection:
     Args:
         ui: the widgets of the panel by name.
         prepareRun: returns the model and the device for a run, or nothing if the user declined.
+        onChanged: called with the new path when a folder is chosen.
     """
 
     def __init__(
-        self, ui: Any, logic: LiverUNetLogic, run: RunSection, prepareRun: Callable[[], dict[str, str]]
+        self,
+        ui: Any,
+        logic: LiverUNetLogic,
+        run: RunSection,
+        prepareRun: Callable[[], dict[str, str]],
+        *,
+        onChanged: Callable[..., None],
     ) -> None:
         self._ui, self._logic, self._run, self._prepareRun = ui, logic, run, prepareRun
         ui.seriesSelector.addItems(SERIES)
         ui.seriesSelector.lineEdit().placeholderText = _("the only one")
         ui.segmentFolderButton.clicked.connect(self._onSegment)
+        for path in (ui.sourcePath, ui.targetPath):
+            path.currentPathChanged.connect(onChanged)
 
     def updateButtons(self, busy: str, modelFault: str) -> None:
         """Enable what is possible now."""

@@ -16,9 +16,9 @@ SECTIONS = [path for path in WIDGETS if path.parent.name == "sections"]
 # What the sections of both panels have in common.
 SHARED = {"buttons", "rows", "run"}
 # What a widget may take from the nodes: to look at a liver, and a record.
-READING = {"SceneCase", "findLiver", "isLiverEdited", "millilitres", "volumeOf"}
+READING = {"SceneCase", "findLiver", "isLiverEdited", "milliliters", "volumeOf"}
 # The functions of the libraries that a widget may call itself: they look up models and word results.
-SHOWN = {"find_model", "is_own", "list_models", "model_score", "sentence", "table_row"}
+SHOWN = {"find_model", "is_own", "list_models", "model_score", "sentence", "table_row", "verdict_lines"}
 
 
 def identity(path):

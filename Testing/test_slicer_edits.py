@@ -138,15 +138,15 @@ def test_a_liver_that_was_erased_counts_as_edited(liver):
     assert is_edited(liver)
 
 
-def test_millilitres_are_current_and_follow_a_transform_that_scales(liver):
-    from LiverUNetPanel.nodes.edits import millilitres
+def test_milliliters_are_current_and_follow_a_transform_that_scales(liver):
+    from LiverUNetPanel.nodes.edits import milliliters
 
     before = measured(liver)[0]
-    assert millilitres(liver, "liver") == pytest.approx(before)
+    assert milliliters(liver, "liver") == pytest.approx(before)
     liver.SetAndObserveTransformNodeID(add_transform(np.diag([2.0, 1.0, 1.0, 1.0])).GetID())
-    assert millilitres(liver, "liver") == pytest.approx(2 * before)
+    assert milliliters(liver, "liver") == pytest.approx(2 * before)
     edit(liver)
-    assert millilitres(liver, "liver") == pytest.approx(measured(liver)[0])
+    assert milliliters(liver, "liver") == pytest.approx(measured(liver)[0])
 
 
 def test_the_measurements_of_a_run_are_saved_with_the_scene(segmented, a_volume, tmp_path):

@@ -1,5 +1,7 @@
 """The panel: which buttons are enabled, and complete runs by its buttons."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import slicer
@@ -8,6 +10,7 @@ from dicom_files import write_series
 from helpers import SPACING_MM, read_table
 from LiverUNetLib.scan.formats import write_volume
 from LiverUNetLib.scan.phantom import abdomen, axial_affine
+from LiverUNetLib.segmentation.verdict import SliceToCheck
 from mrml_helpers import add_volume, measured, node_names
 from panel_helpers import assert_nothing_is_cut_off, run_to_the_end, run_until, state
 
@@ -41,12 +44,30 @@ def test_a_whole_run_fills_result_and_buttons(panel, a_volume):
     assert panel.ui.show3DButton.segmentationNode() is node
     panel.ui.copyButton.click()
     assert "ml" in slicer.app.clipboard().text()
+    assert "Verdict: " in slicer.app.clipboard().text()
     panel.ui.tableButton.click()
     assert slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLTableNode").GetNumberOfRows() == 1
     panel.ui.editButton.click()
     editor = slicer.modules.SegmentEditorWidget.editor
     assert editor.segmentationNode() is node
     assert editor.sourceVolumeNode() is a_volume
+
+
+def test_the_verdict_is_shown_and_a_slice_worth_a_look_jumps_the_views(panel, a_volume):
+    panel.parameterNode.volume = a_volume
+    panel.ui.segmentButton.click()
+    run_to_the_end(panel)
+    outcome = panel.logic.storedOutcome(a_volume, panel.parameterNode.segmentation)
+    there, elsewhere = (SliceToCheck(3, point, 2.0) for point in ((11.0, -12.0, 13.0), (0.0, 0.0, 0.0)))
+    verdict = replace(outcome.result.verdict, word="look at it", slices=(elsewhere, there))
+    panel.result.show(replace(outcome, result=replace(outcome.result, verdict=verdict)))
+    assert panel.ui.verdictLabel.text.startswith("Verdict: look at it")
+    assert '<a href="1">3</a>' in panel.ui.verdictLabel.text
+    panel.ui.verdictLabel.linkActivated("1")
+    red = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeRed")
+    assert red.GetSliceToRAS().GetElement(2, 3) == pytest.approx(13, abs=2)
+    panel.result.show(None)
+    assert panel.ui.verdictLabel.text == ""
 
 
 def test_a_region_made_in_the_panel_spans_the_volume(panel, a_volume):

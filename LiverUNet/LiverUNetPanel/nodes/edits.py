@@ -14,7 +14,7 @@ from LiverUNetLib.segmentation.measurement import bounding_box
 from .volume import arrayFromMatrix, transformToWorld
 from .warp import warpOver
 
-__all__ = ["LABELMAP", "checksumOf", "isEdited", "millilitres", "rememberVoxels", "voxelsOf"]
+__all__ = ["LABELMAP", "checksumOf", "isEdited", "milliliters", "rememberVoxels", "voxelsOf"]
 
 LABELMAP = "Binary labelmap"
 # A tag of the segment: it is saved and copied with it, and restored with it by the Segment Editor's undo.
@@ -45,7 +45,7 @@ def voxelsOf(segment: vtkSegment) -> np.ndarray | None:
     return values == segment.GetLabelValue()
 
 
-def millilitres(node: vtkMRMLSegmentationNode, segmentId: str) -> float | None:
+def milliliters(node: vtkMRMLSegmentationNode, segmentId: str) -> float | None:
     """The current volume of a segment; None under a nonlinear transform, where voxels have no single size."""
     segment = node.GetSegmentation().GetSegment(segmentId)
     mask = voxelsOf(segment)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from html import escape
 from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
 
-from LiverUNetLib.segmentation.summary import sentence
+from LiverUNetLib.segmentation.summary import sentence, verdict_lines
 
 from ..case_action import caseAction
 from ..logic import LiverUNetLogic, Outcome
-from ..nodes.edits import millilitres
+from ..nodes.edits import milliliters
 from ..nodes.segmentation import findLiver, isLiverEdited, volumeOf
 from .buttons import enableOrSayWhy
 from .run import RunSection
@@ -36,6 +38,7 @@ class ResultSection:
         ui.tableButton.clicked.connect(self._onAddToTable)
         ui.copyButton.clicked.connect(self._onCopy)
         ui.addCaseButton.clicked.connect(self._onAddCase)
+        ui.verdictLabel.linkActivated.connect(self._onSlice)
         self.show(None)
 
     def show(self, outcome: Outcome | None) -> None:
@@ -44,6 +47,8 @@ class ResultSection:
         result = outcome.result if outcome else None
         self._edited = self._describeEdit()
         self._ui.resultLabel.text = self._text()
+        self._ui.verdictLabel.text = self._verdictText()
+        self._ui.verdictLabel.visible = bool(result)
         self._ui.warningLabel.text = "\n".join(result.warnings) if result else ""
         self._ui.warningLabel.visible = bool(result and result.warnings)
         self._ui.deviceStateLabel.text = self._deviceText()
@@ -61,6 +66,15 @@ class ResultSection:
             lines.append(_("There is a liver from an earlier run; its measurements were not saved with it."))
         return "\n".join([*lines, self._edited] if self._edited else lines)
 
+    def _verdictText(self) -> str:
+        """The verdict, with the slices worth a look as links that hold their number in the list."""
+        if not (self._outcome and self._outcome.result):
+            return ""
+        verdict = self._outcome.result.verdict
+        (line,) = verdict_lines(replace(verdict, slices=()))
+        slices = ", ".join(f'<a href="{n}">{each.number}</a>' for n, each in enumerate(verdict.slices))
+        return f"{escape(line)}<br>{_('Slices worth a look:')} {slices}" if slices else escape(line)
+
     def _deviceText(self) -> str:
         if not (self._outcome and self._outcome.result):
             return DEVICE_HINT
@@ -72,7 +86,7 @@ class ResultSection:
         node = self._outcome.segmentationNode if self._outcome else None
         if node is None or not isLiverEdited(node):
             return ""
-        volume_ml = millilitres(node, findLiver(node))
+        volume_ml = milliliters(node, findLiver(node))
         if volume_ml is None:
             return _("The liver was edited after the run; these are the figures of the run.")
         return _(
@@ -93,6 +107,11 @@ class ResultSection:
         enableOrSayWhy(self._ui.tableButton, noResult, _("Add the measurements to a table node."))
         enableOrSayWhy(self._ui.copyButton, noResult, _("Copy measurements and warnings as text."))
 
+    def _onSlice(self, link: str) -> None:
+        """Show the most doubtful point of a slice in all slice views."""
+        point = self._outcome.result.verdict.slices[int(link)].point_ras_mm
+        slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *point)
+
     def _onEdit(self) -> None:
         node = self._outcome.segmentationNode
         slicer.util.selectModule("SegmentEditor")
@@ -105,7 +124,9 @@ class ResultSection:
         self._run.say(_("Added to the table {name}.").format(name=node.GetName()))
 
     def _onCopy(self) -> None:
-        slicer.app.clipboard().setText("\n".join([self._ui.resultLabel.text, *self._outcome.result.warnings]))
+        result = self._outcome.result
+        lines = [self._ui.resultLabel.text, *verdict_lines(result.verdict), *result.warnings]
+        slicer.app.clipboard().setText("\n".join(lines))
         self._run.say(_("Copied."))
 
     def _onAddCase(self) -> None:

@@ -28,9 +28,9 @@ def test_the_lines_of_the_readme_run(a_ct_file, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(code, {})  # noqa: S102 - our own
     written = LiverUNetLib.read_volume(tmp_path / "liver.nii.gz")
-    volume_ml, warnings = capsys.readouterr().out.split(maxsplit=1)
+    volume_ml, word = capsys.readouterr().out.split(maxsplit=1)
     assert float(volume_ml) == pytest.approx(written.hu_kji.sum() * written.voxel_ml)
-    assert warnings == "()\n"
+    assert word == "look at it\n", "a phantom without noise is unlike any patient"
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -35,8 +35,6 @@ from LiverUNetTrainLib.training.recipes import RECIPES, Recipe
 
 EPOCHS = 8
 TABLE = Path(__file__).with_name("ablation.md")
-# What the rows show and do not show, written by hand.
-NOTES = TABLE.with_name("ablation_notes.md")
 
 
 BASE = RECIPES["accurate"]
@@ -173,7 +171,7 @@ def write_table(work: Path) -> None:
         path = work / name / "scores.json"
         if path.exists():
             lines.append(table_row(name, variant, read_scores(path), work))
-    TABLE.write_text("\n".join([*lines, "", NOTES.read_text(encoding="utf-8")]), encoding="utf-8")
+    TABLE.write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 
 def table_row(name: str, variant: Variant, scores: list[CaseScores], work: Path) -> str:

@@ -213,10 +213,9 @@ def _doctor(options: argparse.Namespace) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    import numpy as np
-
     from ..scan.formats import write_volume
     from ..scan.phantom import abdomen, axial_affine
+    from ..segmentation.signals import dice
     from ..segmentation.summary import sentence, verdict_lines
     from ..system.files import check_writable
 
@@ -227,15 +226,14 @@ def _demo(options: argparse.Namespace) -> None:
     volume, reference = abdomen(axial_affine(spacing_mm, shape), shape[::-1])
     result = _run(volume, options)
     mask = result.mask_kji
-    total = int(mask.sum()) + int(reference.sum())
-    dice = 2 * np.count_nonzero(mask & reference) / total
+    agreement = dice(mask, reference)
     write_volume(options.output / "phantom_ct.nii.gz", volume.hu_kji, volume.affine)
     write_volume(options.output / "phantom_liver.nii.gz", mask, volume.affine)
     if "phantom.png" in names:
         from ..segmentation.picture import draw_montage, write_figure
 
-        figure = draw_montage(volume, {"LiverUNet": mask, "reference": reference}, title=f"Dice {dice:.3f}")
+        figure = draw_montage(volume, {"LiverUNet": mask, "reference": reference}, title=f"Dice {agreement:.3f}")
         write_figure(options.output / "phantom.png", figure)
     print("\n".join([sentence(result), *verdict_lines(result.verdict)]))
-    print(f"Dice against the known liver: {dice:.3f}")
+    print(f"Dice against the known liver: {agreement:.3f}")
     print(f"Written to {options.output}: {', '.join(names)}")

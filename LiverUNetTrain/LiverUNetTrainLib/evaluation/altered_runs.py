@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from LiverUNetLib.models.card import CALIBRATION
 from LiverUNetLib.models.folder import LiverModel, Networks
 from LiverUNetLib.scan.volume import CTVolume
 from LiverUNetLib.segmentation.pipeline import segment
+from LiverUNetLib.segmentation.signals import dice
 from LiverUNetLib.segmentation.verdict import UNUSABLE, SliceToCheck
 from LiverUNetLib.steps import finish
 from LiverUNetLib.system.environment import Device
@@ -112,32 +113,39 @@ def altered_runs(
     """
     held_out = {hash_: model for model in models for hash_ in model.card.lineage.held_out.values()}
     networks: dict[str, Networks] = {}
-    chosen = [case for case in cases if _is_usable(case, held_out)]
-    if not chosen:
+    model_of = _models_of(cases, held_out)
+    if not model_of:
         raise TrainingError(
             f"None of the {len(cases)} cases with a liver is held out by a model; only such cases show how a model "
             "does on patients that it has never seen."
         )
-    for case, name, alteration in _plan(chosen, altered, spoilt):
+    for case, name, alteration in _plan(list(model_of), altered, spoilt):
         path = work / f"{case.name}.json"
         done = _runs_in(path)
-        scan, mask = case.read()
-        model = held_out[content_hash(scan)]
-        known = [run for run in done if (run.alteration, run.model_checksum) == (name, model.card.checksum)]
+        model = model_of[case]
+        checksum = model.card.checksum
+        known = [run for run in done if (run.alteration, run.model_checksum) == (name, checksum)]
         if not known:
+            scan, mask = case.read()
             pair = alteration(scan, mask.hu_kji != 0)
             if pair is None:
                 continue
-            loaded = networks.setdefault(model.card.checksum, model.networks(device))
-            known = [_run(case.name, name, pair, _uncalibrated(model), loaded)]
+            if checksum not in networks:
+                networks[checksum] = model.networks(device)
+            known = [_run(case.name, name, pair, _uncalibrated(model), networks[checksum])]
             write_json(path, [asdict(run) for run in [*done, *known]])
         yield known[0]
 
 
-def _is_usable(case: Case, held_out: Collection[str]) -> bool:
-    """Whether a case has a liver and belongs to those with these hashes."""
-    scan, mask = case.read()
-    return bool(mask.hu_kji.any()) and content_hash(scan) in held_out
+def _models_of(cases: Sequence[Case], held_out: Mapping[str, LiverModel]) -> dict[Case, LiverModel]:
+    """The cases with a liver whose content hash is held out, each with the model that holds it out."""
+    found = {}
+    for case in cases:
+        scan, mask = case.read()
+        model = held_out.get(content_hash(scan))
+        if model and mask.hu_kji.any():
+            found[case] = model
+    return found
 
 
 def _plan(cases: Sequence[Case], altered: int, spoilt: int) -> Iterator[tuple[Case, str, alter.Alteration]]:
@@ -163,10 +171,9 @@ def _run(
     except ScanError as error:
         return replace(run, reasons=(str(error),))
     mask = result.mask_kji != 0
-    both = int(np.count_nonzero(mask)) + int(np.count_nonzero(reference))
     return replace(
         run,
-        dice=2 * int(np.count_nonzero(mask & reference)) / both if both else 1.0,
+        dice=dice(mask, reference),
         volume_ml=result.measurement.volume_ml,
         signals=asdict(result.signals) if result.signals else {},
         word=result.verdict.word,

@@ -269,6 +269,8 @@ def test_a_liver_that_is_cut_off_is_reported_although_the_resampled_scan_has_air
     short.SetAndObserveTransformNodeID(node.GetTransformNodeID())
     result = segmented(short).result
     assert result.measurement.cut_off == ("inferior",)
+    assert result.verdict.word == "look at it"
+    assert result.verdict.reasons[-1] in result.warnings
     assert sum("The liver reaches the inferior edge of the" in warning for warning in result.warnings) == 1
 
 

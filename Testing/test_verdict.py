@@ -21,7 +21,7 @@ from LiverUNetLib.segmentation.quality import slices_to_check
 from LiverUNetLib.segmentation.result import report_from_json
 from LiverUNetLib.segmentation.signals import Signals
 from LiverUNetLib.segmentation.summary import table_row, verdict_lines
-from LiverUNetLib.segmentation.verdict import GOOD, LOOK, UNKNOWN, UNUSABLE, SliceToCheck, Verdict, judge
+from LiverUNetLib.segmentation.verdict import GOOD, LOOK, UNKNOWN, UNUSABLE, SliceToCheck, Verdict, judge, with_reason
 from LiverUNetLib.steps import finish
 
 BODY = Measurement(volume_ml=1500.0, mean_hu=100.0, sd_hu=15.0, extent_mm=(150.0, 150.0, 200.0))
@@ -176,3 +176,17 @@ def test_a_water_phantom_has_no_liver_to_use(cpu):
     verdict = finish(segment(volume, find_model("liver-ct"), cpu)).verdict
     assert verdict.word == UNUSABLE
     assert verdict.reasons[0].startswith("No liver was found")
+
+
+@pytest.mark.parametrize(
+    ("before", "severity", "after"),
+    [
+        ("good", Severity.LOOK, "look at it"),
+        ("not estimated", Severity.LOOK, "look at it"),
+        ("do not use", Severity.LOOK, "do not use"),
+        ("look at it", Severity.UNUSABLE, "do not use"),
+    ],
+)
+def test_another_reason_never_makes_a_verdict_better(before, severity, after):
+    verdict = with_reason(Verdict(before, ("first.",)), Reason("second.", severity))
+    assert (verdict.word, verdict.reasons) == (after, ("first.", "second."))

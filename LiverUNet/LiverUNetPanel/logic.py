@@ -27,8 +27,10 @@ from LiverUNetLib.models.store import DEFAULT_MODEL, find_model
 from LiverUNetLib.segmentation.batch import segment_folder
 from LiverUNetLib.segmentation.batch_table import BatchRow
 from LiverUNetLib.segmentation.pipeline import segment
+from LiverUNetLib.segmentation.plausibility import cut_off
 from LiverUNetLib.segmentation.result import Report, Segmentation
 from LiverUNetLib.segmentation.summary import table_row
+from LiverUNetLib.segmentation.verdict import with_reason
 from LiverUNetLib.steps import Progress, finish, in_background, in_one_thread, prefixed
 from LiverUNetLib.system.environment import Device, choose_device, likely_engine, spare_one_core, usable_cores
 
@@ -42,7 +44,6 @@ from .parameters import LiverUNetParameterNode
 __all__ = ["LiverUNetLogic", "Outcome"]
 
 EDITED = "{old} was edited by hand and is kept; the new liver is in {new}."
-CUT_OFF = "The liver reaches the {edges} edge of the scan and may be cut off; its volume is a lower bound."
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,8 +268,12 @@ def _withEdges(result: Segmentation, scan: Scan, volumeNode: vtkMRMLScalarVolume
     if not found:
         return result
     measurement = replace(result.measurement, cut_off=(*known, *found))
+    reason = cut_off(found)
     return replace(
-        result, measurement=measurement, warnings=(*result.warnings, CUT_OFF.format(edges=" and ".join(found)))
+        result,
+        measurement=measurement,
+        verdict=with_reason(result.verdict, reason),
+        warnings=(*result.warnings, reason.sentence),
     )
 
 

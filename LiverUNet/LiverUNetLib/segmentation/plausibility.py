@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -25,6 +25,7 @@ __all__ = [
     "about_the_rest",
     "about_the_scan",
     "about_the_usual",
+    "cut_off",
 ]
 
 # With less, a model lacks the context that it was trained with.
@@ -106,10 +107,7 @@ def about_the_liver(measurement: Measurement, found_ml: float, rules: Rules) -> 
     found = []
     volume_ml, mean_hu = measurement.volume_ml, measurement.mean_hu
     if measurement.cut_off:
-        edges = " and ".join(measurement.cut_off)
-        found.append(
-            f"The liver reaches the {edges} edge of the image and may be cut off; its volume is a lower bound."
-        )
+        found.append(cut_off(measurement.cut_off).sentence)
     smallest, largest = ADULT_ML
     if volume_ml > largest or (volume_ml < smallest and not measurement.cut_off):
         found.append(f"A liver of {volume_ml:.0f} ml is unusual: adults have {smallest:.0f} to {largest:.0f} ml.")
@@ -120,6 +118,12 @@ def about_the_liver(measurement: Measurement, found_ml: float, rules: Rules) -> 
             "Was the rescale of the scan applied?"
         )
     return [Reason(sentence) for sentence in found]
+
+
+def cut_off(edges: Sequence[str]) -> Reason:
+    """The reason that the liver reaches these edges."""
+    reached = " and ".join(edges)
+    return Reason(f"The liver reaches the {reached} edge of the image and may be cut off; its volume is a lower bound.")
 
 
 def about_the_looks(coarse_dice: float | None) -> list[Reason]:

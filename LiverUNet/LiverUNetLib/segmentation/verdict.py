@@ -20,6 +20,7 @@ __all__ = [
     "Verdict",
     "judge",
     "verdict_from_json",
+    "with_reason",
 ]
 
 GOOD, LOOK, UNUSABLE, UNKNOWN = "good", "look at it", "do not use", "not estimated"
@@ -79,6 +80,12 @@ def verdict_from_json(content: dict[str, Any]) -> Verdict:
         KeyError, TypeError: something is missing or unknown.
     """
     return from_json(Verdict, content | {"slices": tuple(from_json(SliceToCheck, each) for each in content["slices"])})
+
+
+def with_reason(verdict: Verdict, reason: Reason) -> Verdict:
+    """The verdict with one more reason; it does not get better."""
+    unusable = verdict.word == UNUSABLE or reason.severity is Severity.UNUSABLE
+    return replace(verdict, word=UNUSABLE if unusable else LOOK, reasons=(*verdict.reasons, reason.sentence))
 
 
 def judge(

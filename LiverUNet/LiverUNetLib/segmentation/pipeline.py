@@ -57,13 +57,11 @@ def segment(
     probability_kji = None
     if with_probability:
         steps = restored(looked.fine.probability, finish=lambda slab: np.rint(slab * 255))
-        probability_kji = np.zeros(volume.hu_kji.shape, np.uint8)
-        canonical_view(probability_kji, volume.affine)[body][looked.box] = yield from stage("Restoring", steps)
+        probability_kji = _on_scan((yield from stage("Restoring", steps)), volume, body, looked.box)
     found_ml = yield from _tidy(mask, volume.voxel_ml, looked.least_ml)
     measurement = measure(mask, hu, scan, looked.box, volume.voxel_ml)
     yield Progress("Measuring", 1, 2)
-    mask_kji = np.zeros(volume.hu_kji.shape, np.uint8)
-    canonical_view(mask_kji, volume.affine)[body][looked.box] = mask
+    mask_kji = _on_scan(mask, volume, body, looked.box)
     yield Progress("Measuring", 2, 2)
     outcome = Outcome(volume, scan, hu, canonical_view(mask_kji, volume.affine)[body], looked, measurement, found_ml)
     verdict, signals = yield from check_quality(outcome, model, networks.fine)
@@ -72,26 +70,34 @@ def segment(
         mask_kji=mask_kji,
         probability_kji=probability_kji,
         measurement=measurement,
-        warnings=(
-            *filter(None, [used.note]),
-            *volume.notes,
-            *verdict.reasons,
-        ),
+        warnings=(*filter(None, [used.note]), *volume.notes, *verdict.reasons),
         verdict=verdict,
         signals=signals,
-        provenance=Provenance(
-            scan=volume.name,
-            model=model.card.name,
-            model_version=model.card.version,
-            model_checksum=model.card.checksum,
-            model_license=model.card.license,
-            settings=spec,
-            device=used.name,
-            engine=used.engine,
-            dtype=used.dtype,
-            seconds=round(time.monotonic() - started, 2),
-            packages=package_versions(),
-        ),
+        provenance=_provenance(volume, model, used, time.monotonic() - started),
+    )
+
+
+def _on_scan(part: np.ndarray, volume: CTVolume, body: slice, box: Box) -> np.ndarray:
+    """All voxels of the scan, uint8, with `part` in a canonical box of the slices that show the body."""
+    whole = np.zeros(volume.hu_kji.shape, np.uint8)
+    canonical_view(whole, volume.affine)[body][box] = part
+    return whole
+
+
+def _provenance(volume: CTVolume, model: LiverModel, used: Device, seconds: float) -> Provenance:
+    card = model.card
+    return Provenance(
+        scan=volume.name,
+        model=card.name,
+        model_version=card.version,
+        model_checksum=card.checksum,
+        model_license=card.license,
+        settings=card.spec,
+        device=used.name,
+        engine=used.engine,
+        dtype=used.dtype,
+        seconds=round(seconds, 2),
+        packages=package_versions(),
     )
 
 
